@@ -1,0 +1,1 @@
+"""Image-retrieval networks: training, descriptors, search, evaluation."""

@@ -1,0 +1,1 @@
+"""Images to descriptors: loading, extraction, whitening, storage."""

@@ -1,0 +1,1 @@
+"""The command line, the pipeline, protocols, reports and the demo."""

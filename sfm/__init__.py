@@ -1,0 +1,1 @@
+"""Photos to verified matches to 3D models: pycolmap lives here, behind one adapter."""
