@@ -1,0 +1,176 @@
+"""One reconstruction as plain arrays: cameras, poses, points and tracks, with a versioned file.
+
+This is the waist between reconstruction and everything above it: whoever mines, evaluates or draws a model
+needs numpy only. Cameras see the +z axis: x_cam = rotation @ x_world + translation.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from sfm.store import atomic_path
+
+FORMAT_VERSION = 1
+
+_LAYOUT: Mapping[str, tuple[type[np.generic], tuple[str | int, ...]]] = {
+    "rotations": (np.float64, ("n", 3, 3)),
+    "translations": (np.float64, ("n", 3)),
+    "focal_px": (np.float64, ("n",)),
+    "sizes": (np.int64, ("n", 2)),
+    "points": (np.float64, ("m", 3)),
+    "track_image": (np.int64, ("o",)),
+    "track_point": (np.int64, ("o",)),
+    "track_xy": (np.float64, ("o", 2)),
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """The registered images of one connected reconstruction and the 3D points they see.
+
+    Observation k says that image row `track_image[k]` sees point row `track_point[k]` at pixel `track_xy[k]`.
+    An image may observe one point at two pixels: tracks merged by the mapper do. Arrays are checked, turned into
+    float64 or int64 and held as read-only views.
+
+    Attributes:
+        names: images, sorted, unique; POSIX paths below the collection's root.
+        rotations: cam_from_world.
+        translations: cam_from_world, in units of the model.
+        focal_px: mean of the camera's two focal lengths.
+        sizes: width, height of the stored photo, before its EXIF orientation is applied.
+        points: in the world frame of the model, whose origin, rotation and scale are arbitrary.
+        track_image: row in `names`.
+        track_point: row in `points`.
+        track_xy: pixels of the stored photo; the centre of the first pixel is (0.5, 0.5).
+        place: component of verified matches that the model belongs to; -1 where unknown.
+
+    """
+
+    names: tuple[str, ...]
+    rotations: Float[np.ndarray, "n 3 3"]
+    translations: Float[np.ndarray, "n 3"]
+    focal_px: Float[np.ndarray, " n"]
+    sizes: Int[np.ndarray, "n 2"]
+    points: Float[np.ndarray, "m 3"]
+    track_image: Int[np.ndarray, " o"]
+    track_point: Int[np.ndarray, " o"]
+    track_xy: Float[np.ndarray, "o 2"]
+    place: int
+
+    def __post_init__(self) -> None:
+        axes: dict[str, int] = {"n": len(self.names)}
+        for field, (dtype, shape) in _LAYOUT.items():
+            object.__setattr__(self, field, _checked(field, getattr(self, field), dtype, shape, axes))
+        object.__setattr__(self, "names", tuple(self.names))
+        _check_values(self)
+
+    @property
+    def num_images(self) -> int:
+        """Registered images: rows of the camera arrays."""
+        return len(self.names)
+
+    @property
+    def num_points(self) -> int:
+        """Rows of `points`."""
+        return len(self.points)
+
+    @property
+    def num_observations(self) -> int:
+        """Rows of the track arrays."""
+        return len(self.track_image)
+
+
+def save_model(model: Model, path: Path) -> None:
+    """Write the model as an uncompressed .npz, atomically."""
+    arrays = {field: getattr(model, field) for field in _LAYOUT}
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            version=np.int64(FORMAT_VERSION),
+            names=np.array(model.names, dtype=np.str_),
+            place=np.int64(model.place),
+            **arrays,
+        )
+
+
+def load_model(path: Path) -> Model:
+    """Read what `save_model` wrote.
+
+    FileNotFoundError when there is no such file; ValueError when it is not a model or of another version.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            stored = {key: archive[key] for key in archive.files}
+    except (BadZipFile, ValueError, EOFError) as error:
+        raise ValueError(f"model {path}: expected an .npz archive, got {error}; reconstruct again") from error
+    missing = sorted({field.name for field in fields(Model)} - stored.keys())
+    if missing:
+        raise ValueError(f"model {path}: expected the array '{missing[0]}', got none; reconstruct again")
+    version = int(stored["version"]) if "version" in stored else 0
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"model {path}: expected format version {FORMAT_VERSION}, got {version}; reconstruct again"
+        )
+    arrays = {field: stored[field] for field in _LAYOUT}
+    return Model(names=tuple(map(str, stored["names"])), place=int(stored["place"]), **arrays)
+
+
+def _checked(
+    field: str, value: object, dtype: type[np.generic], shape: tuple[str | int, ...], axes: dict[str, int]
+) -> np.ndarray:
+    """The value as a read-only array of the wanted type and shape; `axes` collects lengths of named axes."""
+    array = np.asarray(value)
+    if np.issubdtype(dtype, np.integer) and not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(f"model: expected integers in '{field}', got {array.dtype}; convert them first")
+    array = array.astype(dtype, copy=False).view()
+    # A named axis takes its length from the first array that has it.
+    wanted = tuple(
+        axes.setdefault(axis, array.shape[0] if array.ndim else 0) if isinstance(axis, str) else axis
+        for axis in shape
+    )
+    if array.shape != wanted:
+        raise ValueError(
+            f"model: expected '{field}' of shape {wanted}, got {array.shape}; see sfm.model.Model"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(
+            f"model: expected finite '{field}', got NaN or infinity; leave such images and points out"
+        )
+    array.flags.writeable = False
+    return array
+
+
+def _check_values(model: Model) -> None:
+    names = model.names
+    if not names or any(a >= b for a, b in pairwise(names)):
+        raise ValueError(
+            f"model: expected at least one name, sorted and unique, got {names[:3]}...; sort the images"
+        )
+    if model.place < -1:
+        raise ValueError(
+            f"model: expected a place >= 0, or -1 for none, got {model.place}; number the places from 0"
+        )
+    # 1e-6: quaternions of COLMAP files are unit to about 1e-15, float32 copies to 1e-7.
+    identity = model.rotations @ model.rotations.transpose(0, 2, 1)
+    improper = (np.abs(identity - np.eye(3)).max(axis=(1, 2)) > 1e-6) | (np.linalg.det(model.rotations) < 0)
+    if improper.any():
+        raise ValueError(
+            f"model: expected rotation matrices, got another matrix for '{names[int(improper.argmax())]}'; "
+            "give cam_from_world rotations"
+        )
+    if (model.focal_px <= 0).any() or (model.sizes <= 0).any():
+        raise ValueError("model: expected focal_px > 0 and sizes > 0, got zero or less; check the cameras")
+    for field, rows, count in (
+        ("track_image", model.track_image, model.num_images),
+        ("track_point", model.track_point, model.num_points),
+    ):
+        if rows.size and (rows.min() < 0 or rows.max() >= count):
+            raise ValueError(
+                f"model: expected '{field}' in 0..{count - 1}, got {rows.min()}..{rows.max()}; "
+                "give rows, not ids"
+            )
