@@ -1,0 +1,123 @@
+"""One function call in a child process of its own, which may die without taking this process with it."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+# One core a child: parallel work comes from many children, and results must not depend on thread numbers.
+_THREAD_LIMITS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+# Loaded once in the fork server, so that a child starts in milliseconds.
+_PRELOADED = ["sfm.colmap", "PIL.Image", "pandas", "scipy.sparse"]
+_start_lock = threading.Lock()
+
+
+class WorkerDied(RuntimeError):
+    """A child process ended without an answer: killed, aborted by a native library, or out of memory."""
+
+
+class Child:
+    """A running call. Its output is kept back; its first line is quoted if the child dies.
+
+    The function must belong to an importable module, its arguments must be picklable. The child has one
+    thread per native library and ends when this process ends, however it ends.
+    """
+
+    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._receiver, sender = multiprocessing.Pipe(duplex=False)
+        self._log = tempfile.NamedTemporaryFile(prefix="child-", suffix=".log")  # noqa: SIM115 closed in result
+        context = multiprocessing.get_context("forkserver")
+        with _start_lock, _environment(_THREAD_LIMITS), _no_main_module():
+            context.set_forkserver_preload(_PRELOADED)
+            forkserver.ensure_running()
+            self._process = context.Process(target=_answer, args=(sender, self._log.name, fn, args, kwargs))
+            self._process.daemon = True
+            self._process.start()
+        sender.close()
+
+    def result(self) -> Any:
+        """Wait for the call and return its value or raise its exception; WorkerDied if there is none."""
+        try:
+            succeeded, value = self._receiver.recv()
+            self._process.join()
+        except (EOFError, ConnectionResetError):
+            self._process.join()
+            raise WorkerDied(_cause_of_death(self._process.exitcode, Path(self._log.name))) from None
+        finally:
+            self._receiver.close()
+            self._log.close()
+        if succeeded:
+            return value
+        raise value
+
+    def kill(self) -> None:
+        """End the child at once."""
+        self._process.kill()
+
+
+def _answer(
+    sender: Connection, log: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """Run one call in the child and send (succeeded, value or exception)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # native libraries print a stack trace otherwise
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with open(log, "ab", buffering=0) as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    try:
+        answer = (True, fn(*args, **kwargs))
+    except Exception as error:
+        answer = (False, error)
+    sender.send(answer)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _cause_of_death(exit_code: int | None, log: Path) -> str:
+    if exit_code is not None and exit_code < 0:
+        cause = f"worker was ended by {signal.Signals(-exit_code).name}"
+    else:
+        cause = f"worker ended with exit code {exit_code}"
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return f"{cause}: {lines[0][:200]}" if lines else cause
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for the fork server, which takes them over when it starts."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Keep a child from importing the script that started us: slow, and endless without a main guard."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
