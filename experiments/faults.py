@@ -1,0 +1,58 @@
+"""What a person at the command line gets to see when something goes wrong: one line and an exit code."""
+
+import errno
+from collections.abc import Sequence
+
+FAILED = 1
+WRONG_USAGE = 2
+INTERRUPTED = 130
+
+
+class UsageFault(ValueError):
+    """Wrong usage or config, found before any work began; each of `lines` is one message."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines: Sequence[str] = lines
+
+
+def exit_code(error: BaseException) -> int:
+    """1 for work that failed, 2 for wrong usage or config, 130 for Ctrl-C."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return WRONG_USAGE if isinstance(error, UsageFault) else FAILED
+
+
+def lines_of(error: BaseException) -> list[str]:
+    """The error as lines to print, without a traceback: one, or one for each wrong setting."""
+    if isinstance(error, UsageFault):
+        return [_flat(line) for line in error.lines]
+    if isinstance(error, KeyboardInterrupt):
+        return ["interrupted; run the same command again to continue"]
+    if isinstance(error, OSError) and error.errno is not None:
+        return [_flat(_system_error(error))]
+    if isinstance(error, ValueError | TypeError | FileNotFoundError | RuntimeError | OSError) and str(error):
+        return [_flat(str(error))]
+    return [_flat(f"unexpected {type(error).__name__}: {error}; run it again with --debug to see where")]
+
+
+def _system_error(error: OSError) -> str:
+    """`<path>: expected ..., got ...; what to do` for an error that the operating system reported."""
+    where = f"{error.filename}" if error.filename is not None else "the output folder"
+    reason = (error.strerror or str(error)).lower()
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            return f"{where}: expected free space on the disk, got '{reason}'; free some and run it again"
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return (
+                f"{where}: expected leave to read and write, got '{reason}'; change it or take another folder"
+            )
+        case errno.ENOENT if error.filename is None:
+            return str(error)
+        case _:
+            return f"{where}: {reason}"
+
+
+def _flat(text: str) -> str:
+    """Control characters of a name must not break the line or the terminal."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))

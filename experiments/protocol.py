@@ -1,0 +1,138 @@
+"""Settings as a person writes them: a protocol's TOML file with every `--set` laid over it, then checked."""
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from experiments.faults import UsageFault
+from experiments.setting_errors import did_you_mean, explain
+from sfm.settings import Settings
+
+DEFAULT = "small"
+SECTIONS = ("sfm", "pairs", "train", "evaluation")
+
+S = TypeVar("S", bound=Settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Settings that are not checked yet.
+
+    Attributes:
+        source: name of the TOML file, for messages and the manifest.
+        values: nested tables; their first level is one of `SECTIONS`.
+        overrides: dotted key -> the whole `--set` that gave its value.
+    """
+
+    source: str
+    values: Mapping[str, Any]
+    overrides: Mapping[str, str] = field(default_factory=dict)
+
+    def resolve(self, config: type[S], section: str = "") -> S:
+        """The settings of one section, or with `section` "" all of them; defaults fill what is not said.
+
+        Raises:
+            UsageFault: one line for each key that is unknown or has a wrong value.
+        """
+        values = self.values.get(section, {}) if section else self.values
+        try:
+            # Strict JSON rules: "3" is no integer and 3 is no name, yet a list may become a tuple.
+            return config.model_validate_json(json.dumps(values, default=str), strict=True)
+        except ValidationError as error:
+            found = error.errors(include_url=False)
+            raise UsageFault(
+                *(explain(e, config, section, self.source, self.overrides) for e in found)
+            ) from error
+
+
+def read(name: str, overrides: Sequence[str] = ()) -> Protocol:
+    """The protocol `name`, one of the package's or a FILE.toml, with `overrides` (`key=value`) on top.
+
+    Raises:
+        UsageFault: no such protocol or file, no valid TOML, or a section that no stage has.
+    """
+    source, text = _text_of(name)
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageFault(f"{source}: expected a TOML file, got one that cannot be read: {error}") from error
+    protocol = Protocol(source=source, values=values)
+    for override in overrides:
+        protocol = _with_override(protocol, override)
+    _check_sections(protocol)
+    return protocol
+
+
+def _check_sections(protocol: Protocol) -> None:
+    """Every first-level key is a stage's: also those that the command at hand does not use."""
+    for section in protocol.values:
+        if section not in SECTIONS:
+            told = (text for key, text in protocol.overrides.items() if key.split(".")[0] == section)
+            where = next(told, protocol.source)
+            raise UsageFault(f"{where}: unknown key '{section}'; {did_you_mean(section, SECTIONS)}")
+
+
+def names() -> list[str]:
+    """The protocols that come with the package."""
+    return sorted(p.name.removesuffix(".toml") for p in _folder().iterdir() if p.name.endswith(".toml"))
+
+
+def _folder() -> Any:
+    return resources.files("experiments") / "protocols"
+
+
+def _text_of(name: str) -> tuple[str, str]:
+    """Short name of the source, and what it says."""
+    if name in names():
+        return f"{name}.toml", (_folder() / f"{name}.toml").read_text(encoding="utf-8")
+    path = Path(name)
+    if path.suffix != ".toml":
+        raise UsageFault(
+            f"--protocol: expected {', '.join(names())} or a FILE.toml, got '{name}'; "
+            f"{did_you_mean(name, names())}"
+        )
+    if not path.is_file():
+        raise UsageFault(
+            f"--protocol: expected a TOML file, got '{name}', which does not exist; check its path"
+        )
+    try:
+        return path.name, path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageFault(f"{path.name}: expected text in UTF-8, got other bytes; save it as UTF-8") from error
+
+
+def _with_override(protocol: Protocol, override: str) -> Protocol:
+    """The protocol with one `key=value` laid over it; keys of nested tables are joined by dots."""
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UsageFault(f"--set: expected key=value, got '{override}'; write it like --set train.epochs=3")
+    values = _laid_over(protocol.values, parts, _value(text.strip()))
+    return Protocol(
+        source=protocol.source,
+        values=values,
+        overrides={**protocol.overrides, ".".join(parts): f"--set {override}"},
+    )
+
+
+def _laid_over(values: Mapping[str, Any], parts: Sequence[str], value: Any) -> dict[str, Any]:
+    head, *rest = parts
+    if not rest:
+        return {**values, head: value}
+    inner = values.get(head, {})
+    return {**values, head: _laid_over(inner if isinstance(inner, Mapping) else {}, rest, value)}
+
+
+def _value(text: str) -> Any:
+    """A TOML value; text that is none is a bare string, so that `--set pairs.strategy=m3` needs no quotes."""
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return table["value"] if set(table) == {"value"} else text
