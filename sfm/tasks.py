@@ -1,4 +1,4 @@
-"""Batches of work on any `concurrent.futures.Executor`: a dying child costs one retry, a poison item itself."""
+"""Batches of work on a `concurrent.futures.Executor`: a dying child costs one retry, a poison item itself."""
 
 import os
 import sys
@@ -42,7 +42,7 @@ class LocalExecutor(Executor):
     """
 
     def __init__(self, max_workers: int | None = None) -> None:
-        workers = len(os.sched_getaffinity(0)) if max_workers is None else max_workers
+        workers = _usable_cores() if max_workers is None else max_workers
         if workers < 1:
             raise ValueError(f"workers: expected at least 1, got {workers}; leave it out to use every core")
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="child")
@@ -186,6 +186,10 @@ def _run_without_poison(
     # Trials wrote their part over the batch's files: the last run is always the one with all that is kept.
     facts, outputs = executor.submit(function, replace(batch, items=kept)).result()
     return _record(folder, batch, facts, outputs, poison=poison)
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _record(
