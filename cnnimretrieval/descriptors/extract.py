@@ -1,0 +1,239 @@
+"""Descriptors of many photos: reading in worker processes, several scales, a bad photo costs itself only."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from numpy.lib.format import open_memmap, read_array_header_1_0, read_magic, write_array_header_1_0
+from pydantic import Field, field_validator
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from cnnimretrieval.descriptors.images import ImageRequest, Loaded, RequestDataset, normalise
+from cnnimretrieval.networks.network import RetrievalNetwork
+from sfm.settings import Settings
+from sfm.store import atomic_path
+
+# Photos that wait for others of their size, as a multiple of the batch: what bounds memory when all sizes
+# differ.
+_WAITING_BATCHES = 4
+
+
+class ExtractConfig(Settings):
+    """How photos become descriptors."""
+
+    image_size: int = Field(default=1024, gt=0, description="longest side in px; photos are never enlarged")
+    scales: tuple[float, ...] = Field(
+        default=(1.0,), min_length=1, description="factors on top of image_size"
+    )
+    power: float | None = Field(
+        default=None,
+        gt=0,
+        description="exponent of the mean over scales; None takes the network's own (GeM's p, else 1)",
+    )
+    precision: Literal["float32", "bfloat16"] = "float32"
+    batch_size: int = Field(
+        default=8, gt=0, description="photos of one size that go through the network together"
+    )
+
+    @field_validator("scales")
+    @classmethod
+    def _positive(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
+        if min(scales) <= 0.0:
+            raise ValueError(f"scales: expected factors above 0, got {scales}; 1,0.7071,0.5 is common")
+        return scales
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A request that gave no descriptor, and why."""
+
+    position: int
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Described:
+    """Unit descriptors of the requests that worked, in the order of the requests.
+
+    Row i of `vectors` belongs to request `positions[i]`; `failures` holds the others.
+    """
+
+    vectors: Float[np.ndarray, "n d"]
+    positions: Int[np.ndarray, " n"]
+    failures: tuple[Failure, ...]
+
+    def require_all(self) -> Float[np.ndarray, "n d"]:
+        """The vectors when every request worked; OSError naming the first that did not, otherwise."""
+        if self.failures:
+            first = self.failures[0]
+            more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
+            raise OSError(f"{first.reason}{more}")
+        return self.vectors
+
+
+def describe(
+    network: RetrievalNetwork,
+    requests: Sequence[ImageRequest],
+    config: ExtractConfig,
+    *,
+    device: str = "cpu",
+    workers: int = 0,
+    out: Path | None = None,
+) -> Described:
+    """Unit descriptors, float32 and not whitened, of `requests`.
+
+    `workers` processes read ahead (0 reads in this one); the result is the same for any number. With `out`
+    the vectors are written there as .npy, whole or not at all, and come back as a read-only memory map:
+    memory is bounded by the batch. `network` is moved to `device`; its training mode is as before
+    afterwards.
+    """
+    network.to(device)
+    if out is None:
+        vectors = np.empty((len(requests), network.dim), np.float32)
+        positions, failures = _fill(vectors, network, requests, config, device=device, workers=workers)
+        vectors = vectors[: len(positions)]
+    else:
+        with atomic_path(out) as unfinished:
+            vectors = open_memmap(unfinished, mode="w+", dtype=np.float32, shape=(len(requests), network.dim))
+            positions, failures = _fill(vectors, network, requests, config, device=device, workers=workers)
+            vectors.flush()
+            _keep_rows(unfinished, len(positions))
+        vectors = np.load(out, mmap_mode="r")
+    return Described(vectors=vectors, positions=np.array(positions, np.int64), failures=tuple(failures))
+
+
+def describe_batch(
+    network: RetrievalNetwork, levels: UInt8[Tensor, "b 3 h w"], config: ExtractConfig
+) -> Float[Tensor, "b d"]:
+    """Unit descriptors of pictures of one size on the network's device, over all scales of `config`.
+
+    v = (mean_s f_s**power)**(1/power), then L2. A scaled picture is the bilinear resize of the normalised
+    one, as in the published protocol (Radenovic et al., TPAMI 2019); power is GeM's p there.
+    """
+    images = normalise(levels, network.trunk.mean, network.trunk.std)
+    half = torch.autocast(levels.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+    with torch.inference_mode(), half:
+        if config.scales == (1.0,):
+            return network(images)  # type: ignore[no-any-return]
+        power = network.multi_scale_power if config.power is None else config.power
+        total = torch.zeros(len(images), network.dim, device=images.device)
+        for scale in config.scales:
+            total += network(_scaled(images, scale)).pow(power)
+        return functional.normalize((total / len(config.scales)).pow(1.0 / power), eps=1e-12)
+
+
+def _scaled(images: Float[Tensor, "b 3 h w"], scale: float) -> Float[Tensor, "b 3 h2 w2"]:
+    if scale == 1.0:
+        return images
+    # Never below one pixel; otherwise the sides are floor(side * scale) and `scale` itself places the
+    # samples.
+    if min(images.shape[-2:]) * scale < 1.0:
+        sides = [max(1, int(side * scale)) for side in images.shape[-2:]]
+        return functional.interpolate(images, size=sides, mode="bilinear", align_corners=False)
+    return functional.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
+def _fill(
+    vectors: Float[np.ndarray, "n d"],
+    network: RetrievalNetwork,
+    requests: Sequence[ImageRequest],
+    config: ExtractConfig,
+    *,
+    device: str,
+    workers: int,
+) -> tuple[list[int], list[Failure]]:
+    """Write the descriptors into the first rows of `vectors`; positions of those rows, and the failures."""
+    positions: list[int] = []
+    failures: list[Failure] = []
+
+    def usable() -> Iterator[tuple[int, Tensor]]:
+        for loaded in _read(requests, config.image_size, device=device, workers=workers):
+            if loaded.levels is None:
+                path = requests[loaded.position].path
+                failures.append(Failure(position=loaded.position, path=path, reason=loaded.reason))
+            else:
+                positions.append(loaded.position)
+                yield len(positions) - 1, loaded.levels
+
+    with _evaluating(network):
+        for rows, levels in _batches_of_one_size(usable(), config.batch_size):
+            described = describe_batch(network, levels.to(device, non_blocking=True), config)
+            vectors[rows] = described.cpu().numpy()
+    return positions, failures
+
+
+def _read(
+    requests: Sequence[ImageRequest], image_size: int, *, device: str, workers: int
+) -> Iterator[Loaded]:
+    loader = DataLoader(
+        RequestDataset(requests, image_size),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=torch.device(device).type == "cuda",
+    )
+    # disable=None: no bar when stderr is not a terminal.
+    return iter(tqdm(loader, desc="describe", unit="photo", total=len(requests), disable=None))
+
+
+def _as_it_is(loaded: Any) -> Any:
+    return loaded
+
+
+def _batches_of_one_size(
+    rows_and_levels: Iterator[tuple[int, Tensor]], batch_size: int
+) -> Iterator[tuple[list[int], UInt8[Tensor, "b 3 h w"]]]:
+    """Collect pictures by size; a full batch leaves at once, the fullest one when too many wait."""
+    waiting: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
+    num_waiting = 0
+    for row, levels in rows_and_levels:
+        size = tuple(levels.shape)
+        waiting.setdefault(size, []).append((row, levels))
+        num_waiting += 1
+        if len(waiting[size]) < batch_size:
+            if num_waiting < _WAITING_BATCHES * batch_size:
+                continue
+            size = max(waiting, key=lambda other: len(waiting[other]))
+        group = waiting.pop(size)
+        num_waiting -= len(group)
+        yield _stacked(group)
+    for group in waiting.values():
+        yield _stacked(group)
+
+
+def _stacked(group: list[tuple[int, Tensor]]) -> tuple[list[int], UInt8[Tensor, "b 3 h w"]]:
+    return [row for row, _ in group], torch.stack([levels for _, levels in group])
+
+
+@contextmanager
+def _evaluating(network: RetrievalNetwork) -> Iterator[None]:
+    # Layer by layer: training keeps its BatchNorm layers in evaluation mode while the rest trains.
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _keep_rows(path: Path, n: int) -> None:
+    """Shorten an .npy file to its first `n` rows; its header has room for any number of rows."""
+    with path.open("r+b") as file:
+        read_magic(file)
+        shape, fortran_order, dtype = read_array_header_1_0(file)
+        data_start = file.tell()
+        file.seek(0)
+        header = {"shape": (n, *shape[1:]), "fortran_order": fortran_order, "descr": dtype.str}
+        write_array_header_1_0(file, header)
+        assert file.tell() == data_start
+        file.truncate(data_start + n * dtype.itemsize * shape[1])

@@ -1,0 +1,211 @@
+"""Photos from disk to tensors: upright, cropped, scaled by the published rule, with an optional edit."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import cos, floor, radians, sin
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import Dataset
+
+Box = tuple[float, float, float, float]
+Edit = Callable[[Image.Image], Image.Image]
+
+# JPEG decoding may stop at a half, quarter or eighth of the size as long as this many times the final size
+# is left for Lanczos, as Pillow's own thumbnail does: the result hardly differs and a 12-megapixel photo
+# decodes twice as fast.
+_DRAFT_MARGIN = 2.0
+_OUTSIDE = (124, 116, 104)  # ImageNet's mean colour, which normalises to about zero
+_ORIENTATION_TAG = 0x0112
+_QUARTER_TURNED = (5, 6, 7, 8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRequest:
+    """A photo, or a part of it, that is to be described.
+
+    `box` is (x1, y1, x2, y2) in pixels of the full upright photo, that is after applying its EXIF
+    orientation; None is the whole. `rotation_deg` turns the content counter-clockwise about the centre of
+    the box; what lies beyond the photo is filled with ImageNet's mean colour. `edit` is called last, on the
+    picture at its final size.
+    """
+
+    path: Path
+    box: Box | None = None
+    rotation_deg: float = 0.0
+    edit: Edit | None = None
+
+    def __post_init__(self) -> None:
+        if self.box is not None and not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
+            raise ValueError(
+                f"box of {self.path}: expected x1 < x2 and y1 < y2, got {self.box}; "
+                "give the upper left corner first"
+            )
+
+
+def load_image(path: Path, longest_px: int | None = None) -> Image.Image:
+    """The photo at `path`, RGB and upright, at full size.
+
+    With `longest_px` a JPEG may come back smaller, but never with its longest side below twice
+    `longest_px`. The first frame of an animation; transparency over white; 16-bit grey divided by 257.
+    OSError naming the file when it is missing, truncated, no image, or larger than Pillow's limit for
+    decompression bombs.
+    """
+    return _load(path, longest_px)[0]
+
+
+def _load(path: Path, longest_px: int | None) -> tuple[Image.Image, tuple[int, int]]:
+    """The decoded image, upright, and the width and height of the full upright photo."""
+    try:
+        # Decoders warn about odd metadata, and about sizes between one and two times the limit; at two
+        # times they raise.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            stored_size = image.size
+            quarter_turned = image.getexif().get(_ORIENTATION_TAG) in _QUARTER_TURNED
+            if longest_px is not None:
+                factor = min(1.0, _DRAFT_MARGIN * longest_px / max(image.size))
+                image.draft(None, (round(image.width * factor), round(image.height * factor)))
+            reduced = image.size != stored_size
+            upright = _as_rgb(ImageOps.exif_transpose(image))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"photo: expected a file, got {path}, which is none; check the path"
+        ) from error
+    except Exception as error:
+        # Pillow's decoders raise what they like on broken files: OSError, SyntaxError, ValueError,
+        # struct.error, ...
+        raise OSError(
+            f"photo {path}: expected an image, got {type(error).__name__}: {error}; replace or remove it"
+        ) from error
+    if not reduced:
+        return upright, upright.size
+    return upright, (stored_size[1], stored_size[0]) if quarter_turned else stored_size
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # A plain convert would clip everything above 255 to white.
+        levels = np.asarray(image).clip(0, 65535) / 257.0
+        return Image.fromarray(levels.round().astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        with_alpha = image.convert("RGBA")
+        white = Image.new("RGBA", with_alpha.size, "white")
+        return Image.alpha_composite(white, with_alpha).convert("RGB")
+    return image.convert("RGB")
+
+
+def crop(image: Image.Image, box: Box, rotation_deg: float = 0.0) -> Image.Image:
+    """The part of `image` in `box`, its corners rounded to whole pixels (halves to even), as published.
+
+    At least one pixel; what lies beyond the image is black without rotation, ImageNet's mean colour with it.
+    `rotation_deg` turns the content counter-clockwise about the centre of the box before it is cut out.
+    """
+    x1, y1, x2, y2 = (round(value) for value in box)
+    x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
+    if rotation_deg == 0.0:
+        return image.crop((x1, y1, x2, y2))
+    width, height = x2 - x1, y2 - y1
+    cosine, sine = cos(radians(rotation_deg)), sin(radians(rotation_deg))
+    # Pillow asks where each output pixel comes from: the output's centre maps to the centre of the box.
+    offset_x = (x1 + x2) / 2 - (cosine * width - sine * height) / 2
+    offset_y = (y1 + y2) / 2 - (sine * width + cosine * height) / 2
+    return image.transform(
+        (width, height),
+        Image.Transform.AFFINE,
+        (cosine, -sine, offset_x, sine, cosine, offset_y),
+        resample=Image.Resampling.BICUBIC,
+        fillcolor=_OUTSIDE,
+    )
+
+
+def resize_longest(image: Image.Image, longest_px: int) -> Image.Image:
+    """`image` with its longest side at most `longest_px`: Pillow's thumbnail, Lanczos; never enlarged."""
+    resized = image.copy()
+    resized.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
+    return resized
+
+
+def open_request(request: ImageRequest, image_size: int) -> Image.Image:
+    """The picture that `request` asks for, scaled as a photo with longest side `image_size` would be.
+
+    A box is cut out first, then scaled by the factor of the full photo: its longest side becomes at most
+    floor(image_size * max(box sides) / max(photo sides)), the published query rule, so that things look as
+    large in a query as in the database. OSError naming the file when it cannot be read, ValueError when the
+    box lies outside.
+    """
+    image, full_size = _load(request.path, image_size)
+    whole = (0.0, 0.0, float(full_size[0]), float(full_size[1]))
+    if request.box is None and request.rotation_deg == 0.0:
+        picture = resize_longest(image, image_size)
+    else:
+        box = _inside(request, full_size) if request.box is not None else whole
+        sides = (round(box[2]) - round(box[0]), round(box[3]) - round(box[1]))
+        longest_px = max(1, floor(image_size * max(sides) / max(full_size)))
+        x1, x2 = (x * image.width / full_size[0] for x in box[::2])
+        y1, y2 = (y * image.height / full_size[1] for y in box[1::2])
+        picture = resize_longest(crop(image, (x1, y1, x2, y2), request.rotation_deg), longest_px)
+    return picture if request.edit is None else request.edit(picture)
+
+
+def _inside(request: ImageRequest, full_size: tuple[int, int]) -> Box:
+    """The part of the box on the photo; ValueError when not even a pixel of it is."""
+    assert request.box is not None
+    x1, y1, x2, y2 = request.box
+    clipped = (max(x1, 0.0), max(y1, 0.0), min(x2, float(full_size[0])), min(y2, float(full_size[1])))
+    if round(clipped[2]) - round(clipped[0]) < 1 or round(clipped[3]) - round(clipped[1]) < 1:
+        raise ValueError(
+            f"box of {request.path}: expected at least a pixel of the {full_size[0]} x {full_size[1]} photo, "
+            f"got {request.box}; give it in pixels of the full upright photo"
+        )
+    return clipped
+
+
+def to_levels(image: Image.Image) -> UInt8[Tensor, "3 h w"]:
+    """The RGB levels of `image`, 0 to 255: a quarter of the bytes of a normalised tensor to send around."""
+    return torch.from_numpy(np.array(image.convert("RGB"), dtype=np.uint8)).permute(2, 0, 1).contiguous()
+
+
+def normalise(
+    levels: UInt8[Tensor, "*b 3 h w"], mean: Sequence[float], std: Sequence[float]
+) -> Float[Tensor, "*b 3 h w"]:
+    """(levels / 255 - mean) / std, float32, on the device of `levels`."""
+    mean_rgb = torch.tensor(mean, device=levels.device)[:, None, None]
+    std_rgb = torch.tensor(std, device=levels.device)[:, None, None]
+    return levels.float().div_(255.0).sub_(mean_rgb).div_(std_rgb)
+
+
+def to_tensor(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> Float[Tensor, "3 h w"]:
+    """What a network takes of `image`: see `normalise`; `mean` and `std` are its trunk's."""
+    return normalise(to_levels(image), mean, std)
+
+
+class Loaded(NamedTuple):
+    """One request carried out: its levels, or the reason why there are none."""
+
+    position: int
+    levels: UInt8[Tensor, "3 h w"] | None
+    reason: str
+
+
+class RequestDataset(Dataset[Loaded]):
+    """Requests as a map-style dataset; a photo that cannot be used becomes a reason, not an exception."""
+
+    def __init__(self, requests: Sequence[ImageRequest], image_size: int) -> None:
+        self.requests = requests
+        self.image_size = image_size
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def __getitem__(self, position: int) -> Loaded:
+        try:
+            picture = open_request(self.requests[position], self.image_size)
+        except (OSError, ValueError) as error:
+            return Loaded(position, None, str(error))
+        return Loaded(position, to_levels(picture), "")

