@@ -4,6 +4,7 @@ Statistics are float64, gathered block by block, so the descriptors themselves m
 float32.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,10 @@ class Whitening:
     def dim(self) -> int:
         """Length of a whitened descriptor."""
         return len(self.projection)
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of mean and projection."""
+        return hashlib.sha256(self.mean.tobytes() + self.projection.tobytes()).hexdigest()
 
 
 def learn_whitening(
