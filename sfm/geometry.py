@@ -99,7 +99,7 @@ def align_similarity(source: Float[np.ndarray, "n 3"], target: Float[np.ndarray,
     """The similarity with the least squared error from source to target points.
 
     Closed form: S. Umeyama, "Least-squares estimation of transformation parameters between two point
-    patterns", PAMI 1991. ValueError for fewer than three points or points on one line, which leave the rotation
+    patterns", PAMI 1991. ValueError for fewer than three points or points on one line: they leave a rotation
     open.
     """
     if len(source) < 3 or len(source) != len(target):

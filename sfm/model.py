@@ -4,7 +4,6 @@ This is the waist between reconstruction and everything above it: whoever mines,
 needs numpy only. Cameras see the +z axis: x_cam = rotation @ x_world + translation.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -13,11 +12,12 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Float, Int
 
+from sfm.arrays import Layout, freeze_arrays
 from sfm.store import atomic_path
 
 FORMAT_VERSION = 1
 
-_LAYOUT: Mapping[str, tuple[type[np.generic], tuple[str | int, ...]]] = {
+_LAYOUT: Layout = {
     "rotations": (np.float64, ("n", 3, 3)),
     "translations": (np.float64, ("n", 3)),
     "focal_px": (np.float64, ("n",)),
@@ -34,8 +34,8 @@ class Model:
     """The registered images of one connected reconstruction and the 3D points they see.
 
     Observation k says that image row `track_image[k]` sees point row `track_point[k]` at pixel `track_xy[k]`.
-    An image may observe one point at two pixels: tracks merged by the mapper do. Arrays are checked, turned into
-    float64 or int64 and held as read-only views.
+    An image may observe one point at two pixels: tracks merged by the mapper do. Arrays are checked at
+    construction and held as read-only views in float64 and int64.
 
     Attributes:
         names: images, sorted, unique; POSIX paths below the collection's root.
@@ -63,10 +63,7 @@ class Model:
     place: int
 
     def __post_init__(self) -> None:
-        axes: dict[str, int] = {"n": len(self.names)}
-        for field, (dtype, shape) in _LAYOUT.items():
-            object.__setattr__(self, field, _checked(field, getattr(self, field), dtype, shape, axes))
-        object.__setattr__(self, "names", tuple(self.names))
+        freeze_arrays(self, "model", _LAYOUT, n=len(self.names))
         _check_values(self)
 
     @property
@@ -104,7 +101,7 @@ def load_model(path: Path) -> Model:
     FileNotFoundError when there is no such file; ValueError when it is not a model or of another version.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             stored = {key: archive[key] for key in archive.files}
     except (BadZipFile, ValueError, EOFError) as error:
         raise ValueError(f"model {path}: expected an .npz archive, got {error}; reconstruct again") from error
@@ -118,31 +115,6 @@ def load_model(path: Path) -> Model:
         )
     arrays = {field: stored[field] for field in _LAYOUT}
     return Model(names=tuple(map(str, stored["names"])), place=int(stored["place"]), **arrays)
-
-
-def _checked(
-    field: str, value: object, dtype: type[np.generic], shape: tuple[str | int, ...], axes: dict[str, int]
-) -> np.ndarray:
-    """The value as a read-only array of the wanted type and shape; `axes` collects lengths of named axes."""
-    array = np.asarray(value)
-    if np.issubdtype(dtype, np.integer) and not np.issubdtype(array.dtype, np.integer):
-        raise TypeError(f"model: expected integers in '{field}', got {array.dtype}; convert them first")
-    array = array.astype(dtype, copy=False).view()
-    # A named axis takes its length from the first array that has it.
-    wanted = tuple(
-        axes.setdefault(axis, array.shape[0] if array.ndim else 0) if isinstance(axis, str) else axis
-        for axis in shape
-    )
-    if array.shape != wanted:
-        raise ValueError(
-            f"model: expected '{field}' of shape {wanted}, got {array.shape}; see sfm.model.Model"
-        )
-    if not np.isfinite(array).all():
-        raise ValueError(
-            f"model: expected finite '{field}', got NaN or infinity; leave such images and points out"
-        )
-    array.flags.writeable = False
-    return array
 
 
 def _check_values(model: Model) -> None:
@@ -163,6 +135,11 @@ def _check_values(model: Model) -> None:
             f"model: expected rotation matrices, got another matrix for '{names[int(improper.argmax())]}'; "
             "give cam_from_world rotations"
         )
+    for field in ("translations", "focal_px", "points", "track_xy"):
+        if not np.isfinite(getattr(model, field)).all():
+            raise ValueError(
+                f"model: expected finite '{field}', got infinity; leave out such images and points"
+            )
     if (model.focal_px <= 0).any() or (model.sizes <= 0).any():
         raise ValueError("model: expected focal_px > 0 and sizes > 0, got zero or less; check the cameras")
     for field, rows, count in (

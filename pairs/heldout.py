@@ -1,0 +1,190 @@
+"""Label-free test queries on held-out places: whole photos and crops, and what they must find."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from pydantic import Field, model_validator
+from scipy.sparse import csc_array
+
+from pairs.covisibility import visibility
+from sfm.model import Model
+from sfm.orientation import upright_size, upright_xy
+from sfm.settings import Settings
+from sfm.store import key_of, read_table, write_table
+
+Box = tuple[int, int, int, int]
+
+
+class HeldoutConfig(Settings):
+    """How test queries are drawn and when an image counts as found."""
+
+    min_shared_points: int = Field(default=15, ge=1, description="3D points that prove a positive")
+    crops_per_image: int = Field(default=2, ge=0, description="crop queries of a photo")
+    min_area: float = Field(default=0.12, gt=0, le=1, description="of a crop, as a share of the photo")
+    max_area: float = Field(default=0.36, gt=0, le=1, description="of a crop, as a share of the photo")
+    max_stretch: float = Field(
+        default=4 / 3, ge=1, le=1.6, description="a crop's aspect by the photo's, or the inverse"
+    )
+    max_rotation_deg: float = Field(default=8.0, ge=0, le=45, description="of a crop, either way")
+    tries: int = Field(default=20, ge=1, description="boxes drawn before a crop query is given up")
+
+    @model_validator(mode="after")
+    def _boxes_fit(self) -> "HeldoutConfig":
+        if self.min_area > self.max_area or self.max_area * self.max_stretch > 1:
+            raise ValueError(
+                "heldout: expected min_area <= max_area <= 1 / max_stretch, got "
+                f"{self.min_area:g}, {self.max_area:g} and {self.max_stretch:g}; make the crops smaller"
+            )
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldoutQuery:
+    """One test query; the database is the whole collection.
+
+    `box` (x1, y1, x2, y2) is in px of the upright photo, half open; the crop is the box's content after the
+    photo is rotated by `rotation_deg` about the box's centre. `seed` fixes whatever evaluation draws, such
+    as relighting. `junk` are the query's own photo and the images of its place that geometry does not prove
+    to show the same.
+    """
+
+    query: str
+    kind: Literal["whole", "crop"]
+    box: Box
+    rotation_deg: float
+    seed: int
+    positives: tuple[str, ...]
+    junk: tuple[str, ...]
+    place: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _View:
+    """One image in one model: the points it sees, where, and which images see them too."""
+
+    xy: Float[np.ndarray, "k 2"]
+    point: Int[np.ndarray, " k"]
+    visible: csc_array
+    names: tuple[str, ...]
+
+    def sharing(self, box: Box) -> Counter[str]:
+        """Number of points inside the box that each other image sees."""
+        x1, y1, x2, y2 = box
+        x, y = self.xy.T
+        inside = (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
+        counts = self.visible[:, np.unique(self.point[inside])].sum(axis=1)
+        return Counter({self.names[row]: int(counts[row]) for row in np.flatnonzero(counts)})
+
+
+def draw_queries(
+    place: int, models: Sequence[Model], orientation: Mapping[str, int], seed: int, config: HeldoutConfig
+) -> tuple[list[HeldoutQuery], Counter[str]]:
+    """The test queries of one place, and the number of those given up by reason.
+
+    `models` are all of the place; `orientation` has the EXIF orientation of every usable image of the
+    place, in a model or not. Each image's boxes depend on the seed, its name and its points, not on other
+    places.
+    """
+    queries: list[HeldoutQuery] = []
+    dropped: Counter[str] = Counter()
+    views = _views_by_name(models, orientation)
+    sizes = {name: size for model in models for name, size in zip(model.names, model.sizes, strict=True)}
+    for name in sorted(views):
+        width, height = upright_size(int(sizes[name][0]), int(sizes[name][1]), orientation[name])
+        for number in range(1 + config.crops_per_image):
+            kind: Literal["whole", "crop"] = "crop" if number else "whole"
+            rng = np.random.default_rng(int(key_of(seed, name, number)[:16], 16))
+            boxes = _boxes(width, height, config, rng) if number else iter([(0, 0, width, height)])
+            box, positives = _first_with_positives(boxes, name, views[name], config.min_shared_points)
+            if not positives:
+                dropped[
+                    f"{kind} query: fewer than {config.min_shared_points} points shared with any image"
+                ] += 1
+                continue
+            queries.append(
+                HeldoutQuery(
+                    query=name,
+                    kind=kind,
+                    box=box,
+                    rotation_deg=float(rng.uniform(-1, 1)) * config.max_rotation_deg if number else 0.0,
+                    seed=int(rng.integers(2**31)),
+                    positives=positives,
+                    junk=tuple(sorted(orientation.keys() - set(positives))),
+                    place=place,
+                )
+            )
+    return queries, dropped
+
+
+def write_heldout(queries: Sequence[HeldoutQuery], path: Path) -> None:
+    """Write one row per query, atomically; the box as columns x1, y1, x2, y2."""
+    columns = [field.name for field in fields(HeldoutQuery) if field.name != "box"]
+    frame = pd.DataFrame({column: [getattr(query, column) for query in queries] for column in columns})
+    for number, edge in enumerate(("x1", "y1", "x2", "y2")):
+        frame.insert(2 + number, edge, [query.box[number] for query in queries])
+    write_table(path, frame)
+
+
+def read_heldout(path: Path) -> tuple[HeldoutQuery, ...]:
+    """Read what `write_heldout` wrote."""
+    rows: list[dict[str, Any]] = [
+        {str(column): value for column, value in row.items()} for row in read_table(path).to_dict("records")
+    ]
+    return tuple(
+        HeldoutQuery(
+            box=(row.pop("x1"), row.pop("y1"), row.pop("x2"), row.pop("y2")),
+            positives=tuple(row.pop("positives")),
+            junk=tuple(row.pop("junk")),
+            **row,
+        )
+        for row in rows
+    )
+
+
+def _views_by_name(models: Sequence[Model], orientation: Mapping[str, int]) -> dict[str, list[_View]]:
+    views: dict[str, list[_View]] = {}
+    for model in models:
+        visible = visibility(model).tocsc()
+        order = np.argsort(model.track_image, kind="stable")
+        starts = np.searchsorted(model.track_image[order], np.arange(model.num_images + 1))
+        for row, name in enumerate(model.names):
+            seen = order[starts[row] : starts[row + 1]]
+            width, height = map(int, model.sizes[row])
+            xy = upright_xy(model.track_xy[seen], width, height, orientation[name])
+            view = _View(xy=xy, point=model.track_point[seen], visible=visible, names=model.names)
+            views.setdefault(name, []).append(view)
+    return views
+
+
+def _boxes(width: int, height: int, config: HeldoutConfig, rng: np.random.Generator) -> Iterator[Box]:
+    for _ in range(config.tries):
+        area = rng.uniform(config.min_area, config.max_area)
+        stretch = config.max_stretch ** rng.uniform(-1, 1)
+        box_width = max(1, round(width * (area * stretch) ** 0.5))
+        box_height = max(1, round(height * (area / stretch) ** 0.5))
+        x1 = int(rng.integers(width - box_width + 1))
+        y1 = int(rng.integers(height - box_height + 1))
+        yield x1, y1, x1 + box_width, y1 + box_height
+
+
+def _first_with_positives(
+    boxes: Iterator[Box], name: str, views: Sequence[_View], min_shared_points: int
+) -> tuple[Box, tuple[str, ...]]:
+    """The first box inside which other images see enough of the points, with these images; else the last."""
+    box: Box = (0, 0, 0, 0)
+    positives: tuple[str, ...] = ()
+    for box in boxes:
+        # Of two models that hold the image, the one in which another image shares more counts.
+        shared = reduce(or_, (view.sharing(box) for view in views))
+        positives = tuple(sorted(o for o, n in shared.items() if n >= min_shared_points and o != name))
+        if positives:
+            break
+    return box, positives

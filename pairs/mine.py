@@ -1,0 +1,229 @@
+"""Stage: 3D models -> positives, clusters, places, split and held-out queries; counts what was dropped."""
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+from tqdm import tqdm
+
+from pairs.heldout import HeldoutConfig, HeldoutQuery, draw_queries, read_heldout, write_heldout
+from pairs.image_pairs import Candidates, merge_candidates
+from pairs.positives import Selection, m3_relaxed_inliers
+from pairs.records import PairTable, read_candidates, read_pair_table, write_candidates, write_pair_table
+from pairs.split import SplitConfig, choose_val_places
+from pairs.viewpoint import pair_candidates
+from sfm.model import load_model
+from sfm.settings import Settings
+from sfm.store import key_of, load_done, mark_done, read_json, read_table, write_json
+
+_OUTPUTS = (
+    "images.parquet",
+    "positives.parquet",
+    "candidates.parquet",
+    "heldout.parquet",
+    "photos.json",
+    "stats.json",
+)
+
+
+class MineConfig(Settings):
+    """What makes a positive, and what is held out."""
+
+    strategy: Literal["m3"] = Field(default="m3", description="rule that chooses positives")
+    min_overlap: float = Field(default=0.2, ge=0, lt=1, description="a positive exceeds this overlap")
+    max_scale_change: float = Field(default=1.5, ge=1, description="largest of a positive")
+    split: SplitConfig = SplitConfig()
+    heldout: HeldoutConfig = HeldoutConfig()
+    seed: int = Field(default=0, ge=0, description="of the split and of the held-out queries")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MiningResult:
+    """What `mine` found; `stats` is the content of stats.json, its `dropped` the counts by reason."""
+
+    table: PairTable
+    candidates: Candidates
+    heldout: tuple[HeldoutQuery, ...]
+    stats: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Collection:
+    """The usable images, by name, and where their models are; `dropped` counts the other files by reason."""
+
+    images: pd.DataFrame
+    model_files: tuple[Path, ...]
+    dropped: Mapping[str, int]
+
+
+def mine(sfm_dir: Path, out: Path, config: MineConfig) -> MiningResult:
+    """Mine what a reconstruction in `sfm_dir` proves; write it to `out`, or read it when it is there already.
+
+    FileNotFoundError when there is no finished reconstruction; ValueError when fewer than two of its places
+    have positives, and when its files contradict each other.
+    """
+    started = time.monotonic()
+    collection = _read_collection(sfm_dir)
+    key = _key(sfm_dir, collection.model_files, config)
+    if load_done(out, "mine", key) is not None:
+        return _read_result(out)
+
+    candidates, merged = _collect_candidates(collection)
+    selection = _select(candidates, config)
+    table = _tabulate(collection.images, selection, config)
+    heldout, given_up = _draw_heldout(table, collection.model_files, config)
+    dropped = {**collection.dropped, **_unused(table), **merged, **selection.dropped, **given_up}
+
+    write_pair_table(table, out)
+    write_candidates(candidates, table.names, out)
+    write_heldout(heldout, out / "heldout.parquet")
+    write_json(out / "photos.json", read_json(sfm_dir / "photos.json"))
+    seconds = time.monotonic() - started
+    stats = _stats(table, candidates, heldout, dropped) | {"seconds": round(seconds, 3)}
+    write_json(out / "stats.json", stats)
+    mark_done(out, "mine", key, seconds=seconds, facts=stats, outputs=[out / name for name in _OUTPUTS])
+    return MiningResult(table=table, candidates=candidates, heldout=tuple(heldout), stats=stats)
+
+
+def _read_collection(sfm_dir: Path) -> _Collection:
+    path = sfm_dir / "images.parquet"
+    if not path.is_file() or not (sfm_dir / "photos.json").is_file():
+        raise FileNotFoundError(
+            f"mine {sfm_dir}: expected a reconstruction with images.parquet and photos.json, got none; "
+            "run reconstruct first"
+        )
+    files = read_table(path)
+    usable = files[files["status"].isin(("registered", "unregistered"))].sort_values(
+        "name", ignore_index=True
+    )
+    others = files["status"][~files["status"].isin(("registered", "unregistered"))].value_counts()
+    folders = sorted(
+        (f for f in (sfm_dir / "models").glob("*") if f.name.isdecimal()), key=lambda f: int(f.name)
+    )
+    return _Collection(
+        images=usable,
+        model_files=tuple(folder / "arrays.npz" for folder in folders),
+        dropped={f"image: {status}": int(count) for status, count in sorted(others.items())},
+    )
+
+
+def _key(sfm_dir: Path, model_files: Sequence[Path], config: MineConfig) -> str:
+    # Content, not the records of reconstruction: redoing it with the same result must not redo this.
+    inputs = [sfm_dir / "images.parquet", sfm_dir / "photos.json", *model_files]
+    digests = {
+        path.relative_to(sfm_dir).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in inputs
+    }
+    versions = [version(package) for package in ("cnnimretrieval", "numpy", "scipy", "pandas")]
+    return key_of("mine", config, digests, versions)
+
+
+def _collect_candidates(collection: _Collection) -> tuple[Candidates, dict[str, int]]:
+    """Pairs of all models as rows of the collection's usable images."""
+    names = pd.Index(collection.images["name"])
+    parts = []
+    for path in tqdm(collection.model_files, desc="mine", unit="model", disable=None):
+        model = load_model(path)
+        rows = names.get_indexer(pd.Index(model.names))
+        if (rows < 0).any():
+            unknown = model.names[int(rows.argmin())]
+            raise ValueError(
+                f"model {path}: expected usable images of images.parquet, got '{unknown}'; reconstruct again"
+            )
+        parts.append(pair_candidates(model).renumbered(rows))
+    candidates = merge_candidates(parts)
+    return candidates, {"pair: seen in another model too": sum(map(len, parts)) - len(candidates)}
+
+
+def _select(candidates: Candidates, config: MineConfig) -> Selection:
+    return m3_relaxed_inliers(candidates, config.min_overlap, config.max_scale_change)
+
+
+def _tabulate(images: pd.DataFrame, selection: Selection, config: MineConfig) -> PairTable:
+    place, cluster = images["place"].to_numpy(), images["model"].to_numpy()
+    with_pairs = np.unique(place[selection.positives.query])
+    registered = (cluster >= 0) & np.isin(place, with_pairs)
+    val_places = choose_val_places(place[registered], config.split, np.random.default_rng(config.seed))
+    return PairTable(
+        names=tuple(images["name"]),
+        cluster=cluster,
+        place=place,
+        is_val=np.isin(place, val_places),
+        sizes=images[["width", "height"]].to_numpy(),
+        orientation=images["orientation"].to_numpy(),
+        positives=selection.positives,
+    )
+
+
+def _draw_heldout(
+    table: PairTable, model_files: Sequence[Path], config: MineConfig
+) -> tuple[list[HeldoutQuery], Counter[str]]:
+    queries: list[HeldoutQuery] = []
+    dropped: Counter[str] = Counter()
+    place_of = dict(zip(table.names, table.place.tolist(), strict=True))
+    files_of_place: dict[int, list[Path]] = {}
+    for path in model_files:
+        files_of_place.setdefault(place_of[load_model(path).names[0]], []).append(path)
+    for place in np.unique(table.place[table.is_val]).tolist():
+        rows = np.flatnonzero(table.place == place)
+        orientation = {table.names[row]: int(table.orientation[row]) for row in rows}
+        models = [load_model(path) for path in files_of_place[place]]
+        drawn, given_up = draw_queries(place, models, orientation, config.seed, config.heldout)
+        queries += drawn
+        dropped += given_up
+    return queries, dropped
+
+
+def _unused(table: PairTable) -> dict[str, int]:
+    """Usable images that are no query, by reason."""
+    is_query = np.zeros(table.num_images, dtype=bool)
+    is_query[table.positives.query] = True
+    loose, registered = table.place < 0, table.cluster >= 0
+    return {
+        "image: matched no other": int(loose.sum()),
+        "image: in no model of its place": int((~loose & ~registered).sum()),
+        "image: registered without a positive": int((registered & ~is_query).sum()),
+    }
+
+
+def _stats(
+    table: PairTable, candidates: Candidates, heldout: Sequence[HeldoutQuery], dropped: Mapping[str, int]
+) -> dict[str, Any]:
+    sides = {}
+    for split, of_side in (("train", ~table.is_val), ("val", table.is_val)):
+        positives = table.positives.take(of_side[table.positives.query])
+        sides[split] = {
+            "images": int(of_side.sum()),
+            "registered": int((of_side & (table.cluster >= 0)).sum()),
+            "places": len(np.unique(table.place[of_side & (table.place >= 0)])),
+            "queries": len(np.unique(positives.query)),
+            "positives": len(positives),
+        }
+    return {
+        "images": table.num_images,
+        "queries": sides["train"]["queries"] + sides["val"]["queries"],
+        "positives": len(table.positives),
+        "candidates": len(candidates),
+        "clusters": len(np.unique(table.cluster[table.cluster >= 0])),
+        "places": len(np.unique(table.place[table.place >= 0])),
+        "split": sides,
+        "heldout": dict(Counter(query.kind for query in heldout)),
+        "dropped": dict(dropped),
+    }
+
+
+def _read_result(out: Path) -> MiningResult:
+    table = read_pair_table(out)
+    return MiningResult(
+        table=table,
+        candidates=read_candidates(out, table.names),
+        heldout=read_heldout(out / "heldout.parquet"),
+        stats=read_json(out / "stats.json"),
+    )

@@ -1,0 +1,162 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import pairs.mine
+from pairs.mine import MineConfig, mine
+from sfm.model import Model, save_model
+from sfm.store import write_json, write_table
+
+CONFIG = MineConfig.model_validate({"heldout": {"min_shared_points": 10}})
+
+
+def write_reconstruction(folder: Path, models: list[Model], extra=()) -> None:
+    """The files that mining reads; `extra` are rows (name, status, place)."""
+    rows = {}
+    for number, model in enumerate(models):
+        save_model(model, folder / "models" / str(number) / "arrays.npz")
+        for name, (width, height) in zip(model.names, model.sizes.tolist(), strict=True):
+            rows.setdefault(name, (name, "registered", "", number, model.place, width, height, 1))
+    for name, status, place in extra:
+        rows[name] = (name, status, "", -1, place, 40, 30, 1)
+    columns = ["name", "status", "reason", "model", "place", "width", "height", "orientation"]
+    write_table(folder / "images.parquet", pd.DataFrame(sorted(rows.values()), columns=columns))
+    write_json(folder / "photos.json", {"version": 1, "photos": "/somewhere/photos"})
+
+
+@pytest.fixture
+def reconstruction(ring_model, tmp_path) -> Path:
+    """Three places; place 1 has two models that both hold its image 01-013.jpg."""
+    shared = ("01-013.jpg", *(f"08-{i:03d}.jpg" for i in range(12)))
+    models = [
+        ring_model(0, place=0),
+        ring_model(1, place=1),
+        ring_model(2, place=2),
+        ring_model(8, names=shared, place=1),
+    ]
+    extra = [
+        ("00-loose.jpg", "unregistered", 0),
+        ("twin of 00.jpg", "duplicate", -1),
+        ("broken.jpg", "rejected", -1),
+        ("nothing like it.jpg", "unregistered", -1),
+        ("neither.jpg", "unregistered", -1),
+    ]
+    write_reconstruction(tmp_path / "sfm", models, extra)
+    return tmp_path / "sfm"
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
+
+
+def test_the_files_hold_what_the_models_prove(reconstruction, tmp_path):
+    out = tmp_path / "pairs"
+    result = mine(reconstruction, out, CONFIG)
+
+    images = pd.read_parquet(out / "images.parquet").set_index("name")
+    assert len(images) == 3 * 14 + 12 + 3
+    assert not {"twin of 00.jpg", "broken.jpg"} & set(images.index)
+    assert images.loc["01-013.jpg", ["cluster", "place"]].tolist() == [1, 1]
+    assert images.loc["08-000.jpg", ["cluster", "place"]].tolist() == [3, 1]
+    assert images.loc["00-loose.jpg", ["cluster", "place"]].tolist() == [-1, 0]
+    assert images.loc["neither.jpg", ["cluster", "place", "split"]].tolist() == [-1, -1, "train"]
+    assert images.groupby("place")["split"].nunique().max() == 1
+
+    positives = pd.read_parquet(out / "positives.parquet")
+    candidates = pd.read_parquet(out / "candidates.parquet")
+    assert (positives["overlap"] > 0.2).all()
+    assert (positives["scale_change"] <= 1.5).all()
+    assert not candidates.duplicated(["query", "positive"]).any()
+    chosen = candidates[(candidates["overlap"] > 0.2) & (candidates["scale_change"] <= 1.5)]
+    assert chosen["query"].tolist() == positives["query"].tolist()
+    assert chosen["positive"].tolist() == positives["positive"].tolist()
+    # The image of two models has positives in both.
+    of_shared = set(positives["positive"][positives["query"] == "01-013.jpg"].str[:2])
+    assert of_shared == {"01", "08"}
+
+    heldout = pd.read_parquet(out / "heldout.parquet")
+    assert set(heldout["place"]) == set(images["place"][images["split"] == "val"])
+    assert set(heldout["kind"]) == {"whole", "crop"}
+    assert result.stats["heldout"] == heldout["kind"].value_counts().to_dict()
+    assert (out / "photos.json").read_bytes() == (reconstruction / "photos.json").read_bytes()
+
+
+def test_everything_dropped_is_counted_by_reason(reconstruction, tmp_path):
+    stats = mine(reconstruction, tmp_path / "pairs", CONFIG).stats
+    dropped = stats["dropped"]
+    assert dropped["image: duplicate"] == dropped["image: rejected"] == 1
+    assert dropped["image: matched no other"] == 2
+    assert dropped["image: in no model of its place"] == 1
+    by_rule = dropped["pair: overlap at most 0.2"] + dropped["pair: scale change above 1.5"]
+    assert stats["positives"] + by_rule == stats["candidates"]
+    assert stats["queries"] + dropped["image: registered without a positive"] == 3 * 14 + 12
+    assert (stats["clusters"], stats["places"]) == (4, 3)
+    sides = stats["split"]
+    assert sides["train"]["places"] + sides["val"]["places"] == 3
+    assert sides["train"]["positives"] + sides["val"]["positives"] == stats["positives"]
+
+
+def test_a_second_run_reads_the_first_and_a_changed_option_does_not(reconstruction, tmp_path, monkeypatch):
+    out = tmp_path / "pairs"
+    first = mine(reconstruction, out, CONFIG)
+    files = snapshot(out)
+
+    with monkeypatch.context() as nothing_is_mined:
+        nothing_is_mined.setattr(pairs.mine, "pair_candidates", None)
+        again = mine(reconstruction, out, CONFIG)
+    assert again.stats == first.stats
+    assert again.heldout == first.heldout
+    assert again.table.names == first.table.names
+    np.testing.assert_array_equal(again.table.positives.overlap, first.table.positives.overlap)
+    np.testing.assert_array_equal(again.candidates.baseline, first.candidates.baseline)
+
+    stricter = mine(reconstruction, out, CONFIG.model_copy(update={"min_overlap": 0.4}))
+    assert 0 < len(stricter.table.positives) < len(first.table.positives)
+    mine(reconstruction, out, CONFIG)
+    assert snapshot(out) == files
+
+
+def test_a_lost_file_and_a_changed_model_are_mined_again(reconstruction, ring_model, tmp_path):
+    out = tmp_path / "pairs"
+    first = mine(reconstruction, out, CONFIG)
+    (out / "candidates.parquet").unlink()
+    assert len(mine(reconstruction, out, CONFIG).candidates) == len(first.candidates)
+    assert (out / "candidates.parquet").is_file()
+
+    save_model(ring_model(2, num_points=200, place=2), reconstruction / "models" / "2" / "arrays.npz")
+    assert mine(reconstruction, out, CONFIG).stats["positives"] != first.stats["positives"]
+
+
+def test_one_place_is_an_error_that_says_what_to_do(ring_model, tmp_path):
+    write_reconstruction(tmp_path / "sfm", [ring_model(0)])
+    with pytest.raises(ValueError, match="split") as error:
+        mine(tmp_path / "sfm", tmp_path / "pairs", CONFIG)
+    assert str(error.value) == (
+        "split: expected at least 2 places with matching pairs, got 1; "
+        "add photos of other places, several of each"
+    )
+    assert not (tmp_path / "pairs" / "done").exists()
+
+
+def test_no_model_at_all_is_the_same_error(tmp_path):
+    write_reconstruction(tmp_path / "sfm", [], [("a.jpg", "unregistered", -1)])
+    with pytest.raises(ValueError, match="places with matching pairs, got 0"):
+        mine(tmp_path / "sfm", tmp_path / "pairs", CONFIG)
+
+
+def test_no_reconstruction_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        mine(tmp_path, tmp_path / "pairs", CONFIG)
+    assert str(error.value) == (
+        f"mine {tmp_path}: expected a reconstruction with images.parquet and photos.json, got none; "
+        "run reconstruct first"
+    )
+
+
+def test_a_model_of_other_images_is_named(ring_model, tmp_path):
+    write_reconstruction(tmp_path / "sfm", [ring_model(0), ring_model(1, place=1)])
+    save_model(ring_model(5), tmp_path / "sfm" / "models" / "2" / "arrays.npz")
+    with pytest.raises(ValueError, match=r"expected usable images of images.parquet, got '05-000.jpg'"):
+        mine(tmp_path / "sfm", tmp_path / "pairs", CONFIG)
