@@ -3,6 +3,8 @@
 import errno
 from collections.abc import Sequence
 
+import typer
+
 FAILED = 1
 WRONG_USAGE = 2
 INTERRUPTED = 130
@@ -20,20 +22,25 @@ def exit_code(error: BaseException) -> int:
     """1 for work that failed, 2 for wrong usage or config, 130 for Ctrl-C."""
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
-    return WRONG_USAGE if isinstance(error, UsageFault) else FAILED
+    # The parser's own errors say whether they are about usage.
+    known = error.exit_code if isinstance(error, typer.TyperException) else FAILED
+    return WRONG_USAGE if isinstance(error, UsageFault) else known
 
 
 def lines_of(error: BaseException) -> list[str]:
     """The error as lines to print, without a traceback: one, or one for each wrong setting."""
     if isinstance(error, UsageFault):
         return [_flat(line) for line in error.lines]
+    if isinstance(error, typer.TyperException):
+        return [_flat(error.format_message())]
     if isinstance(error, KeyboardInterrupt):
         return ["interrupted; run the same command again to continue"]
     if isinstance(error, OSError) and error.errno is not None:
         return [_flat(_system_error(error))]
     if isinstance(error, ValueError | TypeError | FileNotFoundError | RuntimeError | OSError) and str(error):
         return [_flat(str(error))]
-    return [_flat(f"unexpected {type(error).__name__}: {error}; run it again with --debug to see where")]
+    what = ": ".join(filter(None, (f"unexpected {type(error).__name__}", str(error))))
+    return [_flat(f"{what}; run it again with --debug to see where")]
 
 
 def _system_error(error: OSError) -> str:

@@ -3,7 +3,7 @@
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +16,8 @@ from sfm.settings import Settings
 
 DEFAULT = "small"
 SECTIONS = ("sfm", "pairs", "train", "evaluation")
+# Sections with a seed of their own, which is the whole protocol's `seed` unless they say otherwise.
+SEEDED = ("sfm", "pairs")
 
 S = TypeVar("S", bound=Settings)
 
@@ -26,7 +28,7 @@ class Protocol:
 
     Attributes:
         source: name of the TOML file, for messages and the manifest.
-        values: nested tables; their first level is one of `SECTIONS`.
+        values: nested tables; their first level is `seed` or one of `SECTIONS`.
         overrides: dotted key -> the whole `--set` that gave its value.
     """
 
@@ -51,8 +53,10 @@ class Protocol:
             ) from error
 
 
-def read(name: str, overrides: Sequence[str] = ()) -> Protocol:
+def read(name: str, overrides: Sequence[str] = (), seed: int | None = None) -> Protocol:
     """The protocol `name`, one of the package's or a FILE.toml, with `overrides` (`key=value`) on top.
+
+    `seed`, the one of the file if None, is the seed of every section that gives no other.
 
     Raises:
         UsageFault: no such protocol or file, no valid TOML, or a section that no stage has.
@@ -66,16 +70,26 @@ def read(name: str, overrides: Sequence[str] = ()) -> Protocol:
     for override in overrides:
         protocol = _with_override(protocol, override)
     _check_sections(protocol)
-    return protocol
+    return _seeded(protocol, seed)
 
 
 def _check_sections(protocol: Protocol) -> None:
     """Every first-level key is a stage's: also those that the command at hand does not use."""
     for section in protocol.values:
-        if section not in SECTIONS:
+        if section not in (*SECTIONS, "seed"):
             told = (text for key, text in protocol.overrides.items() if key.split(".")[0] == section)
             where = next(told, protocol.source)
             raise UsageFault(f"{where}: unknown key '{section}'; {did_you_mean(section, SECTIONS)}")
+
+
+def _seeded(protocol: Protocol, seed: int | None) -> Protocol:
+    values = dict(protocol.values) if seed is None else {**protocol.values, "seed": seed}
+    if "seed" in values:
+        for section in SEEDED:
+            table = values.get(section, {})
+            if isinstance(table, Mapping):
+                values[section] = {"seed": values["seed"], **table}
+    return replace(protocol, values=values)
 
 
 def names() -> list[str]:
@@ -114,11 +128,8 @@ def _with_override(protocol: Protocol, override: str) -> Protocol:
     if not equals or not all(parts):
         raise UsageFault(f"--set: expected key=value, got '{override}'; write it like --set train.epochs=3")
     values = _laid_over(protocol.values, parts, _value(text.strip()))
-    return Protocol(
-        source=protocol.source,
-        values=values,
-        overrides={**protocol.overrides, ".".join(parts): f"--set {override}"},
-    )
+    overrides = {**protocol.overrides, ".".join(parts): f"--set {override}"}
+    return replace(protocol, values=values, overrides=overrides)
 
 
 def _laid_over(values: Mapping[str, Any], parts: Sequence[str], value: Any) -> dict[str, Any]:

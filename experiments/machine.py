@@ -1,0 +1,58 @@
+"""What a command needs from the machine and from files of weights, checked before any long work begins."""
+
+from pathlib import Path
+
+import torch
+
+from cnnimretrieval.networks import network
+from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork
+from experiments.faults import UsageFault
+
+
+def device(name: str) -> str:
+    """The device to compute on; "auto" is the first GPU if there is one, else the CPU.
+
+    Raises:
+        UsageFault: no such device here.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        wanted = torch.device(name)
+        known = wanted.type == "cpu" or (
+            wanted.type == "cuda" and (wanted.index or 0) < torch.cuda.device_count()
+        )
+    except RuntimeError:
+        known = False
+    if not known:
+        gpus = torch.cuda.device_count()
+        raise UsageFault(
+            f"--device: expected auto, cpu or one of {gpus} GPUs as cuda:N, got '{name}'; use auto"
+        )
+    return name
+
+
+def load_network(model: str, weights: str | None) -> RetrievalNetwork:
+    """The network MODEL, a folder or BACKBONE[:POOLING], with `weights` for the latter.
+
+    Raises:
+        UsageFault: neither, or weights that cannot be read or belong to another architecture.
+        OSError: a download that failed.
+    """
+    try:
+        return network.load(Path(model) if Path(model).is_dir() else model, weights)
+    except (ValueError, FileNotFoundError) as error:
+        raise UsageFault(str(error)) from error
+
+
+def check_weights(config: NetworkConfig, weights: str) -> None:
+    """Build the network once, so that wrong weights stop a run at its start and not after an hour.
+
+    Raises:
+        UsageFault: weights that cannot be read or belong to another architecture.
+        OSError: a download that failed.
+    """
+    try:
+        network.build(config, weights)
+    except (ValueError, FileNotFoundError) as error:
+        raise UsageFault(str(error)) from error

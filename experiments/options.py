@@ -1,0 +1,110 @@
+"""Options that several commands share, the same everywhere, and the checks that need only the file system."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments import protocol
+from experiments.faults import UsageFault
+
+Photos = Annotated[
+    Path, typer.Argument(metavar="PHOTOS", help="Folder of photos; searched with all below it.")
+]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Folder that `train` wrote, or an off-the-shelf BACKBONE[:POOLING] such as resnet101:gem.",
+    ),
+]
+ProtocolName = Annotated[
+    str,
+    typer.Option(
+        "--protocol", metavar="NAME|FILE.toml", help=f"Settings: {', '.join(protocol.names())} or a file."
+    ),
+]
+Overrides = Annotated[
+    list[str],
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="One setting, over the protocol's; dotted key, TOML value."
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Weights of the backbone: .safetensors or .pth, fp16 or fp32 [default: the library's download].",
+    ),
+]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="Where networks run: auto, cpu, cuda or cuda:N.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Processes at a time [default: one a core].")
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Of everything random: same seed, same result [default: the protocol's, or 0].",
+    ),
+]
+
+
+def folder(path: Path, what: str, remedy: str = "check the path") -> Path:
+    """`path`, if it is a folder.
+
+    Raises:
+        UsageFault: it is missing, a file, or not to be read; the message calls it `what`.
+    """
+    if not path.exists():
+        raise UsageFault(f"{what}: expected a folder, got {path}, which does not exist; {remedy}")
+    if not path.is_dir():
+        raise UsageFault(f"{what}: expected a folder, got {path}, which is a file; {remedy}")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise UsageFault(f"{what}: expected leave to read {path}, got none; change its permissions")
+    return path
+
+
+def file(path: Path, what: str) -> Path:
+    """`path`, if it is a file.
+
+    Raises:
+        UsageFault: it is missing or a folder; the message calls it `what`.
+    """
+    if not path.is_file():
+        got = "which is a folder" if path.is_dir() else "which does not exist"
+        raise UsageFault(f"{what}: expected a file, got {path}, {got}; check the path")
+    return path
+
+
+def numbers(text: str, option: str) -> tuple[float, ...]:
+    """Comma-separated numbers, as `--scales 1,0.7071,0.5`.
+
+    Raises:
+        UsageFault: something else stands there.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageFault(
+            f"{option}: expected numbers separated by commas, got '{text}'; write it like 1,0.5"
+        ) from error
+
+
+def box(text: str, option: str) -> tuple[float, float, float, float]:
+    """Four numbers x1,y1,x2,y2 in pixels of the upright photo, the upper left corner first.
+
+    Raises:
+        UsageFault: other than four numbers, or corners in another order.
+    """
+    values = numbers(text, option)
+    if len(values) != 4 or not (values[0] < values[2] and values[1] < values[3]):
+        raise UsageFault(f"{option}: expected x1,y1,x2,y2 with x1 < x2 and y1 < y2, got '{text}'; correct it")
+    return values[0], values[1], values[2], values[3]
+
+
+def num_workers(workers: int | None) -> int:
+    """The number asked for, else one a core that this process may use."""
+    return workers if workers is not None else len(os.sched_getaffinity(0))
