@@ -1,5 +1,7 @@
 """Ornaments that no two places share: carved reliefs, rosettes, posters, signs with invented names."""
 
+import colorsys
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
@@ -10,10 +12,10 @@ from experiments.demo.sheet import to_bytes
 _SYLLABLES = tuple("kalomirentosvadelfigarhusineboqui"[k : k + 2] for k in range(0, 32, 2))
 
 
-def random_colour(rng: np.random.Generator, low: float = 0.1, high: float = 0.9) -> Colour:
-    """A colour with channels drawn evenly from [low, high]."""
-    red, green, blue = rng.uniform(low, high, 3)
-    return float(red), float(green), float(blue)
+def random_colour(rng: np.random.Generator, low: float, high: float, saturation: float = 0.6) -> Colour:
+    """A colour of any hue, at most this saturated, its value drawn evenly from [low, high]."""
+    hue, share, value = rng.uniform((0, 0, low), (1, saturation, high))
+    return colorsys.hsv_to_rgb(hue, share, value)
 
 
 def relief(
@@ -40,6 +42,17 @@ def relief(
     carved = np.clip(np.asarray(colour, dtype=np.float32) * light[..., None], 0, 1)
     picture = Image.fromarray((carved * 255).astype(np.uint8))
     ImageDraw.Draw(picture).rectangle((0, 0, width - 1, height - 1), outline=to_bytes(colour, 0.55), width=2)
+    return picture
+
+
+def frieze(rng: np.random.Generator, size_px: int, panels: int, colour: Colour) -> Image.Image:
+    """A square of panels x panels small reliefs, each its own: carved bands and shafts are cut from it."""
+    picture = Image.new("RGB", (size_px, size_px))
+    step = size_px // panels
+    for row in range(panels):
+        for column in range(panels):
+            panel = relief(rng, step, step, colour, mirrored=bool(rng.random() < 0.5))
+            picture.paste(panel, (column * step, row * step))
     return picture
 
 
@@ -80,7 +93,7 @@ def poster(rng: np.random.Generator, width: int, height: int) -> Image.Image:
     picture = Image.new("RGB", (width, height), to_bytes(random_colour(rng, 0.3, 0.95)))
     draw = ImageDraw.Draw(picture)
     for _ in range(int(rng.integers(6, 15))):
-        colour = to_bytes(random_colour(rng, 0.02, 0.98))
+        colour = to_bytes(random_colour(rng, 0.05, 0.98, 0.9))
         x, y = rng.uniform(0, width), rng.uniform(0, height)
         rx, ry = rng.uniform(0.05, 0.35, 2) * width
         shape = rng.integers(4)
