@@ -33,13 +33,15 @@ class ImageRequest:
     `box` is (x1, y1, x2, y2) in pixels of the full upright photo, that is after applying its EXIF
     orientation; None is the whole. `rotation_deg` turns the content counter-clockwise about the centre of
     the box; what lies beyond the photo is filled with ImageNet's mean colour. `edit` is called last, on the
-    picture at its final size.
+    picture at its final size. `as_photo` makes the content of the box a photo of its own, as somebody saves
+    a detail: it is scaled as such, not by the factor of the photo it was cut from.
     """
 
     path: Path
     box: Box | None = None
     rotation_deg: float = 0.0
     edit: Edit | None = None
+    as_photo: bool = False
 
     def __post_init__(self) -> None:
         if self.box is not None and not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
@@ -136,17 +138,18 @@ def open_request(request: ImageRequest, image_size: int) -> Image.Image:
 
     A box is cut out first, then scaled by the factor of the full photo: its longest side becomes at most
     floor(image_size * max(box sides) / max(photo sides)), the published query rule, so that things look as
-    large in a query as in the database. OSError naming the file when it cannot be read, ValueError when the
-    box lies outside.
+    large in a query as in the database; with `as_photo` at most `image_size`. OSError naming the file when
+    it cannot be read, ValueError when the box lies outside.
     """
-    image, full_size = _load(request.path, image_size)
+    image, full_size = _load(request.path, None if request.as_photo else image_size)
     whole = (0.0, 0.0, float(full_size[0]), float(full_size[1]))
     if request.box is None and request.rotation_deg == 0.0:
         picture = resize_longest(image, image_size)
     else:
         box = _inside(request, full_size) if request.box is not None else whole
         sides = (round(box[2]) - round(box[0]), round(box[3]) - round(box[1]))
-        longest_px = max(1, floor(image_size * max(sides) / max(full_size)))
+        share = 1.0 if request.as_photo else max(sides) / max(full_size)
+        longest_px = max(1, floor(image_size * share))
         x1, x2 = (x * image.width / full_size[0] for x in box[::2])
         y1, y2 = (y * image.height / full_size[1] for y in box[1::2])
         picture = resize_longest(crop(image, (x1, y1, x2, y2), request.rotation_deg), longest_px)

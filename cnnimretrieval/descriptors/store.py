@@ -92,7 +92,7 @@ def extract(
     key = key_of(_STAGE, fingerprint, config, [_facts(request, photos) for request in requests])
     if load_done(out, _STAGE, key) is None:
         (out / _META).unlink(missing_ok=True)
-        described = _describe_into(out, network, requests, config, whitening, device=device, workers=workers)
+        described = _describe_into(out, network, requests, config, whitening, device, workers)
         write_table(out / _IMAGES, _images(requests, photos, described))
         write_table(out / _REJECTED, _rejected(photos, described))
         meta = StoreMeta(
@@ -111,7 +111,7 @@ def extract(
 
 
 def read_store(folder: Path) -> DescriptorStore:
-    """The descriptors in a folder that `extract` wrote; FileNotFoundError or ValueError when it holds none."""
+    """The descriptors in a folder of `extract`; FileNotFoundError or ValueError when it holds none."""
     try:
         meta = StoreMeta.model_validate_json((folder / _META).read_bytes())
         vectors = np.load(folder / _VECTORS, mmap_mode="r")
@@ -139,7 +139,6 @@ def _describe_into(
     requests: Sequence[ImageRequest],
     config: ExtractConfig,
     whitening: Whitening | None,
-    *,
     device: str,
     workers: int,
 ) -> Described:

@@ -62,8 +62,10 @@ def learn_whitening(
     queries: Int[np.ndarray, " m"],
     positives: Int[np.ndarray, " m"],
     *,
+    query_vectors: Float[np.ndarray, "q d"] | None = None,
     dim: int | None = None,
     shrinkage: float = 0.0,
+    collection_share: float = 0.0,
 ) -> Whitening:
     """Whitening that makes differences of matching pairs white, its axes by falling scatter of the images.
 
@@ -72,32 +74,47 @@ def learn_whitening(
     Mikolajczyk and Matas, ICCV 2007; Radenovic et al., TPAMI 2019 (which writes S^-1/2; any root gives the
     same up to a rotation, which the eigenvectors undo).
 
-    `queries` and `positives` are rows of `vectors`. `dim` keeps the first axes. `shrinkage` in [0, 1], not
-    in the paper, replaces S by (1 - shrinkage) S + shrinkage trace(S)/d I: with fewer pairs than dimensions
-    S has a null space, which plain inversion would blow up. Axes in which the images do not vary are left
-    out, so the result may have fewer than `dim`; `note` says how many. ValueError when S cannot be inverted
-    as it is.
+    `positives` are rows of `vectors`, the collection; `queries` are rows of `query_vectors`, which may be
+    other views of the queries than the collection's, and are rows of `vectors` when it is not given.
+
+    Two shares, not in the paper, make few pairs usable. With fewer pairs than dimensions S has a null space,
+    which plain inversion would blow up, and pairs of a few places say little about the rest of the world:
+
+        S' = (1 - shrinkage) [(1 - collection_share) S + collection_share s C / trace(C)] + shrinkage s I/d
+
+    with s = trace(S), so that S' keeps the size of S. `collection_share` = 1 is PCA whitening with the same
+    shrinkage, about the queries' mean.
+
+    `dim` keeps the first axes. Axes in which the images do not vary are left out, so the result may have
+    fewer; `note` says how many. ValueError when S' cannot be inverted.
     """
     _check(vectors, dim, shrinkage)
+    if not 0.0 <= collection_share <= 1.0:
+        raise ValueError(
+            f"whitening: expected a collection_share in [0, 1], got {collection_share}; choose one of them"
+        )
     if len(queries) != len(positives) or not len(queries):
         raise ValueError(
             f"learned whitening: expected as many queries as positives and at least one, got {len(queries)} "
             f"and {len(positives)}; give one positive for each query"
         )
+    if query_vectors is None:
+        query_vectors = vectors
     d = vectors.shape[1]
-    mean = _mean(vectors, queries)
-    pair_covariance = _pair_covariance(vectors, queries, positives)
-    pair_covariance = _shrunk(pair_covariance, shrinkage)
-    lower = _cholesky(pair_covariance, pairs=len(queries), shrinkage=shrinkage)
+    mean = _mean(query_vectors, queries)
     scatter = _scatter(vectors, mean)
+    covariance = _pair_covariance(query_vectors, queries, vectors, positives)
+    covariance = _towards(covariance, scatter, collection_share)
+    covariance = _towards(covariance, np.eye(d), shrinkage)
+    lower = _cholesky(covariance, pairs=len(queries), shrinkage=shrinkage)
     half = scipy.linalg.solve_triangular(lower, scatter, lower=True)
     whitened_scatter = scipy.linalg.solve_triangular(lower, half.T, lower=True)
     eigenvalues, axes = _falling_eigh(whitened_scatter)
     kept = _num_axes(eigenvalues, dim)
     projection = scipy.linalg.solve_triangular(lower, axes[:, :kept], lower=True, trans="T").T
     note = (
-        f"learned from {len(queries)} pairs and {len(vectors)} descriptors, "
-        f"{kept} of {d} dimensions, shrinkage {shrinkage:g}"
+        f"learned from {len(queries)} pairs and {len(vectors)} descriptors, {kept} of {d} dimensions, "
+        f"shrinkage {shrinkage:g}, collection_share {collection_share:g}"
     )
     return Whitening(mean=mean, projection=np.ascontiguousarray(projection), kind="learned", note=note)
 
@@ -214,20 +231,26 @@ def _scatter(vectors: Float[np.ndarray, "n d"], mean: Float[np.ndarray, " d"]) -
 
 
 def _pair_covariance(
-    vectors: Float[np.ndarray, "n d"], queries: Int[np.ndarray, " m"], positives: Int[np.ndarray, " m"]
+    query_vectors: Float[np.ndarray, "q d"],
+    queries: Int[np.ndarray, " m"],
+    vectors: Float[np.ndarray, "n d"],
+    positives: Int[np.ndarray, " m"],
 ) -> Float[np.ndarray, "d d"]:
     total = np.zeros((vectors.shape[1], vectors.shape[1]))
     for block in _blocks(len(queries)):
-        difference = vectors[queries[block]].astype(np.float64) - vectors[positives[block]]
+        difference = query_vectors[queries[block]].astype(np.float64) - vectors[positives[block]]
         total += difference.T @ difference
     return total / len(queries)
 
 
-def _shrunk(covariance: Float[np.ndarray, "d d"], shrinkage: float) -> Float[np.ndarray, "d d"]:
-    d = len(covariance)
-    shrunk: np.ndarray = (1.0 - shrinkage) * covariance
-    shrunk[np.diag_indices(d)] += shrinkage * np.trace(covariance) / d
-    return shrunk
+def _towards(
+    covariance: Float[np.ndarray, "d d"], target: Float[np.ndarray, "d d"], share: float
+) -> Float[np.ndarray, "d d"]:
+    """(1 - share) covariance + share target, the target scaled to the same trace."""
+    if share == 0.0:
+        return covariance
+    scaled = target * (np.trace(covariance) / np.trace(target))
+    return (1.0 - share) * covariance + share * scaled
 
 
 def _cholesky(

@@ -59,7 +59,7 @@ def score_rankings(
     scored = np.array(num_positives) > 0
     if not scored.any():
         raise ValueError(
-            f"evaluation: expected at least one query with positives, got none in {len(relevance)} queries; "
+            f"evaluation: expected a query with positives, got none among {len(relevance)}; "
             "check the ground truth"
         )
     return Scores(

