@@ -250,7 +250,8 @@ def _towards(
     if share == 0.0:
         return covariance
     scaled = target * (np.trace(covariance) / np.trace(target))
-    return (1.0 - share) * covariance + share * scaled
+    mixed: np.ndarray = (1.0 - share) * covariance + share * scaled
+    return mixed
 
 
 def _cholesky(

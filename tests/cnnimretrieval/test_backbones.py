@@ -1,3 +1,5 @@
+from functools import cache
+
 import pytest
 import torch
 import torchvision
@@ -6,6 +8,8 @@ from safetensors.torch import save_file
 from cnnimretrieval.networks.backbones import build_trunk
 from cnnimretrieval.networks.weights import read_state
 
+# Building is what takes time here; nothing below changes a trunk.
+_trunk = cache(build_trunk)
 SMALL = ("alexnet", "resnet18", "resnet50", "mobilenet_v2", "squeezenet1_1", "timm:tf_efficientnet_lite0")
 
 
@@ -18,7 +22,7 @@ def images():
 def test_trunks_give_non_negative_maps_of_the_stated_size(name, images):
     if name.startswith("timm:"):
         pytest.importorskip("timm")
-    trunk = build_trunk(name, "random", seed=1)
+    trunk = _trunk(name, "random")
     with torch.inference_mode():
         activations = trunk(images)
     assert activations.shape[:2] == (2, trunk.out_channels)
@@ -40,7 +44,7 @@ def test_the_cut_leaves_the_network_as_it_was_up_to_its_pooling(images):
 
 
 def test_alexnet_ends_with_the_relu_before_its_last_max_pool(images):
-    trunk = build_trunk("alexnet", "random")
+    trunk = _trunk("alexnet", "random")
     assert isinstance(list(trunk.features.children())[-1], torch.nn.ReLU)
     assert len(list(trunk.features.children())) == 12
 
@@ -58,7 +62,7 @@ def test_the_seed_decides_about_random_weights_and_nothing_else():
 
 @pytest.mark.parametrize("name", ["alexnet", "squeezenet1_1", "resnet18"])
 def test_tiny_images_are_padded_instead_of_failing(name):
-    trunk = build_trunk(name, "random")
+    trunk = _trunk(name, "random")
     with torch.inference_mode():
         assert trunk(torch.ones(1, 3, 5, 1)).shape[0] == 1
 

@@ -78,6 +78,14 @@ def test_a_box_is_scaled_by_the_factor_of_the_full_photo(tmp_path):
     assert open_request(ImageRequest(path=path), 1000).size == (200, 100)
 
 
+def test_a_box_as_a_photo_is_scaled_as_one(tmp_path):
+    path = tmp_path / "photo.png"
+    _blocks(200, 100).save(path)
+    box = (10.0, 20.0, 71.0, 40.0)
+    assert open_request(ImageRequest(path=path, box=box, as_photo=True), 50).size == (50, 16)
+    assert open_request(ImageRequest(path=path, box=box, as_photo=True), 100).size == (61, 20)
+
+
 def test_corners_are_rounded_with_halves_to_even():
     image = _blocks(20, 10)
     assert crop(image, (2.5, 1.5, 8.5, 6.4)).tobytes() == image.crop((2, 2, 8, 6)).tobytes()

@@ -108,7 +108,8 @@ def test_shrinkage_bounds_the_projection_where_pairs_are_few(reference, shrinkag
     assert whitening.dim <= 30
     assert np.isfinite(apply(whitening, x)).all()
     assert whitening.note == (
-        f"learned from 14 pairs and 30 descriptors, {whitening.dim} of 48 dimensions, shrinkage {shrinkage:g}"
+        f"learned from 14 pairs and 30 descriptors, {whitening.dim} of 48 dimensions, "
+        f"shrinkage {shrinkage:g}, collection_share 0"
     )
 
 
@@ -118,6 +119,45 @@ def test_full_shrinkage_of_learned_whitening_is_a_rotation_onto_principal_axes(r
     np.testing.assert_allclose(lengths, lengths[0], rtol=1e-9)
     gram = whitening.projection @ whitening.projection.T
     np.testing.assert_allclose(gram, np.eye(48) * lengths[0] ** 2, rtol=0, atol=1e-9 * lengths[0] ** 2)
+
+
+def test_queries_may_be_other_views_than_those_in_the_collection(reference):
+    x, queries, positives = (reference[key] for key in ("x", "qidx", "pidx"))
+    views = x[queries[:300]]
+    outside = learn_whitening(x, np.arange(300), positives[:300], query_vectors=views)
+    inside = learn_whitening(x, queries[:300], positives[:300])
+    np.testing.assert_array_equal(outside.projection, inside.projection)
+    np.testing.assert_array_equal(outside.mean, inside.mean)
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.2])
+def test_a_whole_collection_share_is_pca_whitening_about_the_mean_of_the_queries(reference, shrinkage):
+    every_row = np.arange(600)
+    learned = learn_whitening(
+        reference["x"], every_row, every_row[::-1], shrinkage=shrinkage, collection_share=1.0
+    )
+    pca = pca_whitening(reference["x"], shrinkage=shrinkage)
+    np.testing.assert_allclose(learned.mean, pca.mean, rtol=0, atol=1e-12)
+    # Equal up to one factor, which the L2 norm after it removes, and a rotation, which no score sees.
+    ours, theirs = (whitening.projection.T @ whitening.projection for whitening in (learned, pca))
+    np.testing.assert_allclose(ours / np.trace(ours), theirs / np.trace(theirs), rtol=0, atol=1e-9)
+
+
+def test_the_projection_whitens_the_mixture_that_both_shares_describe(reference):
+    x = reference["deg_x"].astype(np.float64)
+    queries, positives = reference["deg_qidx"], reference["deg_pidx"]
+    whitening = learn_whitening(x, queries, positives, shrinkage=0.1, collection_share=0.3)
+    difference = x[queries] - x[positives]
+    pairs = difference.T @ difference / 14
+    collection = (x - x[queries].mean(axis=0)).T @ (x - x[queries].mean(axis=0))
+    size = np.trace(pairs)
+    mixture = (
+        0.9 * (0.7 * pairs + 0.3 * size * collection / np.trace(collection)) + 0.1 * size * np.eye(48) / 48
+    )
+    white = whitening.projection @ mixture @ whitening.projection.T
+    np.testing.assert_allclose(white, np.eye(whitening.dim), rtol=0, atol=1e-9)
+    with pytest.raises(ValueError, match=r"^whitening: expected a collection_share in \[0, 1\], got -0.1; "):
+        learn_whitening(x, queries, positives, collection_share=-0.1)
 
 
 def test_pca_of_few_vectors_keeps_only_the_axes_they_span(reference):
