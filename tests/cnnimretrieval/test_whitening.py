@@ -160,6 +160,36 @@ def test_the_projection_whitens_the_mixture_that_both_shares_describe(reference)
         learn_whitening(x, queries, positives, collection_share=-0.1)
 
 
+def test_all_of_the_collections_share_is_pca_whitening(reference):
+    x = reference["x"].astype(np.float64)
+    # A query of every image makes the queries' mean that of the collection.
+    rows = np.arange(len(x))
+    learned = learn_whitening(x, rows, np.roll(rows, 1), shrinkage=0.3, collection_share=1.0)
+    pca = pca_whitening(x, shrinkage=0.3)
+    ratio = np.linalg.norm(learned.projection) / np.linalg.norm(pca.projection)
+    signs = _signs(learned.projection, pca.projection)
+    expected = pca.projection * signs[:, None] * ratio
+    np.testing.assert_allclose(learned.projection, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
+
+
+def test_queries_may_be_other_views_than_those_of_the_collection(reference):
+    x = reference["x"].astype(np.float64)
+    queries, positives = reference["qidx"], reference["pidx"]
+    views = x[queries] + np.random.default_rng(2).normal(scale=0.01, size=(len(queries), x.shape[1]))
+    whitening = learn_whitening(x, np.arange(len(queries)), positives, query_vectors=views)
+    difference = (views - x[positives]) @ whitening.projection.T
+    np.testing.assert_allclose(difference.T @ difference / len(difference), np.eye(48), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(whitening.mean, views.mean(axis=0), rtol=0, atol=1e-12)
+
+
+def test_a_collection_share_outside_the_unit_interval_is_refused(reference):
+    with pytest.raises(ValueError, match=r"^whitening: ") as error:
+        _estimate("lw", reference, collection_share=1.5)
+    assert str(error.value) == (
+        "whitening: expected a collection_share in [0, 1], got 1.5; choose one of them"
+    )
+
+
 def test_pca_of_few_vectors_keeps_only_the_axes_they_span(reference):
     whitening = pca_whitening(reference["deg_x"])
     assert whitening.dim == 29

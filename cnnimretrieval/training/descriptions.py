@@ -1,0 +1,54 @@
+"""Descriptors that a training makes of its collection, kept on disk by the weights that made them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from cnnimretrieval.descriptors.extract import ExtractConfig, describe
+from cnnimretrieval.descriptors.images import ImageRequest
+from cnnimretrieval.evaluation.proof import HeldoutTest
+from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.training.tuples import Collection
+from sfm.store import atomic_path, key_of
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Descriptions:
+    """Describes the collection and the test queries with any network, each set of weights only once.
+
+    Files in `folder` are named after `key` (the training), the content and the network's weights: an
+    interrupted training finds what it had described already.
+    """
+
+    collection: Collection
+    test: HeldoutTest
+    folder: Path
+    key: str
+    image_size: int
+    device: str
+    workers: int
+
+    def database(self, network: RetrievalNetwork) -> Float[np.ndarray, "n d"]:
+        """Unit descriptors of the whole collection, not whitened, in the order of the pair table."""
+        num_images = self.collection.table.num_images
+        return self.of(network, "database", [self.collection.whole(row) for row in range(num_images)])
+
+    def queries(self, network: RetrievalNetwork) -> Float[np.ndarray, "q d"]:
+        """Unit descriptors of the held-out queries, not whitened, in the order of the test."""
+        return self.of(network, "queries", self.test.requests)
+
+    def of(
+        self, network: RetrievalNetwork, what: str, requests: Sequence[ImageRequest]
+    ) -> Float[np.ndarray, "n d"]:
+        """Unit descriptors of `requests`, called `what`; OSError naming the first unreadable photo."""
+        path = self.folder / f"{what}-{key_of(self.key, network.fingerprint())[:16]}.npy"
+        if not path.is_file():
+            config = ExtractConfig(image_size=self.image_size)
+            found = describe(network, requests, config, device=self.device, workers=self.workers)
+            with atomic_path(path) as unfinished, unfinished.open("wb") as file:
+                np.save(file, found.require_all())
+        vectors: Float[np.ndarray, "n d"] = np.load(path, mmap_mode="r")
+        return vectors

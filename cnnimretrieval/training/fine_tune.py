@@ -1,0 +1,271 @@
+"""Stage: mined pairs -> a fine-tuned network with its whitening, and the proof on the held-out places.
+
+Four rows are scored: the network off the shelf and fine-tuned, each as it is and whitened. The best of them
+is what the folder holds in the end, so that nobody is handed a network worse than the one it started from.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from cnnimretrieval.descriptors.whitening import Whitening, apply, learn_whitening, pca_whitening
+from cnnimretrieval.evaluation.proof import Gain, HeldoutTest, Proof, gain, heldout_test, prove
+from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build, save
+from cnnimretrieval.training.checkpoint import Progress
+from cnnimretrieval.training.descriptions import Descriptions
+from cnnimretrieval.training.trainer import LoopConfig, run_loop
+from cnnimretrieval.training.tuples import Collection, Tuples, draw_pairs
+from pairs.heldout import read_heldout
+from pairs.records import read_pair_table
+from sfm.settings import Settings
+from sfm.store import key_of, load_done, mark_done, read_json, write_json, write_table
+
+logger = logging.getLogger(__name__)
+
+Row = Literal["off_the_shelf", "off_the_shelf_pca", "fine_tuned", "fine_tuned_whitened"]
+_STAGE = "train"
+_METRICS = "metrics.json"
+_CHECKPOINT = "checkpoint.pt"
+# Generators of one run must not repeat each other: the loop's are (seed, epoch).
+_WHITENING_STREAM = 1_000_000
+
+
+class WhiteningConfig(Settings):
+    """How both whitenings, by PCA and learned, are estimated."""
+
+    dim: int | None = Field(
+        default=None, gt=0, description="axes kept; all that carry something when not set"
+    )
+    shrinkage: float = Field(default=0.0, ge=0, le=1, description="towards a multiple of the identity; both")
+    collection_share: float = Field(
+        default=0.0, ge=0, le=1, description="of the collection's covariance in that of the pairs; learned"
+    )
+    pairs_per_query: int = Field(default=4, gt=0, description="drawn with replacement; learned")
+    distorted_share: float = Field(
+        default=0.0, ge=0, le=1, description="of the queries, each with a distortion of its own; learned"
+    )
+
+
+class TrainConfig(Settings):
+    """Everything that decides the network that is handed out, but the weights it starts from."""
+
+    network: NetworkConfig = NetworkConfig()
+    loop: LoopConfig = LoopConfig()
+    whitening: WhiteningConfig = WhiteningConfig()
+    seed: int = Field(default=0, ge=0, description="of pairs, pools, order and distortions")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What training reached: the content of metrics.json, and which row the folder holds."""
+
+    kept: Row
+    train: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Candidate:
+    """A network as it could be handed out, and what it reaches."""
+
+    network: RetrievalNetwork
+    whitening: Whitening | None
+    proof: Proof
+
+
+def fine_tune(
+    pairs_dir: Path,
+    out: Path,
+    config: TrainConfig,
+    *,
+    weights: str = "pretrained",
+    device: str = "cpu",
+    workers: int = 0,
+) -> TrainResult:
+    """Fine-tune on the pairs in `pairs_dir`, whiten, prove, and write the best of four networks to `out`.
+
+    `weights` as in `backbones.build_trunk`. An interrupted call goes on at the last finished epoch. Returns
+    at once when `out` holds the result already. ValueError when there is nothing to train or to test with,
+    FileNotFoundError when mining has not finished, OSError when a photo cannot be read any more.
+    """
+    started = time.monotonic()
+    mined = _key_of_mining(pairs_dir)
+    initial = build(config.network, weights)
+    key = key_of(_STAGE, version("cnnimretrieval"), version("torch"), mined, config, initial.fingerprint())
+    if load_done(out, _STAGE, key) is not None:
+        return _read_result(out)
+    descriptions = _open(pairs_dir, out, config, key, device=device, workers=workers)
+    tuned = build(config.network, weights)
+    progress = run_loop(
+        tuned,
+        descriptions.collection,
+        config.loop,
+        out / _CHECKPOINT,
+        key,
+        lambda network: _validation(descriptions, network),
+        seed=config.seed,
+        device=device,
+        workers=workers,
+        keep_tuples=lambda epoch, tuples: _keep_tuples(out, descriptions.collection, epoch, tuples),
+    )
+    candidates: dict[Row, _Candidate] = {
+        "off_the_shelf": _candidate(descriptions, initial, None),
+        "off_the_shelf_pca": _candidate(descriptions, initial, _pca(descriptions, initial, config)),
+        "fine_tuned": _candidate(descriptions, tuned, None),
+        "fine_tuned_whitened": _candidate(descriptions, tuned, _learned(descriptions, tuned, config)),
+    }
+    result = _result(descriptions.test, candidates, progress, config)
+    _write(out, result, candidates)
+    outputs = [path for path in out.iterdir() if path.is_file() and path.name != _CHECKPOINT]
+    mark_done(out, _STAGE, key, seconds=time.monotonic() - started, outputs=outputs)
+    logger.info("kept %s: %s", result.kept, result.train["verdict"])
+    return result
+
+
+def _key_of_mining(pairs_dir: Path) -> str:
+    try:
+        key: str = read_json(pairs_dir / "done" / "mine.json")["key"]
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"pairs: expected a folder that mining finished, got {pairs_dir}; run mine first"
+        ) from error
+    return key
+
+
+def _open(
+    pairs_dir: Path, out: Path, config: TrainConfig, key: str, *, device: str, workers: int
+) -> Descriptions:
+    photos = Path(read_json(pairs_dir / "photos.json")["photos"])
+    table = read_pair_table(pairs_dir)
+    return Descriptions(
+        collection=Collection(photos=photos, table=table),
+        test=heldout_test(read_heldout(pairs_dir / "heldout.parquet"), table.names, photos),
+        folder=out / "descriptors",
+        key=key,
+        image_size=config.loop.image_size,
+        device=device,
+        workers=workers,
+    )
+
+
+def _validation(descriptions: Descriptions, network: RetrievalNetwork) -> dict[str, float]:
+    """The mAP of each kind of held-out query, not whitened."""
+    scores = _candidate(descriptions, network, None).proof.scores
+    return {f"map_{kind}": scores[kind].map for kind in scores}
+
+
+def _candidate(
+    descriptions: Descriptions, network: RetrievalNetwork, whitening: Whitening | None
+) -> _Candidate:
+    queries, database = descriptions.queries(network), descriptions.database(network)
+    if whitening is not None:
+        queries, database = apply(whitening, queries), apply(whitening, database)
+    proof = prove(descriptions.test, queries, database)
+    return _Candidate(network=network, whitening=whitening, proof=proof)
+
+
+def _pca(descriptions: Descriptions, network: RetrievalNetwork, config: TrainConfig) -> Whitening:
+    """PCA whitening, from all images but those of held-out places."""
+    vectors = descriptions.database(network)[~descriptions.collection.table.is_val]
+    return pca_whitening(vectors, dim=config.whitening.dim, shrinkage=config.whitening.shrinkage)
+
+
+def _learned(descriptions: Descriptions, network: RetrievalNetwork, config: TrainConfig) -> Whitening:
+    """Learned whitening, from the training pairs and all images but those of held-out places."""
+    settings, collection = config.whitening, descriptions.collection
+    rng = np.random.default_rng((config.seed, _WHITENING_STREAM))
+    num_queries = len(np.unique(collection.table.positives_of("train").query))
+    query, positive = draw_pairs(collection.table, settings.pairs_per_query * num_queries, rng)
+    shown = config.loop.query.model_copy(update={"distorted_share": settings.distorted_share})
+    requests = [collection.query(int(row), shown, rng) for row in query]
+    rows = np.flatnonzero(~collection.table.is_val)
+    return learn_whitening(
+        descriptions.database(network)[rows],
+        np.arange(len(query)),
+        np.searchsorted(rows, positive),
+        query_vectors=descriptions.of(network, "whitening", requests),
+        dim=settings.dim,
+        shrinkage=settings.shrinkage,
+        collection_share=settings.collection_share,
+    )
+
+
+def _result(
+    test: HeldoutTest, candidates: Mapping[Row, _Candidate], progress: Progress, config: TrainConfig
+) -> TrainResult:
+    decisive = test.kinds[0]
+    # The first of equals: what was simpler to get.
+    kept = max(candidates, key=lambda row: candidates[row].proof.scores[decisive].map)
+    over = gain(test, candidates["fine_tuned_whitened"].proof, candidates["off_the_shelf_pca"].proof)
+    return TrainResult(
+        kept=kept,
+        train={
+            "backbone": config.network.backbone,
+            "pooling": config.network.pooling,
+            "kept": kept,
+            "verdict": _verdict(kept, over),
+            "gain": over.model_dump(),
+            "epochs": [log.model_dump() for log in progress.logs],
+            "seconds": round(sum(log.seconds for log in progress.logs), 1),
+            "missing_negatives": sum(log.missing_negatives for log in progress.logs),
+            "whitening": {
+                row: found.note for row in candidates if (found := candidates[row].whitening) is not None
+            },
+        },
+        evaluation={row: _row_scores(candidates[row].proof, decisive) for row in candidates},
+    )
+
+
+def _row_scores(proof: Proof, decisive: str) -> dict[str, Any]:
+    scores = {kind: proof.scores[kind].model_dump() for kind in proof.scores}
+    return {**scores[decisive], **scores}
+
+
+def _verdict(kept: Row, over: Gain) -> str:
+    spread = f"{over.map:+.4f} mAP (standard error {over.standard_error:.4f}) on {over.kind} queries"
+    if kept == "fine_tuned_whitened":
+        return f"fine-tuning with learned whitening is {spread} over off the shelf with PCA whitening"
+    return (
+        f"fine-tuning with learned whitening is {spread} over off the shelf with PCA whitening; "
+        f"the best of the four rows, {kept.replace('_', ' ')}, is kept"
+    )
+
+
+def _write(out: Path, result: TrainResult, candidates: Mapping[Row, _Candidate]) -> None:
+    chosen = candidates[result.kept]
+    chosen.network.whitening = chosen.whitening
+    save(chosen.network, out)
+    rankings = [candidates[row].proof.rankings.assign(row=row) for row in candidates]
+    write_table(out / "rankings.parquet", pd.concat(rankings, ignore_index=True))
+    write_json(out / _METRICS, asdict(result))
+
+
+def _read_result(out: Path) -> TrainResult:
+    return TrainResult(**read_json(out / _METRICS))
+
+
+def _keep_tuples(out: Path, collection: Collection, epoch: int, tuples: Tuples) -> None:
+    """Keep the tuples of the latest epoch as names, for the report."""
+    names = collection.table.names
+    boxes = [request.box for request in tuples.requests]
+    frame = pd.DataFrame(
+        {
+            "epoch": epoch,
+            "query": [names[row] for row in tuples.query],
+            **{
+                edge: [np.nan if box is None else box[number] for box in boxes]
+                for number, edge in enumerate(("x1", "y1", "x2", "y2"))
+            },
+            "positive": [names[row] for row in tuples.positive],
+            "negatives": [[names[row] for row in rows if row >= 0] for rows in tuples.negatives],
+        }
+    )
+    write_table(out / "tuples.parquet", frame)
