@@ -31,8 +31,12 @@ _COLUMNS = (
 class ScanConfig(Settings):
     """Which files are used as photos."""
 
-    max_megapixels: float = Field(150.0, gt=0, le=178, description="larger photos are rejected undecoded")
-    min_side_px: int = Field(64, ge=1, description="smaller photos are rejected: nothing to match in them")
+    max_megapixels: float = Field(
+        default=150.0, gt=0, le=178, description="larger photos are rejected undecoded"
+    )
+    min_side_px: int = Field(
+        default=64, ge=1, description="smaller photos are rejected: nothing to match in them"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,8 @@ from pydantic import Field, ValidationError
 
 from sfm.settings import Settings
 
-_UNFINISHED = ".unfinished-"
+# Names that start so belong to work in progress, or to a process that was killed at it.
+UNFINISHED = ".unfinished-"
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     folders are made. A process killed inside the block leaves only a hidden leftover, which `sweep` removes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.parent / f"{_UNFINISHED}{os.getpid()}-{token_hex(4)}-{path.name}"
+    unfinished = path.parent / f"{UNFINISHED}{os.getpid()}-{token_hex(4)}-{path.name}"
     try:
         yield unfinished
         _flush_to_disk(unfinished)
@@ -38,7 +39,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def sweep(folder: Path) -> None:
     """Remove what killed processes left unfinished below `folder`; only while nothing else writes there."""
-    for leftover in folder.rglob(f"{_UNFINISHED}*"):
+    for leftover in folder.rglob(f"{UNFINISHED}*"):
         _remove(leftover)
 
 
@@ -152,7 +153,7 @@ def _flush_to_disk(path: Path) -> None:
 def _replace(source: Path, target: Path) -> None:
     if target.is_dir() and not target.is_symlink():
         # A folder cannot be renamed onto a full one: the old one steps aside first.
-        aside = target.parent / f"{_UNFINISHED}{os.getpid()}-{token_hex(4)}-{target.name}"
+        aside = target.parent / f"{UNFINISHED}{os.getpid()}-{token_hex(4)}-{target.name}"
         target.rename(aside)
         source.rename(target)
         _remove(aside)

@@ -1,0 +1,212 @@
+"""Stage: features to image pairs worth matching: all, or nearest neighbours of descriptors, plus a list."""
+
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float32, Int
+from pydantic import Field
+
+from sfm.collection import Collection
+from sfm.features import Features
+from sfm.settings import Settings
+from sfm.store import key_of, load_done, mark_done, read_table, write_table
+from sfm.vlad import VladConfig, describe_images
+
+_VERSION = 1
+_BLOCK = 2048
+
+
+class CandidateConfig(Settings):
+    """Which image pairs are tried."""
+
+    exhaustive_up_to: int = Field(default=200, ge=0, description="collections up to this size: every pair")
+    neighbours: int = Field(
+        12, ge=1, description="nearest images tried with each image of a larger collection"
+    )
+    min_keypoints: int = Field(default=30, ge=1, description="images with fewer are not matched at all")
+    pair_list: Path | None = Field(default=None, description="CSV of two names a row, tried as well")
+    descriptors: Path | None = Field(
+        None, description="folder with vectors.npy and images.parquet: a network's descriptors, used as well"
+    )
+    vlad: VladConfig = VladConfig()
+
+
+def propose_pairs(
+    collection: Collection,
+    features: Features,
+    out: Path,
+    config: CandidateConfig,
+    seed: int,
+    executor: Executor,
+) -> pd.DataFrame:
+    """Return the pairs to match: `image_id1 < image_id2`, sorted, and `origin`, where the pair comes from.
+
+    Origins are `all`, or `vlad`, `descriptors` and `list`, joined by + where a pair has several. Written to
+    `out`/candidates.parquet. ValueError when fewer than two images have keypoints enough, and when the list
+    or the descriptors do not fit the collection.
+    """
+    started = time.perf_counter()
+    given = [_stamp(config.pair_list), _stamp(config.descriptors and config.descriptors / "vectors.npy")]
+    key = key_of("candidates", _VERSION, config, seed, collection.key, features.key, given)
+    path = out / "candidates.parquet"
+    if not load_done(out, "candidates", key):
+        matchable = features.num_keypoints >= config.min_keypoints
+        _require_two(matchable, config)
+        sources: dict[str, Int[np.ndarray, "p 2"]] = {}
+        if int(matchable.sum()) <= config.exhaustive_up_to:
+            sources["all"] = all_pairs(np.flatnonzero(matchable))
+        else:
+            vectors = describe_images(features, out, config.vlad, seed, executor)
+            sources["vlad"] = neighbour_pairs(vectors, matchable, config.neighbours)
+        if config.descriptors is not None:
+            vectors, known = read_descriptors(config.descriptors, collection)
+            sources["descriptors"] = neighbour_pairs(vectors, known & matchable, config.neighbours)
+        if config.pair_list is not None:
+            listed = read_pair_list(config.pair_list, collection)
+            sources["list"] = listed[matchable[listed].all(axis=1)]
+        table = _union(sources)
+        write_table(path, table)
+        facts = {"pairs": len(table)} | {name: len(pairs) for name, pairs in sources.items()}
+        mark_done(out, "candidates", key, seconds=time.perf_counter() - started, facts=facts, outputs=[path])
+    return read_table(path)
+
+
+def all_pairs(rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, "p 2"]:
+    """Every pair of the given rows, the smaller first."""
+    first, second = np.triu_indices(len(rows), 1)
+    return np.column_stack([rows[first], rows[second]])
+
+
+def neighbour_pairs(
+    vectors: Float32[np.ndarray, "n d"], usable: Bool[np.ndarray, " n"], neighbours: int
+) -> Int[np.ndarray, "p 2"]:
+    """Unique pairs of usable rows, one among the other's nearest by inner product; smaller row first.
+
+    Works block by block: memory does not grow with the square of n.
+    """
+    rows = np.flatnonzero(usable)
+    wanted = min(neighbours, len(rows) - 1)
+    if wanted < 1:
+        return np.empty((0, 2), dtype=np.int64)
+    pairs = []
+    for start in range(0, len(rows), _BLOCK):
+        queries = rows[start : start + _BLOCK]
+        nearest = _nearest(vectors, queries, rows, wanted)
+        pairs.append(np.sort(np.column_stack([np.repeat(queries, wanted), nearest.ravel()]), axis=1))
+    return np.unique(np.concatenate(pairs), axis=0)
+
+
+def read_pair_list(path: Path, collection: Collection) -> Int[np.ndarray, "p 2"]:
+    """Rows (image_id - 1) of the pairs in a CSV of two names a row, without header; smaller row first."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"pair list: expected a CSV file, got {path}, which is missing; check the path"
+        )
+    table = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
+    if table.shape[1] != 2:
+        raise ValueError(
+            f"pair list {path}: expected two names a row, got {table.shape[1]} columns; "
+            "quote names that hold commas"
+        )
+    row_of = _row_of_name(collection)
+    unknown = sorted({name for name in table.to_numpy().ravel() if name not in row_of})
+    if unknown:
+        raise ValueError(
+            f"pair list {path}: expected names of usable photos, got '{unknown[0]}' and {len(unknown) - 1} "
+            "more; write names as in collection.parquet"
+        )
+    pairs = np.array([[row_of[one], row_of[two]] for one, two in table.to_numpy()], dtype=np.int64)
+    pairs = np.sort(pairs.reshape(-1, 2), axis=1)
+    return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
+
+
+def read_descriptors(
+    folder: Path, collection: Collection
+) -> tuple[Float32[np.ndarray, "n d"], Bool[np.ndarray, " n"]]:
+    """Descriptors by image_id from a folder with vectors.npy and images.parquet, and which are there.
+
+    Photos without a row there are simply not known; names that are no usable photo are left out.
+    """
+    for name in ("vectors.npy", "images.parquet"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"descriptors {folder}: expected the file {name}, got none; extract them first"
+            )
+    vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+    names = read_table(folder / "images.parquet")["name"].tolist()
+    if vectors.ndim != 2 or len(vectors) != len(names):
+        raise ValueError(
+            f"descriptors {folder}: expected one row for each of {len(names)} names, got {vectors.shape}; "
+            "extract them again"
+        )
+    row_of = _row_of_name(collection)
+    ordered = np.zeros((len(row_of), vectors.shape[1]), dtype=np.float32)
+    known = np.zeros(len(row_of), dtype=np.bool_)
+    for position, name in enumerate(names):
+        if (row := row_of.get(name)) is not None:
+            ordered[row], known[row] = vectors[position], True
+    return ordered, known
+
+
+def _nearest(
+    vectors: Float32[np.ndarray, "n d"],
+    queries: Int[np.ndarray, " q"],
+    rows: Int[np.ndarray, " m"],
+    wanted: int,
+) -> Int[np.ndarray, "q k"]:
+    """The `wanted` rows of highest inner product with each query, itself left out; of equals the first."""
+    best_rows = np.empty((len(queries), 0), dtype=np.int64)
+    best_scores = np.empty((len(queries), 0), dtype=np.float32)
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK]
+        scores = vectors[queries] @ vectors[block].T
+        scores[queries[:, None] == block] = -np.inf
+        best_scores = np.concatenate([best_scores, scores], axis=1)
+        best_rows = np.concatenate([best_rows, np.broadcast_to(block, scores.shape)], axis=1)
+        order = np.argsort(-best_scores, axis=1, kind="stable")[:, :wanted]
+        best_scores = np.take_along_axis(best_scores, order, axis=1)
+        best_rows = np.take_along_axis(best_rows, order, axis=1)
+    return best_rows
+
+
+def _union(sources: dict[str, Int[np.ndarray, "p 2"]]) -> pd.DataFrame:
+    origins: dict[tuple[int, int], list[str]] = {}
+    for name, (one, two) in _labelled(sources):
+        origins.setdefault((one, two), []).append(name)
+    pairs = sorted(origins)
+    return pd.DataFrame(
+        {
+            "image_id1": np.array([one + 1 for one, _ in pairs], dtype=np.int64),
+            "image_id2": np.array([two + 1 for _, two in pairs], dtype=np.int64),
+            "origin": ["+".join(origins[pair]) for pair in pairs],
+        }
+    )
+
+
+def _labelled(sources: dict[str, Int[np.ndarray, "p 2"]]) -> Iterator[tuple[str, tuple[int, int]]]:
+    for name, pairs in sources.items():
+        rows: Iterable[tuple[int, int]] = map(tuple, pairs.tolist())
+        yield from ((name, pair) for pair in rows)
+
+
+def _row_of_name(collection: Collection) -> dict[str, int]:
+    return {name: row for row, name in enumerate(collection.usable["name"])}
+
+
+def _require_two(matchable: Bool[np.ndarray, " n"], config: CandidateConfig) -> None:
+    if matchable.sum() < 2:
+        raise ValueError(
+            f"candidates: expected at least two photos with {config.min_keypoints} keypoints, got "
+            f"{int(matchable.sum())} of {len(matchable)}; add photos with more texture"
+        )
+
+
+def _stamp(path: Path | None) -> list[str | int] | None:
+    if path is None or not path.exists():
+        return None
+    facts = path.stat()
+    return [str(path), facts.st_size, facts.st_mtime_ns]

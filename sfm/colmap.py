@@ -1,0 +1,233 @@
+"""The only file that imports pycolmap: typed calls with plain arrays, for use in child processes.
+
+Bad input that pycolmap meets in one of its threads ends the process, and so do some of its own errors:
+callers run these functions as tasks (sfm.tasks), and import this module inside them.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+from jaxtyping import Float32, UInt8, UInt32
+
+from sfm.model import Model
+
+pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
+
+# TwoViewGeometry.config: calibrated, uncalibrated, planar, panoramic, planar or panoramic, several motions.
+USABLE_CONFIGS = (2, 3, 4, 5, 6, 8)
+# Used where EXIF does not tell the focal length: COLMAP's own guess, times the longer side.
+DEFAULT_FOCAL_FACTOR = 1.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFeatures:
+    """One image as COLMAP databases hold it.
+
+    Attributes:
+        image_id: of the collection, from 1.
+        name: of the photo, any text.
+        width: in stored pixels; so is `height`.
+        focal_px: in stored pixels, NaN where unknown.
+        keypoints: x, y (stored pixels, centre of the first at .5), scale, orientation in radians.
+        descriptors: SIFT, square root of the L1-normalised histogram, times 512.
+
+    """
+
+    image_id: int
+    name: str
+    width: int
+    height: int
+    focal_px: float
+    keypoints: Float32[np.ndarray, "n 4"]
+    descriptors: UInt8[np.ndarray, "n 128"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairGeometry:
+    """Outcome of verifying one image pair: `config` is COLMAP's kind of geometry (1: none)."""
+
+    config: int
+    inliers: UInt32[np.ndarray, "n 2"]
+
+
+Sift = Callable[[UInt8[np.ndarray, "h w"]], tuple[Float32[np.ndarray, "n 4"], UInt8[np.ndarray, "n 128"]]]
+
+
+def sift(*, max_features: int, first_octave: int) -> Sift:
+    """Return a function from a gray image to its keypoints (x, y, scale, orientation) and descriptors."""
+    options = pycolmap.FeatureExtractionOptions()
+    options.num_threads = 1
+    options.use_gpu = False
+    options.sift.max_num_features = max_features
+    options.sift.first_octave = first_octave
+    extractor = pycolmap.FeatureExtractor.create(options)
+
+    def extract(
+        gray: UInt8[np.ndarray, "h w"],
+    ) -> tuple[Float32[np.ndarray, "n 4"], UInt8[np.ndarray, "n 128"]]:
+        keypoints, descriptors = extractor.extract_from_uint8_array(gray)
+        if not len(keypoints):
+            return np.empty((0, 4), np.float32), np.empty((0, 128), np.uint8)
+        return pycolmap.keypoints_to_matrix(keypoints), np.asarray(descriptors.data, dtype=np.uint8)
+
+    return extract
+
+
+def write_features(path: Path, images: Iterable[ImageFeatures]) -> None:
+    """Write a new COLMAP database with one camera an image; camera_id equals image_id."""
+    with pycolmap.Database.open(path) as database, pycolmap.DatabaseTransaction(database):
+        for image in images:
+            _write_image(database, image, image.name)
+            database.write_descriptors(image.image_id, _sift_descriptors(image.descriptors))
+
+
+def read_features(path: Path, image_ids: Iterable[int]) -> list[ImageFeatures]:
+    """Read images of a database that `write_features` wrote, in the order asked for."""
+    images = []
+    with pycolmap.Database.open(path) as database:
+        for image_id in image_ids:
+            camera = database.read_camera(image_id)
+            images.append(
+                ImageFeatures(
+                    image_id=image_id,
+                    name=database.read_image(image_id).name,
+                    width=camera.width,
+                    height=camera.height,
+                    focal_px=camera.mean_focal_length() if camera.has_prior_focal_length else np.nan,
+                    keypoints=database.read_keypoints(image_id).reshape(-1, 4),
+                    descriptors=database.read_descriptors(image_id).data.reshape(-1, 128),
+                )
+            )
+    return images
+
+
+def verify(
+    one: ImageFeatures,
+    two: ImageFeatures,
+    matches: UInt32[np.ndarray, "n 2"],
+    *,
+    max_error_px: float,
+    min_inliers: int,
+    seed: int,
+) -> PairGeometry:
+    """Find the two-view geometry of an image pair and the matches that agree with it."""
+    options = pycolmap.TwoViewGeometryOptions()
+    options.min_num_inliers = min_inliers
+    options.ransac.max_error = max_error_px
+    options.ransac.random_seed = seed
+    geometry = pycolmap.estimate_two_view_geometry(
+        _camera(one), one.keypoints[:, :2], _camera(two), two.keypoints[:, :2], matches, options
+    )
+    inliers = np.asarray(geometry.inlier_matches, dtype=np.uint32).reshape(-1, 2)
+    if geometry.config < USABLE_CONFIGS[0] or len(inliers) < min_inliers:
+        return PairGeometry(config=1, inliers=np.empty((0, 2), np.uint32))
+    return PairGeometry(config=geometry.config, inliers=inliers)
+
+
+def read_reconstruction(folder: Path, place: int = -1) -> Model:
+    """Read a COLMAP model folder as plain arrays."""
+    reconstruction = pycolmap.Reconstruction(folder)
+    images = sorted(
+        (image for image in reconstruction.images.values() if image.has_pose), key=lambda image: image.name
+    )
+    row_of_point = {point_id: row for row, point_id in enumerate(sorted(reconstruction.points3D))}
+    points = [reconstruction.points3D[point_id].xyz for point_id in row_of_point]
+    track_image, track_point, track_xy = [], [], []
+    for row, image in enumerate(images):
+        for index in image.get_observation_point2D_idxs():
+            observed = image.points2D[index]
+            track_image.append(row)
+            track_point.append(row_of_point[observed.point3D_id])
+            track_xy.append(observed.xy)
+    poses = [image.cam_from_world() for image in images]
+    return Model(
+        names=tuple(image.name for image in images),
+        rotations=np.array([pose.rotation.matrix() for pose in poses]),
+        translations=np.array([pose.translation for pose in poses]),
+        focal_px=np.array([image.camera.mean_focal_length() for image in images]),
+        sizes=np.array([(image.camera.width, image.camera.height) for image in images]),
+        points=np.array(points).reshape(-1, 3),
+        track_image=np.array(track_image, dtype=np.int64),
+        track_point=np.array(track_point, dtype=np.int64),
+        track_xy=np.array(track_xy).reshape(-1, 2),
+        place=place,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapperOptions:
+    """Settings of the incremental mapper that we set; all others keep COLMAP's defaults."""
+
+    seed: int
+    init_min_inliers: int
+    init_min_angle_deg: float
+    min_model_size: int
+    max_models: int
+    global_ba_ratio: float
+    global_ba_refinements: int
+
+
+def map_images(
+    images: Sequence[ImageFeatures],
+    camera_of_image: Mapping[int, int],
+    pairs: Iterable[tuple[int, int, PairGeometry]],
+    scratch: Path,
+    out: Path,
+    options: MapperOptions,
+) -> int:
+    """Reconstruct images from verified pairs into the folders `out`/0, 1, ...; return how many.
+
+    `scratch` is an empty folder for the database it works in. Images of one camera share its intrinsics.
+    """
+    database_path = scratch / "component.db"
+    with pycolmap.Database.open(database_path) as database, pycolmap.DatabaseTransaction(database):
+        for image in images:
+            _write_image(database, image, image.name, camera_of_image[image.image_id])
+        for image_id1, image_id2, pair in pairs:
+            geometry = pycolmap.TwoViewGeometry(config=pair.config, inlier_matches=pair.inliers)
+            database.write_two_view_geometry(image_id1, image_id2, geometry)
+    pipeline = pycolmap.IncrementalPipelineOptions()
+    pipeline.random_seed = options.seed
+    pipeline.num_threads = 1
+    pipeline.extract_colors = False
+    pipeline.multiple_models = True
+    pipeline.max_num_models = options.max_models
+    pipeline.min_model_size = options.min_model_size
+    pipeline.ba_global_frames_ratio = options.global_ba_ratio
+    pipeline.ba_global_points_ratio = options.global_ba_ratio
+    pipeline.ba_global_max_refinements = options.global_ba_refinements
+    pipeline.mapper.init_min_num_inliers = options.init_min_inliers
+    pipeline.mapper.init_min_tri_angle = options.init_min_angle_deg
+    pipeline.mapper.random_seed = options.seed
+    pipeline.mapper.num_threads = 1
+    pipeline.triangulation.random_seed = options.seed
+    out.mkdir()
+    return len(pycolmap.incremental_mapping(database_path, scratch, out, options=pipeline))
+
+
+def _write_image(
+    database: pycolmap.Database, image: ImageFeatures, name: str, camera_id: int | None = None
+) -> None:
+    camera_id = image.image_id if camera_id is None else camera_id
+    if not database.exists_camera(camera_id):
+        database.write_camera(_camera(image, camera_id), use_camera_id=True)
+    row = pycolmap.Image(name=name, camera_id=camera_id, image_id=image.image_id)
+    database.write_image(row, use_image_id=True)
+    database.write_keypoints(image.image_id, image.keypoints)
+
+
+def _camera(image: ImageFeatures, camera_id: int = 1) -> pycolmap.Camera:
+    known = not np.isnan(image.focal_px)
+    focal_px = image.focal_px if known else DEFAULT_FOCAL_FACTOR * max(image.width, image.height)
+    camera = pycolmap.Camera.create_from_model_name(
+        camera_id, "SIMPLE_RADIAL", focal_px, image.width, image.height
+    )
+    camera.has_prior_focal_length = known
+    return camera
+
+
+def _sift_descriptors(values: UInt8[np.ndarray, "n 128"]) -> pycolmap.FeatureDescriptors:
+    return pycolmap.FeatureDescriptors(type=pycolmap.FeatureExtractorType.SIFT, data=values)

@@ -1,0 +1,185 @@
+"""Stage: usable photos to keypoints and local descriptors, in COLMAP databases of up to 256 images."""
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from itertools import groupby
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float32, Int, UInt8
+from pydantic import Field
+
+from sfm.collection import Collection
+from sfm.photo import load_gray
+from sfm.settings import Settings
+from sfm.store import atomic_path, key_of, load_done, mark_done
+from sfm.tasks import Batch, run_batches
+
+if TYPE_CHECKING:
+    from sfm.colmap import ImageFeatures
+
+_VERSION = 2
+_MAX_SHARD = 256
+
+
+class FeatureConfig(Settings):
+    """How local features are found."""
+
+    max_side_px: int = Field(
+        default=1600, ge=64, description="larger photos are shrunk to this longer side first"
+    )
+    max_features: int = Field(default=2048, ge=16, description="keypoints kept a photo, the largest ones")
+    first_octave: int = Field(
+        0, ge=-1, le=2, description="-1 doubles the photo first: 3 x the time and memory"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureStore:
+    """Where local features lie: consecutive image ids, `shard_size` to a database, in `folder`."""
+
+    folder: Path
+    shard_size: int
+
+    def path(self, shard: int) -> Path:
+        """The database that holds image ids from shard * shard_size + 1."""
+        return self.folder / f"shard-{shard:05d}.db"
+
+    def read(self, image_ids: Iterable[int]) -> "Iterator[ImageFeatures]":
+        """Yield the images' features, image ids rising; only in a child process."""
+        from sfm import colmap
+
+        for shard, part in groupby(sorted(image_ids), key=lambda image_id: (image_id - 1) // self.shard_size):
+            yield from colmap.read_features(self.path(shard), part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Local features of a collection.
+
+    Attributes:
+        store: the features themselves, those of an image by falling scale.
+        num_keypoints: of image_id r + 1 in row r; 0 for images that failed.
+        failed: image_id -> reason, for photos that became unreadable or kill their worker.
+        key: changes with anything that changes a feature.
+
+    """
+
+    store: FeatureStore
+    num_keypoints: Int[np.ndarray, " n"]
+    failed: dict[int, str]
+    key: str
+
+
+@dataclass(frozen=True)
+class _Item:
+    image_id: int
+    name: str
+    width: int
+    height: int
+    focal_px: float
+
+
+def extract_features(
+    collection: Collection, out: Path, config: FeatureConfig, executor: Executor
+) -> Features:
+    """Find SIFT keypoints in every usable photo, as stored: the EXIF orientation is not applied.
+
+    Databases go to `out`/features. The result does not depend on the number of workers: photos are dealt out
+    by their number alone.
+    """
+    started = time.perf_counter()
+    key = key_of("features", _VERSION, version("pycolmap"), version("pillow"), config, collection.key)
+    shard_size = min(_MAX_SHARD, max(4, ceil(len(collection.usable) / 64)))
+    store = FeatureStore(folder=out / "features", shard_size=shard_size)
+    batches = _batches(collection, config, shard_size)
+    extract = partial(_extract_batch, photos=collection.photos, store=store, config=config)
+    results = run_batches(extract, batches, store.folder, executor, label="features")
+    num_keypoints = np.zeros(len(collection.usable), dtype=np.int64)
+    failed: dict[int, str] = {}
+    for batch, result in zip(batches, results, strict=True):
+        rows = np.array(result.facts["image_ids"], dtype=np.int64) - 1
+        num_keypoints[rows] = result.facts["num_keypoints"]
+        failed |= {int(image_id): reason for image_id, reason in result.facts["failed"].items()}
+        failed |= {batch.items[position].image_id: text for position, text in result.quarantined.items()}
+    if not load_done(out, "features", key):
+        facts = {"keypoints": int(num_keypoints.sum()), "failed": len(failed)}
+        mark_done(out, "features", key, seconds=time.perf_counter() - started, facts=facts)
+    return Features(store=store, num_keypoints=num_keypoints, failed=failed, key=key)
+
+
+def _batches(collection: Collection, config: FeatureConfig, size: int) -> list[Batch[_Item]]:
+    usable = collection.usable
+    columns = (usable[name] for name in ("image_id", "name", "width", "height", "focal_px"))
+    items = [
+        _Item(int(image_id), name, int(width), int(height), float(focal_px))
+        for image_id, name, width, height, focal_px in zip(*columns, strict=True)
+    ]
+    hashes = usable["sha256"].tolist()
+    batches = []
+    for shard, start in enumerate(range(0, len(items), size)):
+        part = tuple(items[start : start + size])
+        shown = [(item.image_id, item.name) for item in part]
+        batch_key = key_of(_VERSION, version("pycolmap"), config, shown, hashes[start : start + size])
+        batches.append(Batch(name=f"shard-{shard:05d}", key=batch_key, items=part))
+    return batches
+
+
+def _extract_batch(
+    batch: Batch[_Item], *, photos: Path, store: FeatureStore, config: FeatureConfig
+) -> tuple[dict[str, Any], Sequence[Path]]:
+    from sfm import colmap  # in the child only: pycolmap is heavy, and ends the process when it fails
+
+    sift = colmap.sift(max_features=config.max_features, first_octave=config.first_octave)
+    images, failed = [], {}
+    for item in batch.items:
+        try:
+            gray = load_gray(photos / item.name, config.max_side_px)
+        except OSError as error:
+            failed[item.image_id] = f"unreadable since the scan: {error.strerror or 'damaged'}"
+            continue
+        keypoints, descriptors = _largest_first(*sift(gray))
+        images.append(
+            colmap.ImageFeatures(
+                image_id=item.image_id,
+                name=item.name,
+                width=item.width,
+                height=item.height,
+                focal_px=item.focal_px,
+                keypoints=_in_stored_pixels(
+                    keypoints, item.width / gray.shape[1], item.height / gray.shape[0]
+                ),
+                descriptors=descriptors,
+            )
+        )
+    path = store.folder / f"{batch.name}.db"
+    with atomic_path(path) as unfinished:
+        colmap.write_features(unfinished, images)
+    facts = {
+        "image_ids": [image.image_id for image in images],
+        "num_keypoints": [len(image.keypoints) for image in images],
+        "failed": failed,
+    }
+    return facts, [path]
+
+
+def _largest_first(
+    keypoints: Float32[np.ndarray, "n 4"], descriptors: UInt8[np.ndarray, "n 128"]
+) -> tuple[Float32[np.ndarray, "n 4"], UInt8[np.ndarray, "n 128"]]:
+    order = np.argsort(-keypoints[:, 2], kind="stable")
+    return keypoints[order], descriptors[order]
+
+
+def _in_stored_pixels(
+    keypoints: Float32[np.ndarray, "n 4"], stretch_x: float, stretch_y: float
+) -> Float32[np.ndarray, "n 4"]:
+    """Keypoints x, y, scale, orientation of a shrunk photo in pixels of the stored one."""
+    stretch = np.array([stretch_x, stretch_y, math.sqrt(stretch_x * stretch_y), 1.0], dtype=np.float32)
+    return keypoints * stretch
