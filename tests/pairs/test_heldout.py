@@ -77,14 +77,28 @@ def test_the_seed_fixes_the_queries_of_an_image_whatever_else_is_there(ring_mode
     model = ring_model(2)
     first, _ = draw_queries(0, [model], orientations(model), 5, CONFIG)
     with_another, _ = draw_queries(
-        0, [ring_model(9), model], orientations(ring_model(9)) | orientations(model), 5, CONFIG
+        0, [model, ring_model(1)], orientations(ring_model(1)) | orientations(model), 5, CONFIG
     )
     other_seed, _ = draw_queries(0, [model], orientations(model), 6, CONFIG)
 
+    names = [query.query for query in with_another]
+    assert names == sorted(names)
     boxes = {(query.query, query.box, query.seed) for query in first}
     assert boxes <= {(query.query, query.box, query.seed) for query in with_another}
     crops = {query.box for query in first if query.kind == "crop"}
     assert not crops & {query.box for query in other_seed if query.kind == "crop"}
+
+
+def test_the_first_box_with_positives_is_taken(ring_model):
+    model = ring_model(2)
+    config = CONFIG.model_copy(update={"tries": 1})
+    one_try, given_up = draw_queries(0, [model], orientations(model), 0, config)
+    many_tries, _ = draw_queries(0, [model], orientations(model), 0, CONFIG)
+    assert given_up.total() > 0
+    assert len(one_try) < len(many_tries)
+    assert {(query.query, query.box) for query in one_try} <= {
+        (query.query, query.box) for query in many_tries
+    }
 
 
 def test_of_two_models_with_the_image_the_one_that_shares_more_counts(ring_model):

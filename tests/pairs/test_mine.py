@@ -37,7 +37,7 @@ def reconstruction(ring_model, tmp_path) -> Path:
         ring_model(8, names=shared, place=1),
     ]
     extra = [
-        ("00-loose.jpg", "unregistered", 0),
+        *((f"{place:02d}-loose.jpg", "unregistered", place) for place in range(3)),
         ("twin of 00.jpg", "duplicate", -1),
         ("broken.jpg", "rejected", -1),
         ("nothing like it.jpg", "unregistered", -1),
@@ -56,7 +56,7 @@ def test_the_files_hold_what_the_models_prove(reconstruction, tmp_path):
     result = mine(reconstruction, out, CONFIG)
 
     images = pd.read_parquet(out / "images.parquet").set_index("name")
-    assert len(images) == 3 * 14 + 12 + 3
+    assert len(images) == 3 * 14 + 12 + 5
     assert not {"twin of 00.jpg", "broken.jpg"} & set(images.index)
     assert images.loc["01-013.jpg", ["cluster", "place"]].tolist() == [1, 1]
     assert images.loc["08-000.jpg", ["cluster", "place"]].tolist() == [3, 1]
@@ -79,6 +79,8 @@ def test_the_files_hold_what_the_models_prove(reconstruction, tmp_path):
     heldout = pd.read_parquet(out / "heldout.parquet")
     assert set(heldout["place"]) == set(images["place"][images["split"] == "val"])
     assert set(heldout["kind"]) == {"whole", "crop"}
+    for row in heldout.itertuples():
+        assert sorted([*row.positives, *row.junk]) == sorted(images.index[images["place"] == row.place])
     assert result.stats["heldout"] == heldout["kind"].value_counts().to_dict()
     assert (out / "photos.json").read_bytes() == (reconstruction / "photos.json").read_bytes()
 
@@ -88,7 +90,7 @@ def test_everything_dropped_is_counted_by_reason(reconstruction, tmp_path):
     dropped = stats["dropped"]
     assert dropped["image: duplicate"] == dropped["image: rejected"] == 1
     assert dropped["image: matched no other"] == 2
-    assert dropped["image: in no model of its place"] == 1
+    assert dropped["image: in no model of its place"] == 3
     by_rule = dropped["pair: overlap at most 0.2"] + dropped["pair: scale change above 1.5"]
     assert stats["positives"] + by_rule == stats["candidates"]
     assert stats["queries"] + dropped["image: registered without a positive"] == 3 * 14 + 12
@@ -138,6 +140,13 @@ def test_one_place_is_an_error_that_says_what_to_do(ring_model, tmp_path):
         "add photos of other places, several of each"
     )
     assert not (tmp_path / "pairs" / "done").exists()
+
+
+def test_a_place_without_positives_does_not_count(ring_model, tmp_path):
+    without = ring_model(1, names=("01-000.jpg",), place=1)
+    write_reconstruction(tmp_path / "sfm", [ring_model(0), without])
+    with pytest.raises(ValueError, match="places with matching pairs, got 1"):
+        mine(tmp_path / "sfm", tmp_path / "pairs", CONFIG)
 
 
 def test_no_model_at_all_is_the_same_error(tmp_path):
