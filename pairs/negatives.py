@@ -13,8 +13,10 @@ from pydantic import Field
 
 from sfm.settings import Settings
 
-# Scores held at a time, in float32: 64 MB.
-_BLOCK_SCORES = 1 << 24
+# Scores held at a time: 4 MB of float32, small enough to stay in cache between the passes over them.
+_BLOCK_SCORES = 1 << 20
+# Fewer queries at a time would read a large pool from memory once too often.
+_MIN_BLOCK_QUERIES = 16
 
 
 class NegativesConfig(Settings):
@@ -74,7 +76,8 @@ def mine_hard_negatives(
     pool_row, score = np.full(shape, -1, dtype=np.int64), np.full(shape, np.nan, dtype=np.float32)
     if len(groups.rows):
         for block in _blocks(len(query_descriptors), len(pool_descriptors)):
-            scores = (query_descriptors[block] @ pool_descriptors.T)[:, groups.rows]
+            # take, not [:, rows]: that lays the copy out by columns, which the maxima then stride through.
+            scores = np.take(query_descriptors[block] @ pool_descriptors.T, groups.rows, axis=1)
             _pick(scores, query_place[block], groups, pool_row[block], score[block])
     return HardNegatives(pool_row=pool_row, score=score, count=(pool_row >= 0).sum(axis=1))
 
@@ -104,7 +107,7 @@ def _group_pool(
 
 
 def _blocks(num_queries: int, num_pool: int) -> Iterator[slice]:
-    step = max(1, _BLOCK_SCORES // num_pool)
+    step = max(_MIN_BLOCK_QUERIES, _BLOCK_SCORES // num_pool)
     return (slice(start, start + step) for start in range(0, num_queries, step))
 
 
