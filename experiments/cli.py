@@ -1,6 +1,7 @@
 """The command line: parse, check what can be checked at once, call one stage, print its result."""
 
 import json
+import logging
 import sys
 import traceback
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     words = [word for word in given if word != "--debug"]
+    _log_to_stderr()
     try:
         code = app(words or ["--help"], prog_name=NAME, standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
@@ -42,10 +44,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code or 0
 
 
+def _log_to_stderr() -> None:
+    """Show what our own packages tell about their progress, and only warnings of others."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    for package in ("sfm", "pairs", "cnnimretrieval", "experiments"):
+        logging.getLogger(package).setLevel(logging.INFO)
+
+
 def _say(error: BaseException) -> int:
     for line in lines_of(error):
         print(f"{NAME}: {line}", file=sys.stderr)
     return exit_code(error)
+
+
+@app.command()
+def run(
+    photos: options.Photos,
+    out: options.Work,
+    protocol_name: options.ProtocolName = protocol.DEFAULT,
+    overrides: options.Overrides = [],  # noqa: B006
+    weights: options.Weights = None,
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+    seed: options.Seed = None,
+) -> None:
+    """Do everything; run it again to continue."""
+    options.folder(photos, "PHOTOS")
+    settings = protocol.read(protocol_name, overrides, seed=seed, weights=weights)
+    _run(photos, out, settings, device, workers)
+
+
+def _run(photos: Path, out: Path, settings: protocol.Protocol, device: str, workers: int | None) -> None:
+    from experiments import machine, pipeline, scoreboard
+    from experiments.config import RunConfig
+
+    execution = pipeline.Execution(
+        device=machine.device(device),
+        workers=options.num_workers(workers),
+        command=(NAME, *sys.argv[1:]),
+        protocol=settings.source,
+        overrides=tuple(settings.overrides.values()),
+    )
+    outcome = pipeline.run(photos, out, settings.resolve(RunConfig), execution)
+    print(scoreboard.as_table(outcome.metrics.evaluation, outcome.metrics.train["kept"]))
+    print(f"{outcome.metrics.train['verdict']}\n{outcome.report}")
 
 
 @app.command()
@@ -57,13 +99,13 @@ def reconstruct(
     workers: options.Workers = None,
     seed: options.Seed = None,
 ) -> None:
-    """Find out which photos show the same thing: verified matches, places, 3D models."""
+    """Find verified matches, places and 3D models among photos."""
     from experiments import metrics
     from sfm.reconstruct import ReconstructConfig
     from sfm.reconstruct import reconstruct as stage
     from sfm.tasks import LocalExecutor
 
-    config = protocol.read(protocol_name, overrides, seed).resolve(ReconstructConfig, "sfm")
+    config = protocol.read(protocol_name, overrides, seed=seed).resolve(ReconstructConfig, "sfm")
     options.folder(photos, "PHOTOS")
     with lock.hold(out), LocalExecutor(options.num_workers(workers)) as executor:
         stage(photos, out, config, executor)
@@ -78,16 +120,43 @@ def mine(
     overrides: options.Overrides = [],  # noqa: B006
     seed: options.Seed = None,
 ) -> None:
-    """Turn the models into positives, clusters, places and a split into train and val."""
+    """Turn the models into training pairs, split by place."""
     from experiments import metrics
     from pairs.mine import MineConfig
     from pairs.mine import mine as stage
 
-    config = protocol.read(protocol_name, overrides, seed).resolve(MineConfig, "pairs")
+    config = protocol.read(protocol_name, overrides, seed=seed).resolve(MineConfig, "pairs")
     options.folder(sfm, "WORK/sfm", "run reconstruct first")
     with lock.hold(out):
         stage(sfm, out, config)
     print(f"{metrics.Mining.read(out)}\n{out / 'positives.parquet'}")
+
+
+@app.command()
+def train(
+    pairs: Annotated[Path, typer.Argument(metavar="WORK/pairs", help="Folder that `mine` wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder to write, WORK/model.")],
+    protocol_name: options.ProtocolName = protocol.DEFAULT,
+    overrides: options.Overrides = [],  # noqa: B006
+    weights: options.Weights = None,
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+    seed: options.Seed = None,
+) -> None:
+    """Fine-tune on the pairs, whiten, score on held-out places."""
+    options.folder(pairs, "WORK/pairs", "run mine first")
+    settings = protocol.read(protocol_name, overrides, seed=seed, weights=weights)
+    from cnnimretrieval.training.fine_tune import fine_tune
+    from experiments import machine, scoreboard
+    from experiments.config import RunConfig
+
+    config, on = settings.resolve(RunConfig), machine.device(device)
+    machine.check_weights(config.train.network, config.weights)
+    count = options.num_workers(workers)
+    with lock.hold(out):
+        result = fine_tune(pairs, out, config.train, weights=config.weights, device=on, workers=count)
+    print(scoreboard.as_table(result.evaluation, result.kept))
+    print(f"{result.train['verdict']}\n{out}")
 
 
 @app.command()
@@ -112,7 +181,7 @@ def extract(
     device: options.Device = "auto",
     workers: options.Workers = None,
 ) -> None:
-    """Describe the photos of a folder, or listed ones, as a folder of descriptors."""
+    """Describe photos as a folder of descriptors."""
     options.folder(photos, "PHOTOS")
     if table is not None:
         options.file(table, "--list")
@@ -130,9 +199,8 @@ def extract(
     rejected = (
         f", {len(found.rejected):,} rejected: {out / 'rejected.parquet'}" if len(found.rejected) else ""
     )
-    print(
-        f"{len(found.vectors):,} descriptors of length {found.vectors.shape[1]:,}{rejected}\n{out / 'vectors.npy'}"
-    )
+    print(f"{len(found.vectors):,} descriptors of length {found.vectors.shape[1]:,}{rejected}")
+    print(out / "vectors.npy")
 
 
 @app.command()
@@ -171,3 +239,29 @@ def search(
         workers=min(options.num_workers(workers), len(queries)),
     )
     print(json.dumps(ranking.as_json(answers), indent=1) if as_json else ranking.as_table(answers))
+
+
+@app.command()
+def report(work: Annotated[Path, typer.Argument(metavar="WORK", help="Folder that `run` wrote.")]) -> None:
+    """Write WORK/report/index.html, the page about a run."""
+    options.folder(work, "WORK", "use run first")
+    from experiments.report.page import write_report
+
+    print(write_report(work))
+
+
+@app.command()
+def demo(
+    out: options.Work = Path("demo"),
+    overrides: options.Overrides = [],  # noqa: B006
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+    seed: options.Seed = None,
+) -> None:
+    """Do everything on a collection rendered on the spot."""
+    settings = protocol.read("demo", overrides, seed=seed)
+    from experiments.demo.collection import DemoConfig, render_collection
+
+    with lock.hold(out):
+        render_collection(out, DemoConfig(), workers)
+    _run(out / "photos", out, settings, device, workers)

@@ -12,6 +12,8 @@ from pathlib import Path
 from experiments.faults import UsageFault
 
 NAME = ".lock"
+# The file never changes its size, whoever holds it: no one who compares sizes takes it for changed.
+_LENGTH = 256
 
 
 class FolderInUse(RuntimeError):
@@ -43,8 +45,7 @@ def hold(folder: Path) -> Iterator[None]:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise FolderInUse(_who(folder, descriptor)) from error
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(_myself()).encode(), 0)
+        os.pwrite(descriptor, json.dumps(_myself()).encode().ljust(_LENGTH), 0)
         yield
     finally:
         os.close(descriptor)
@@ -57,7 +58,7 @@ def _myself() -> dict[str, str | int]:
 def _who(folder: Path, descriptor: int) -> str:
     """Who to wait for. The holder may not have written its name yet."""
     try:
-        holder = json.loads(os.pread(descriptor, 4096, 0))
+        holder = json.loads(os.pread(descriptor, _LENGTH, 0))
         who = f"process {holder['pid']} on {holder['host']}, which writes it since {holder['since']}"
     except (ValueError, KeyError):
         who = "another process, which has just started to write it"

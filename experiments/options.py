@@ -12,6 +12,7 @@ from experiments.faults import UsageFault
 Photos = Annotated[
     Path, typer.Argument(metavar="PHOTOS", help="Folder of photos; searched with all below it.")
 ]
+Work = Annotated[Path, typer.Option("--out", metavar="WORK", help="Folder to write everything to.")]
 Model = Annotated[
     str,
     typer.Argument(

@@ -15,9 +15,11 @@ from experiments.setting_errors import did_you_mean, explain
 from sfm.settings import Settings
 
 DEFAULT = "small"
-SECTIONS = ("sfm", "pairs", "train", "evaluation")
+SECTIONS = ("sfm", "pairs", "train")
+# What else a protocol may say: about the run as a whole.
+_GENERAL = ("seed", "weights")
 # Sections with a seed of their own, which is the whole protocol's `seed` unless they say otherwise.
-SEEDED = ("sfm", "pairs")
+SEEDED = ("sfm", "pairs", "train")
 
 S = TypeVar("S", bound=Settings)
 
@@ -28,7 +30,7 @@ class Protocol:
 
     Attributes:
         source: name of the TOML file, for messages and the manifest.
-        values: nested tables; their first level is `seed` or one of `SECTIONS`.
+        values: nested tables; their first level is `seed`, `weights` or one of `SECTIONS`.
         overrides: dotted key -> the whole `--set` that gave its value.
     """
 
@@ -53,10 +55,13 @@ class Protocol:
             ) from error
 
 
-def read(name: str, overrides: Sequence[str] = (), seed: int | None = None) -> Protocol:
+def read(
+    name: str, overrides: Sequence[str] = (), *, seed: int | None = None, weights: str | None = None
+) -> Protocol:
     """The protocol `name`, one of the package's or a FILE.toml, with `overrides` (`key=value`) on top.
 
-    `seed`, the one of the file if None, is the seed of every section that gives no other.
+    `seed` and `weights` go over the file's where they are given. The seed is that of every section that gives
+    no other.
 
     Raises:
         UsageFault: no such protocol or file, no valid TOML, or a section that no stage has.
@@ -70,20 +75,22 @@ def read(name: str, overrides: Sequence[str] = (), seed: int | None = None) -> P
     for override in overrides:
         protocol = _with_override(protocol, override)
     _check_sections(protocol)
-    return _seeded(protocol, seed)
+    given = {key: value for key, value in (("seed", seed), ("weights", weights)) if value is not None}
+    return _seeded(replace(protocol, values={**protocol.values, **given}))
 
 
 def _check_sections(protocol: Protocol) -> None:
-    """Every first-level key is a stage's: also those that the command at hand does not use."""
+    """Also the sections that the command at hand does not use are looked at."""
+    known = (*SECTIONS, *_GENERAL)
     for section in protocol.values:
-        if section not in (*SECTIONS, "seed"):
+        if section not in known:
             told = (text for key, text in protocol.overrides.items() if key.split(".")[0] == section)
             where = next(told, protocol.source)
-            raise UsageFault(f"{where}: unknown key '{section}'; {did_you_mean(section, SECTIONS)}")
+            raise UsageFault(f"{where}: unknown key '{section}'; {did_you_mean(section, known)}")
 
 
-def _seeded(protocol: Protocol, seed: int | None) -> Protocol:
-    values = dict(protocol.values) if seed is None else {**protocol.values, "seed": seed}
+def _seeded(protocol: Protocol) -> Protocol:
+    values = dict(protocol.values)
     if "seed" in values:
         for section in SEEDED:
             table = values.get(section, {})
@@ -126,7 +133,7 @@ def _with_override(protocol: Protocol, override: str) -> Protocol:
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise UsageFault(f"--set: expected key=value, got '{override}'; write it like --set train.epochs=3")
+        raise UsageFault(f"--set: expected key=value, got '{override}'; write it like --set pairs.seed=3")
     values = _laid_over(protocol.values, parts, _value(text.strip()))
     overrides = {**protocol.overrides, ".".join(parts): f"--set {override}"}
     return replace(protocol, values=values, overrides=overrides)

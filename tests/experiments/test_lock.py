@@ -82,3 +82,10 @@ def test_file_in_the_way(tmp_path):
         assert caught.value.lines == (
             f"{path}: expected a folder to write to, got a file; choose another --out",
         )
+
+
+def test_lock_file_keeps_its_size(tmp_path):
+    (tmp_path / ".lock").write_text("x" * 256)
+    with hold(tmp_path):
+        assert (tmp_path / ".lock").stat().st_size == 256
+        assert (tmp_path / ".lock").read_text().startswith(f'{{"pid": {os.getpid()}, ')

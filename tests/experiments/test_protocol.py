@@ -170,13 +170,13 @@ def test_later_set_wins(tmp_path):
         (
             "",
             ("train.epochs",),
-            "--set: expected key=value, got 'train.epochs'; write it like --set train.epochs=3",
+            "--set: expected key=value, got 'train.epochs'; write it like --set pairs.seed=3",
         ),
-        ("", ("=3",), "--set: expected key=value, got '=3'; write it like --set train.epochs=3"),
+        ("", ("=3",), "--set: expected key=value, got '=3'; write it like --set pairs.seed=3"),
         (
             "",
             ("train..a=3",),
-            "--set: expected key=value, got 'train..a=3'; write it like --set train.epochs=3",
+            "--set: expected key=value, got 'train..a=3'; write it like --set pairs.seed=3",
         ),
     ],
 )

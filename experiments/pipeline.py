@@ -1,0 +1,151 @@
+"""The stages of one run in their order; each skips what is done, so running again continues."""
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from cnnimretrieval.training.fine_tune import TrainResult, fine_tune
+from experiments import lock, machine, manifest, metrics
+from experiments.config import RunConfig
+from experiments.manifest import Manifest
+from experiments.metrics import Metrics, Mining, Reconstruction
+from experiments.report.page import write_report
+from pairs.mine import mine
+from sfm.reconstruct import reconstruct
+from sfm.tasks import LocalExecutor
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+SFM, PAIRS, MODEL = "sfm", "pairs", "model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How, and by what words, a run was started; nothing here changes its result.
+
+    Attributes:
+        device: where networks run, as torch names it.
+        workers: processes at a time.
+        command: the words of the command line.
+        protocol: where the settings came from.
+        overrides: every `--set`, as written.
+    """
+
+    device: str
+    workers: int
+    command: tuple[str, ...] = ()
+    protocol: str = ""
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run leaves for people: its counts and scores, and the page that shows them."""
+
+    metrics: Metrics
+    report: Path
+
+
+def run(photos: Path, work: Path, config: RunConfig, execution: Execution) -> Outcome:
+    """From the photos to a proven network, all in `work`: reconstruct, mine, train, report.
+
+    Whatever is done there with the same settings is kept. Each stage logs a line.
+
+    Raises:
+        UsageFault: weights that cannot be read or do not fit, before any work.
+        FolderInUse: another process writes `work`.
+        ValueError: the photos are not enough to learn from; the message says what is missing.
+    """
+    started, clock = datetime.now(UTC), time.monotonic()
+    step = _Steps(total=4)
+    with ExitStack() as locks:
+        for folder in (work, work / SFM, work / PAIRS, work / MODEL):
+            locks.enter_context(lock.hold(folder))
+        machine.check_weights(config.train.network, config.weights)
+        for stale in (metrics.FILE, manifest.FILE):
+            (work / stale).unlink(missing_ok=True)
+        found = step("reconstruct", lambda: _reconstruct(photos, work, config, execution))
+        mined = step("mine", lambda: _mine(work, config))
+        trained = step("train", lambda: _train(work, config, execution))
+        counts = Metrics(
+            sfm=found, pairs=mined, train=dict(trained.train), evaluation=dict(trained.evaluation)
+        )
+        metrics.save(counts, work)
+        seconds = time.monotonic() - clock
+        manifest.save(_manifest(photos, work, config, execution, counts, started, seconds), work)
+        report = step("report", lambda: write_report(work))
+    return Outcome(metrics=counts, report=report)
+
+
+class _Steps:
+    """Runs one stage after the other and logs what each gave and how long it took this time."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._number = 0
+
+    def __call__(self, name: str, stage: Callable[[], T]) -> T:
+        started = time.monotonic()
+        result = stage()
+        self._number += 1
+        seconds = time.monotonic() - started
+        logger.info("[%d/%d] %s: %s, %.1f s", self._number, self._total, name, _summary(result), seconds)
+        return result
+
+
+def _summary(result: object) -> str:
+    return str(result.train["verdict"]) if isinstance(result, TrainResult) else str(result)
+
+
+def _reconstruct(photos: Path, work: Path, config: RunConfig, execution: Execution) -> Reconstruction:
+    with LocalExecutor(execution.workers) as executor:
+        reconstruct(photos, work / SFM, config.sfm, executor)
+    return Reconstruction.read(work / SFM)
+
+
+def _mine(work: Path, config: RunConfig) -> Mining:
+    mine(work / SFM, work / PAIRS, config.pairs)
+    return Mining.read(work / PAIRS)
+
+
+def _train(work: Path, config: RunConfig, execution: Execution) -> TrainResult:
+    return fine_tune(
+        work / PAIRS,
+        work / MODEL,
+        config.train,
+        weights=config.weights,
+        device=execution.device,
+        workers=execution.workers,
+    )
+
+
+def _manifest(
+    photos: Path,
+    work: Path,
+    config: RunConfig,
+    execution: Execution,
+    counts: Metrics,
+    started: datetime,
+    seconds: float,
+) -> Manifest:
+    return Manifest(
+        command=execution.command,
+        started=started.isoformat(timespec="seconds"),
+        seconds=round(seconds, 1),
+        seed=config.seed,
+        protocol=execution.protocol,
+        overrides=execution.overrides,
+        config=config.model_dump(mode="json"),
+        weights=config.weights,
+        photos=str(photos.resolve()),
+        input_sha256=manifest.input_hash(work / SFM / "collection.parquet"),
+        packages=manifest.installed(),
+        machine=manifest.this_machine(execution.device),
+        scores=counts.evaluation,
+    )
