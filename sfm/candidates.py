@@ -25,12 +25,13 @@ class CandidateConfig(Settings):
 
     exhaustive_up_to: int = Field(default=200, ge=0, description="collections up to this size: every pair")
     neighbours: int = Field(
-        12, ge=1, description="nearest images tried with each image of a larger collection"
+        default=12, ge=1, description="nearest images tried with each image of a larger collection"
     )
     min_keypoints: int = Field(default=30, ge=1, description="images with fewer are not matched at all")
     pair_list: Path | None = Field(default=None, description="CSV of two names a row, tried as well")
     descriptors: Path | None = Field(
-        None, description="folder with vectors.npy and images.parquet: a network's descriptors, used as well"
+        default=None,
+        description="folder with vectors.npy and images.parquet: a network's descriptors, used as well",
     )
     vlad: VladConfig = VladConfig()
 

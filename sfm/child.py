@@ -17,7 +17,7 @@ from typing import Any
 # One core a child: parallel work comes from many children, and results must not depend on thread numbers.
 _THREAD_LIMITS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # Loaded once in the fork server, so that a child starts in milliseconds.
-_PRELOADED = ["sfm.colmap", "sfm.photo", "pandas", "scipy.sparse"]
+_PRELOADED = ["sfm.colmap", "sfm.reconstruct"]
 _start_lock = threading.Lock()
 
 

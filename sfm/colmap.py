@@ -16,8 +16,8 @@ from sfm.model import Model
 
 pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
 
-# TwoViewGeometry.config: calibrated, uncalibrated, planar, panoramic, planar or panoramic, several motions.
-USABLE_CONFIGS = (2, 3, 4, 5, 6, 8)
+# TwoViewGeometry.config of pairs without a geometry: undefined, degenerate.
+_NO_GEOMETRY = (0, 1)
 # Used where EXIF does not tell the focal length: COLMAP's own guess, times the longer side.
 DEFAULT_FOCAL_FACTOR = 1.2
 
@@ -122,7 +122,7 @@ def verify(
         _camera(one), one.keypoints[:, :2], _camera(two), two.keypoints[:, :2], matches, options
     )
     inliers = np.asarray(geometry.inlier_matches, dtype=np.uint32).reshape(-1, 2)
-    if geometry.config < USABLE_CONFIGS[0] or len(inliers) < min_inliers:
+    if geometry.config in _NO_GEOMETRY or len(inliers) < min_inliers:
         return PairGeometry(config=1, inliers=np.empty((0, 2), np.uint32))
     return PairGeometry(config=geometry.config, inliers=inliers)
 
@@ -206,6 +206,11 @@ def map_images(
     pipeline.triangulation.random_seed = options.seed
     out.mkdir()
     return len(pycolmap.incremental_mapping(database_path, scratch, out, options=pipeline))
+
+
+def num_registered(folder: Path) -> int:
+    """Number of images with a pose in a COLMAP model folder."""
+    return int(pycolmap.Reconstruction(folder).num_reg_images())
 
 
 def _write_image(

@@ -37,7 +37,7 @@ class FeatureConfig(Settings):
     )
     max_features: int = Field(default=2048, ge=16, description="keypoints kept a photo, the largest ones")
     first_octave: int = Field(
-        0, ge=-1, le=2, description="-1 doubles the photo first: 3 x the time and memory"
+        default=0, ge=-1, le=2, description="-1 doubles the photo first: 3 x the time and memory"
     )
 
 

@@ -171,7 +171,7 @@ def _match_batch(
 def _putative_matches(
     one: Float32[np.ndarray, "n d"], two: Float32[np.ndarray, "m d"], config: MatchingConfig
 ) -> UInt32[np.ndarray, "k 2"]:
-    """Matches of all descriptors; few or none where the first ones, of the largest keypoints, do not match."""
+    """Matches of all descriptors; few or none where the first, of the largest keypoints, do not match."""
     size = config.preview_features
     if size:
         preview = mutual_matches(one[:size], two[:size], config.max_ratio)
