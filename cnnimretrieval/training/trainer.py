@@ -157,10 +157,13 @@ def _mine(
         table.place[pool],
         config.negatives,
     )
+    if not found.count.any():
+        raise ValueError(
+            "training: expected negatives from at least two training places, got images of one; "
+            "add photos of other places, or set train.loop.negatives.allow_unplaced"
+        )
     distances = np.sqrt(np.clip(2.0 - 2.0 * found.score[found.pool_row >= 0], 0.0, None))
-    return assemble(query, positive, requests, pool, found), float(distances.mean()) if len(
-        distances
-    ) else 0.0
+    return assemble(query, positive, requests, pool, found), float(distances.mean())
 
 
 def _learn(
@@ -184,7 +187,7 @@ def _learn(
     for number, loaded in enumerate(bar, start=1):
         loss = tuple_loss(network, loaded.pictures, config, device)
         loss.backward()  # type: ignore[no-untyped-call]
-        total += float(loss)
+        total += float(loss.detach())
         if number % config.batch_tuples == 0 or number == len(dataset):
             optimizer.step()
             optimizer.zero_grad()

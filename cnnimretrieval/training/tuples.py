@@ -91,7 +91,7 @@ class Tuples:
 def draw_pairs(
     table: PairTable, num_pairs: int, rng: np.random.Generator
 ) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, " t"]]:
-    """Rows of training queries and of one random positive for each.
+    """Rows of training queries and of one random positive for each, drawn in proportion to its weight.
 
     Queries come round in random order, each as often as any other (give or take one), however many
     positives it has. ValueError when there is none.
@@ -102,12 +102,15 @@ def draw_pairs(
             "training: expected queries with a positive in the training places, got none; "
             "add photos that overlap more, or lower pairs.min_overlap"
         )
-    queries, start, count = np.unique(np.sort(positives.query), return_index=True, return_counts=True)
-    positive_by_query = positives.positive[np.argsort(positives.query, kind="stable")]
+    by_query = positives.take(np.argsort(positives.query, kind="stable"))
+    queries, start = np.unique(by_query.query, return_index=True)
     rounds = -(-num_pairs // len(queries))
     chosen = np.concatenate([rng.permutation(len(queries)) for _ in range(rounds)])[:num_pairs]
-    positive = positive_by_query[start[chosen] + rng.integers(count[chosen])]
-    return queries[chosen], positive
+    # Weights as the edges of intervals: a query's positives share the stretch between two of its edges.
+    edges = np.concatenate(([0.0], np.cumsum(by_query.weight)))
+    low, high = edges[start][chosen], edges[np.append(start[1:], len(by_query))][chosen]
+    drawn = np.searchsorted(edges, low + rng.random(num_pairs) * (high - low), side="right") - 1
+    return queries[chosen], by_query.positive[drawn]
 
 
 def draw_pool(

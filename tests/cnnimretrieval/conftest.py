@@ -8,8 +8,18 @@ import torch
 from PIL import Image
 
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build
+from cnnimretrieval.training.tuples import Collection
+from pairs.heldout import HeldoutQuery
+from pairs.image_pairs import Positives
+from pairs.records import PairTable
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+# The made-up collection: places told apart by their pattern, views by noise.
+NUM_PLACES, VIEWS = 5, 3
+SIZE = (64, 48)
+# Places 1 and 3 are held out; the last image matched nothing.
+HELD_OUT = (1, 3)
 
 
 @pytest.fixture(autouse=True)
@@ -51,3 +61,81 @@ def photos(tmp_path: Path) -> list[Path]:
         Image.fromarray(blocks).resize((width, height), Image.Resampling.BICUBIC).save(path)
         paths.append(path)
     return paths
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Collection:
+    """Photos of five places with three views each and one loose photo, and their pair table."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    return _write_collection(folder)
+
+
+@pytest.fixture
+def heldout(collection: Collection) -> list[HeldoutQuery]:
+    """A whole and a crop query of every held-out image; the rest of its place is positive."""
+    return _heldout(collection.table)
+
+
+def _write_collection(folder: Path, seed: int = 0) -> Collection:
+    """Photos of `NUM_PLACES` places with `VIEWS` views each and one loose photo, and their pair table."""
+    rng = np.random.default_rng(seed)
+    names, place = [], []
+    for number in range(NUM_PLACES):
+        pattern = rng.integers(0, 256, (4, 5, 3))
+        for view in range(VIEWS):
+            noisy = np.clip(pattern + rng.integers(-40, 40, pattern.shape), 0, 255).astype(np.uint8)
+            names.append(f"{number}-{view}.png")
+            place.append(number)
+            Image.fromarray(noisy).resize(SIZE, Image.Resampling.BICUBIC).save(folder / names[-1])
+    names.append("loose.png")
+    place.append(-1)
+    Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(folder / names[-1])
+    return Collection(photos=folder, table=_table(names, np.array(place)))
+
+
+def _table(names: list[str], place: np.ndarray) -> PairTable:
+    """All ordered pairs of a place are positives, the next view (cyclically) with three times the weight."""
+    same_place = (place[:, None] == place) & (place >= 0) & ~np.eye(len(names), dtype=bool)
+    query, positive = np.nonzero(same_place)
+    follows = (positive - query) % VIEWS == 1
+    ones = np.ones(len(query))
+    return PairTable(
+        names=tuple(names),
+        cluster=place,
+        place=place,
+        is_val=np.isin(place, HELD_OUT),
+        sizes=np.full((len(names), 2), SIZE),
+        orientation=np.ones(len(names), np.int64),
+        positives=Positives(
+            query=query,
+            positive=positive,
+            shared_points=np.full(len(query), 30),
+            overlap=ones / 2,
+            scale_change=ones,
+            angle_deg=ones * 10,
+            strategy=np.full(len(query), "m3"),
+            weight=np.where(follows, 3.0, 1.0),
+        ),
+    )
+
+
+def _heldout(table: PairTable) -> list[HeldoutQuery]:
+    """A whole and a crop query of every held-out image; the rest of its place is positive."""
+    queries = []
+    for row in np.flatnonzero(table.is_val):
+        others = np.flatnonzero((table.place == table.place[row]) & (np.arange(table.num_images) != row))
+        for kind, box in (("whole", (0, 0, *SIZE)), ("crop", (10, 5, 50, 40))):
+            queries.append(
+                HeldoutQuery(
+                    query=table.names[row],
+                    kind=kind,
+                    box=box,
+                    rotation_deg=0.0 if kind == "whole" else 3.0,
+                    seed=int(row),
+                    positives=tuple(table.names[other] for other in others),
+                    junk=(table.names[row],),
+                    place=int(table.place[row]),
+                )
+            )
+    return queries

@@ -1,0 +1,130 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnnimretrieval.descriptors.images import to_tensor
+from cnnimretrieval.networks.network import NetworkConfig, load
+from cnnimretrieval.training import fine_tune as stage
+from cnnimretrieval.training.fine_tune import TrainConfig, WhiteningConfig, fine_tune
+from cnnimretrieval.training.trainer import LoopConfig
+from cnnimretrieval.training.tuples import QueryConfig
+from pairs.heldout import write_heldout
+from pairs.records import write_pair_table
+from sfm.store import mark_done, read_table, write_json
+
+ROWS = ["off_the_shelf", "off_the_shelf_pca", "fine_tuned", "fine_tuned_whitened"]
+CONFIG = TrainConfig(
+    network=NetworkConfig(backbone="squeezenet1_1"),
+    loop=LoopConfig(
+        image_size=64,
+        epochs=1,
+        tuples_per_epoch=6,
+        learning_rate=1e-4,
+        query=QueryConfig(distorted_share=0.5),
+    ),
+    whitening=WhiteningConfig(
+        dim=12, shrinkage=0.5, collection_share=0.6, pairs_per_query=2, distorted_share=1
+    ),
+)
+
+
+@pytest.fixture
+def pairs_dir(collection, heldout, tmp_path):
+    folder = tmp_path / "pairs"
+    write_pair_table(collection.table, folder)
+    write_heldout(heldout, folder / "heldout.parquet")
+    write_json(folder / "photos.json", {"version": 1, "photos": str(collection.photos)})
+    mark_done(folder, "mine", "key of mining")
+    return folder
+
+
+def test_the_folder_holds_the_best_row_and_the_proof(pairs_dir, collection, tmp_path):
+    out = tmp_path / "model"
+    result = fine_tune(pairs_dir, out, CONFIG, weights="random")
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert list(result.evaluation) == ROWS
+    assert metrics["evaluation"] == result.evaluation
+    assert result.kept == max(ROWS, key=lambda row: result.evaluation[row]["crop"]["map"])
+    for row in ROWS:
+        scores = result.evaluation[row]
+        assert scores["map"] == scores["crop"]["map"]
+        assert 0 <= scores["whole"]["map"] <= 1
+        assert scores["crop"]["places"] == 2
+    network = load(out)
+    assert (network.whitening is None) == (result.kept in ("off_the_shelf", "fine_tuned"))
+    picture = to_tensor(Image.open(collection.whole(0).path), (0, 0, 0), (1, 1, 1))
+    assert network(picture[None]).shape == (1, network.dim)
+    rankings = read_table(out / "rankings.parquet")
+    assert rankings.groupby("row").size().to_dict() == dict.fromkeys(ROWS, 12)
+    tuples = read_table(out / "tuples.parquet")
+    assert len(tuples) == 6
+    assert not set(tuples["query"]) & {q for q in rankings["query"]}
+
+
+def test_a_second_call_returns_at_once(pairs_dir, tmp_path, monkeypatch):
+    out = tmp_path / "model"
+    first = fine_tune(pairs_dir, out, CONFIG, weights="random")
+    monkeypatch.setattr(stage, "run_loop", None)
+    assert fine_tune(pairs_dir, out, CONFIG, weights="random") == first
+
+
+def test_another_setting_trains_again(pairs_dir, tmp_path):
+    out = tmp_path / "model"
+    first = fine_tune(pairs_dir, out, CONFIG, weights="random")
+    other = CONFIG.model_copy(update={"seed": 5})
+    assert fine_tune(pairs_dir, out, other, weights="random").train["epochs"] != first.train["epochs"]
+
+
+def test_when_training_does_harm_the_best_of_the_four_is_kept_and_it_says_so(
+    pairs_dir, tmp_path, monkeypatch
+):
+    real = stage.prove
+    calls = iter([0.5, 0.7, 0.6, 0.4])
+
+    def pretend(test, queries, database):
+        proof = real(test, queries, database)
+        value = next(calls, None)
+        if value is None:
+            return proof
+        scores = {kind: proof.scores[kind].model_copy(update={"map": value}) for kind in proof.scores}
+        return stage.Proof(scores=scores, average_precision=proof.average_precision, rankings=proof.rankings)
+
+    monkeypatch.setattr(stage, "prove", pretend)
+    # No epochs and no validation of the loop between the four rows.
+    monkeypatch.setattr(stage, "run_loop", lambda *args, **options: stage.Progress(logs=()))
+    result = fine_tune(pairs_dir, tmp_path / "model", CONFIG, weights="random")
+    assert result.kept == "off_the_shelf_pca"
+    assert result.train["verdict"].endswith("; the best of the four rows, off the shelf pca, is kept")
+    assert load(tmp_path / "model").whitening.kind == "pca"
+
+
+def test_whitening_sees_no_held_out_image(pairs_dir, collection, tmp_path, monkeypatch):
+    seen = {}
+    real_pca, real_learned = stage.pca_whitening, stage.learn_whitening
+
+    def pca(vectors, **options):
+        seen["pca"] = len(vectors)
+        return real_pca(vectors, **options)
+
+    def learned(vectors, queries, positives, **options):
+        seen["learned"] = len(vectors)
+        seen["positives"] = np.flatnonzero(~collection.table.is_val)[positives]
+        return real_learned(vectors, queries, positives, **options)
+
+    monkeypatch.setattr(stage, "pca_whitening", pca)
+    monkeypatch.setattr(stage, "learn_whitening", learned)
+    fine_tune(pairs_dir, tmp_path / "model", CONFIG, weights="random")
+    assert (seen["pca"], seen["learned"]) == (10, 10)
+    assert not collection.table.is_val[seen["positives"]].any()
+    assert (collection.table.place[seen["positives"]] >= 0).all()
+
+
+def test_pairs_that_were_not_mined_to_the_end_are_refused(pairs_dir, tmp_path):
+    (pairs_dir / "done" / "mine.json").unlink()
+    with pytest.raises(FileNotFoundError) as error:
+        fine_tune(pairs_dir, tmp_path / "model", CONFIG, weights="random")
+    assert str(error.value) == (
+        f"pairs: expected a folder that mining finished, got {pairs_dir}; run mine first"
+    )

@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+import torch
+
+from cnnimretrieval.networks.network import NetworkConfig, build
+from cnnimretrieval.training.losses import contrastive
+from cnnimretrieval.training.trainer import LoopConfig, run_loop, tuple_loss
+from pairs.negatives import NegativesConfig
+
+CONFIG = LoopConfig(
+    image_size=64,
+    epochs=2,
+    tuples_per_epoch=7,
+    negatives=NegativesConfig(num_negatives=2),
+    batch_tuples=3,
+    learning_rate=1e-3,
+    margin=1.2,
+)
+
+
+def _network(backbone: str = "squeezenet1_1"):
+    return build(NetworkConfig(backbone=backbone), "random", seed=3)
+
+
+def _nothing(network):
+    return {}
+
+
+def _run(collection, folder, config=CONFIG, network=None, **options):
+    network = network or _network()
+    progress = run_loop(network, collection, config, folder / "c.pt", "key", _nothing, seed=1, **options)
+    return network, progress
+
+
+def test_learning_lowers_the_loss_and_moves_weights_and_p(collection, tmp_path):
+    network, progress = _run(collection, tmp_path, CONFIG.model_copy(update={"epochs": 6}))
+    losses = [log.loss for log in progress.logs[1:]]
+    assert losses[-1] < 0.8 * losses[0]
+    assert network.pool.p.item() != 3.0
+    assert [log.epoch for log in progress.logs] == [0, 1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose(progress.logs[2].learning_rate, 1e-3 * np.exp(-0.02))
+
+
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(collection, tmp_path):
+    (tmp_path / "a").mkdir()
+    first, _ = _run(collection, tmp_path / "a")
+    again, _ = _run(collection, tmp_path / "b", workers=1)
+    assert first.fingerprint() == again.fingerprint()
+
+
+def test_an_interrupted_training_ends_with_the_weights_of_an_unbroken_one(collection, tmp_path):
+    unbroken, expected = _run(collection, tmp_path / "whole")
+
+    class Stop(Exception):
+        pass
+
+    def stop_in_second(epoch, tuples):
+        if epoch == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        _run(collection, tmp_path / "broken", keep_tuples=stop_in_second)
+    resumed, progress = _run(collection, tmp_path / "broken")
+    assert resumed.fingerprint() == unbroken.fingerprint()
+    assert [log.loss for log in progress.logs] == [log.loss for log in expected.logs]
+
+
+def test_a_checkpoint_of_another_training_is_not_used(collection, tmp_path):
+    _run(collection, tmp_path)
+    seen = []
+    run_loop(
+        _network(),
+        collection,
+        CONFIG,
+        tmp_path / "c.pt",
+        "other",
+        _nothing,
+        seed=1,
+        keep_tuples=lambda epoch, tuples: seen.append(epoch),
+    )
+    assert seen == [1, 2]
+
+
+def test_frozen_tensors_stay_and_the_others_learn(collection, tmp_path):
+    before = [weight.clone() for weight in _network().trunk.parameters()]
+    network, _ = _run(collection, tmp_path, CONFIG.model_copy(update={"frozen_share": 0.5}))
+    after = list(network.trunk.parameters())
+    half = len(before) // 2
+    assert all(torch.equal(a, b) for a, b in zip(after[:half], before[:half], strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(after[half:], before[half:], strict=True))
+
+
+def test_running_statistics_of_batch_normalisation_stay(collection, tmp_path):
+    initial = _network("resnet18").state_dict()
+    network, _ = _run(
+        collection, tmp_path, CONFIG.model_copy(update={"epochs": 1}), network=_network("resnet18")
+    )
+    for name, value in network.state_dict().items():
+        same = torch.equal(value, initial[name])
+        assert same == ("running" in name or "num_batches" in name), name
+
+
+def test_the_initial_weights_have_their_share_of_the_average(collection, tmp_path):
+    start = _network().state_dict()
+    end = _run(collection, tmp_path / "a")[0].state_dict()
+    mixed = _run(collection, tmp_path / "b", CONFIG.model_copy(update={"initial_share": 0.3}))[0].state_dict()
+    for name in start:
+        torch.testing.assert_close(mixed[name], 0.7 * end[name] + 0.3 * start[name], rtol=1e-5, atol=1e-7)
+
+
+def test_the_loss_of_a_tuple_is_that_of_its_pictures_one_by_one():
+    network = _network()
+    shapes = [(64, 80), (80, 64), (64, 80), (64, 64)]
+    generator = torch.Generator().manual_seed(0)
+    pictures = [torch.randint(0, 256, (3, *s), generator=generator, dtype=torch.uint8) for s in shapes]
+    loss = tuple_loss(network, pictures, CONFIG, "cpu")
+    mean, std = (torch.tensor(v)[:, None, None] for v in (network.trunk.mean, network.trunk.std))
+    rows = torch.cat([network(((picture / 255 - mean) / std)[None]) for picture in pictures])
+    torch.testing.assert_close(loss, contrastive(rows[None], 1.2).sum())
+
+
+def test_missing_negatives_are_counted(collection, tmp_path):
+    config = CONFIG.model_copy(update={"epochs": 1, "negatives": NegativesConfig(num_negatives=4)})
+    _, progress = _run(collection, tmp_path, config)
+    # Three training places: two others for each of seven queries, where four were asked for.
+    assert progress.logs[1].missing_negatives == 14
+
+
+def test_a_photo_that_went_away_is_named(collection, tmp_path):
+    (collection.photos / "0-1.png").unlink()
+    with pytest.raises(OSError, match=r"0-1\.png"):
+        _run(collection, tmp_path)
