@@ -12,6 +12,7 @@ import numpy as np
 import pycolmap
 from jaxtyping import Float32, UInt8, UInt32
 
+from sfm.featurestore import ImageFeatures
 from sfm.model import Model
 
 pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
@@ -20,29 +21,6 @@ pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
 _NO_GEOMETRY = (0, 1)
 # Used where EXIF does not tell the focal length: COLMAP's own guess, times the longer side.
 DEFAULT_FOCAL_FACTOR = 1.2
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageFeatures:
-    """One image as COLMAP databases hold it.
-
-    Attributes:
-        image_id: of the collection, from 1.
-        name: of the photo, any text.
-        width: in stored pixels; so is `height`.
-        focal_px: in stored pixels, NaN where unknown.
-        keypoints: x, y (stored pixels, centre of the first at .5), scale, orientation in radians.
-        descriptors: SIFT, square root of the L1-normalised histogram, times 512.
-
-    """
-
-    image_id: int
-    name: str
-    width: int
-    height: int
-    focal_px: float
-    keypoints: Float32[np.ndarray, "n 4"]
-    descriptors: UInt8[np.ndarray, "n 128"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,34 +52,6 @@ def sift(*, max_features: int, first_octave: int) -> Sift:
         return pycolmap.keypoints_to_matrix(keypoints), np.asarray(descriptors.data, dtype=np.uint8)
 
     return extract
-
-
-def write_features(path: Path, images: Iterable[ImageFeatures]) -> None:
-    """Write a new COLMAP database with one camera an image; camera_id equals image_id."""
-    with pycolmap.Database.open(path) as database, pycolmap.DatabaseTransaction(database):
-        for image in images:
-            _write_image(database, image, image.name)
-            database.write_descriptors(image.image_id, _sift_descriptors(image.descriptors))
-
-
-def read_features(path: Path, image_ids: Iterable[int]) -> list[ImageFeatures]:
-    """Read images of a database that `write_features` wrote, in the order asked for."""
-    images = []
-    with pycolmap.Database.open(path) as database:
-        for image_id in image_ids:
-            camera = database.read_camera(image_id)
-            images.append(
-                ImageFeatures(
-                    image_id=image_id,
-                    name=database.read_image(image_id).name,
-                    width=camera.width,
-                    height=camera.height,
-                    focal_px=camera.mean_focal_length() if camera.has_prior_focal_length else np.nan,
-                    keypoints=database.read_keypoints(image_id).reshape(-1, 4),
-                    descriptors=database.read_descriptors(image_id).data.reshape(-1, 128),
-                )
-            )
-    return images
 
 
 def verify(
@@ -185,7 +135,7 @@ def map_images(
     database_path = scratch / "component.db"
     with pycolmap.Database.open(database_path) as database, pycolmap.DatabaseTransaction(database):
         for image in images:
-            _write_image(database, image, image.name, camera_of_image[image.image_id])
+            _write_image(database, image, camera_of_image[image.image_id])
         for image_id1, image_id2, pair in pairs:
             geometry = pycolmap.TwoViewGeometry(config=pair.config, inlier_matches=pair.inliers)
             database.write_two_view_geometry(image_id1, image_id2, geometry)
@@ -213,15 +163,12 @@ def num_registered(folder: Path) -> int:
     return int(pycolmap.Reconstruction(folder).num_reg_images())
 
 
-def _write_image(
-    database: pycolmap.Database, image: ImageFeatures, name: str, camera_id: int | None = None
-) -> None:
-    camera_id = image.image_id if camera_id is None else camera_id
+def _write_image(database: pycolmap.Database, image: ImageFeatures, camera_id: int) -> None:
     if not database.exists_camera(camera_id):
         database.write_camera(_camera(image, camera_id), use_camera_id=True)
-    row = pycolmap.Image(name=name, camera_id=camera_id, image_id=image.image_id)
+    row = pycolmap.Image(name=image.name, camera_id=camera_id, image_id=image.image_id)
     database.write_image(row, use_image_id=True)
-    database.write_keypoints(image.image_id, image.keypoints)
+    database.write_keypoints(image.image_id, image.keypoints[:, :2])
 
 
 def _camera(image: ImageFeatures, camera_id: int = 1) -> pycolmap.Camera:
@@ -232,7 +179,3 @@ def _camera(image: ImageFeatures, camera_id: int = 1) -> pycolmap.Camera:
     )
     camera.has_prior_focal_length = known
     return camera
-
-
-def _sift_descriptors(values: UInt8[np.ndarray, "n 128"]) -> pycolmap.FeatureDescriptors:
-    return pycolmap.FeatureDescriptors(type=pycolmap.FeatureExtractorType.SIFT, data=values)

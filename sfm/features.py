@@ -1,29 +1,26 @@
-"""Stage: usable photos to keypoints and local descriptors, in COLMAP databases of up to 256 images."""
+"""Stage: usable photos to keypoints and local descriptors, in shards of up to 256 images."""
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from itertools import groupby
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
 from pydantic import Field
 
 from sfm.collection import Collection
+from sfm.featurestore import FeatureStore, ImageFeatures, write_shard
 from sfm.photo import load_gray
 from sfm.settings import Settings
-from sfm.store import atomic_path, key_of, load_done, mark_done
-from sfm.tasks import Batch, run_batches
-
-if TYPE_CHECKING:
-    from sfm.colmap import ImageFeatures
+from sfm.store import key_of, load_done, mark_done
+from sfm.tasks import Batch, cpu_seconds, run_batches
 
 _VERSION = 2
 _MAX_SHARD = 256
@@ -39,25 +36,6 @@ class FeatureConfig(Settings):
     first_octave: int = Field(
         default=0, ge=-1, le=2, description="-1 doubles the photo first: 3 x the time and memory"
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureStore:
-    """Where local features lie: consecutive image ids, `shard_size` to a database, in `folder`."""
-
-    folder: Path
-    shard_size: int
-
-    def path(self, shard: int) -> Path:
-        """The database that holds image ids from shard * shard_size + 1."""
-        return self.folder / f"shard-{shard:05d}.db"
-
-    def read(self, image_ids: Iterable[int]) -> "Iterator[ImageFeatures]":
-        """Yield the images' features, image ids rising; only in a child process."""
-        from sfm import colmap
-
-        for shard, part in groupby(sorted(image_ids), key=lambda image_id: (image_id - 1) // self.shard_size):
-            yield from colmap.read_features(self.path(shard), part)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,14 +70,14 @@ def extract_features(
 ) -> Features:
     """Find SIFT keypoints in every usable photo, as stored: the EXIF orientation is not applied.
 
-    Databases go to `out`/features. The result does not depend on the number of workers: photos are dealt out
+    Shards go to `out`/features. The result does not depend on the number of workers: photos are dealt out
     by their number alone.
     """
     started = time.perf_counter()
     key = key_of("features", _VERSION, version("pycolmap"), version("pillow"), config, collection.key)
     shard_size = min(_MAX_SHARD, max(4, ceil(len(collection.usable) / 64)))
     store = FeatureStore(folder=out / "features", shard_size=shard_size)
-    batches = _batches(collection, config, shard_size)
+    batches = _batches(collection, config, store)
     extract = partial(_extract_batch, photos=collection.photos, store=store, config=config)
     results = run_batches(extract, batches, store.folder, executor, label="features")
     num_keypoints = np.zeros(len(collection.usable), dtype=np.int64)
@@ -110,12 +88,16 @@ def extract_features(
         failed |= {int(image_id): reason for image_id, reason in result.facts["failed"].items()}
         failed |= {batch.items[position].image_id: text for position, text in result.quarantined.items()}
     if not load_done(out, "features", key):
-        facts = {"keypoints": int(num_keypoints.sum()), "failed": len(failed)}
+        facts = {
+            "keypoints": int(num_keypoints.sum()),
+            "failed": len(failed),
+            "cpu_seconds": cpu_seconds(results),
+        }
         mark_done(out, "features", key, seconds=time.perf_counter() - started, facts=facts)
     return Features(store=store, num_keypoints=num_keypoints, failed=failed, key=key)
 
 
-def _batches(collection: Collection, config: FeatureConfig, size: int) -> list[Batch[_Item]]:
+def _batches(collection: Collection, config: FeatureConfig, store: FeatureStore) -> list[Batch[_Item]]:
     usable = collection.usable
     columns = (usable[name] for name in ("image_id", "name", "width", "height", "focal_px"))
     items = [
@@ -124,11 +106,13 @@ def _batches(collection: Collection, config: FeatureConfig, size: int) -> list[B
     ]
     hashes = usable["sha256"].tolist()
     batches = []
-    for shard, start in enumerate(range(0, len(items), size)):
-        part = tuple(items[start : start + size])
+    for shard, start in enumerate(range(0, len(items), store.shard_size)):
+        part = tuple(items[start : start + store.shard_size])
         shown = [(item.image_id, item.name) for item in part]
-        batch_key = key_of(_VERSION, version("pycolmap"), config, shown, hashes[start : start + size])
-        batches.append(Batch(name=f"shard-{shard:05d}", key=batch_key, items=part))
+        batch_key = key_of(
+            _VERSION, version("pycolmap"), config, shown, hashes[start : start + store.shard_size]
+        )
+        batches.append(Batch(name=store.path(shard).name, key=batch_key, items=part))
     return batches
 
 
@@ -147,7 +131,7 @@ def _extract_batch(
             continue
         keypoints, descriptors = _largest_first(*sift(gray))
         images.append(
-            colmap.ImageFeatures(
+            ImageFeatures(
                 image_id=item.image_id,
                 name=item.name,
                 width=item.width,
@@ -159,9 +143,8 @@ def _extract_batch(
                 descriptors=descriptors,
             )
         )
-    path = store.folder / f"{batch.name}.db"
-    with atomic_path(path) as unfinished:
-        colmap.write_features(unfinished, images)
+    path = store.folder / batch.name
+    write_shard(path, images)
     facts = {
         "image_ids": [image.image_id for image in images],
         "num_keypoints": [len(image.keypoints) for image in images],

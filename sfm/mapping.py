@@ -16,13 +16,14 @@ import pandas as pd
 from pydantic import Field
 
 from sfm.collection import Collection
-from sfm.features import Features, FeatureStore
+from sfm.features import Features
+from sfm.featurestore import FeatureStore
 from sfm.matchgraph import MatchGraph
 from sfm.matching import read_inliers
 from sfm.model import load_model, save_model
 from sfm.settings import Settings
 from sfm.store import UNFINISHED, atomic_path, key_of, load_done, mark_done
-from sfm.tasks import Batch, run_batches
+from sfm.tasks import Batch, cpu_seconds, run_batches
 
 if TYPE_CHECKING:
     from sfm.colmap import PairGeometry
@@ -103,7 +104,7 @@ def map_places(
     if not record:
         found = [folder / f"place-{place.number:05d}" for place in places if place.number not in failed]
         number = _collect(found, models)
-        facts = {"models": number, "failed places": len(failed)}
+        facts = {"models": number, "failed places": len(failed), "cpu_seconds": cpu_seconds(results)}
         seconds = time.perf_counter() - started
         record = mark_done(out, "mapping", key, seconds=seconds, facts=facts, outputs=[models])
     return Mapping(folders=tuple(models / str(k) for k in range(record.facts["models"])), failed=failed)

@@ -18,10 +18,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from sfm.correspondence import mutual_matches, unit_descriptors
-from sfm.features import Features, FeatureStore
+from sfm.features import Features
+from sfm.featurestore import FeatureStore
 from sfm.settings import Settings
 from sfm.store import atomic_path, key_of, load_done, mark_done, read_table, write_table
-from sfm.tasks import Batch, run_batches
+from sfm.tasks import Batch, cpu_seconds, run_batches
 
 _VERSION = 1
 _MAX_BLOCK = 1000
@@ -101,6 +102,7 @@ def match(
             "pairs": len(pairs),
             "verified": int((pairs["inliers"] > 0).sum()),
             "killed their worker": int((pairs["block"] < 0).sum()),
+            "cpu_seconds": cpu_seconds(results),
         }
         seconds = time.perf_counter() - started
         mark_done(out, "matching", key, seconds=seconds, facts=facts, outputs=[path])

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -13,7 +14,15 @@ from tqdm import tqdm
 from sfm.child import Child, WorkerDied
 from sfm.store import StageRecord, load_done, mark_done
 
-__all__ = ["Batch", "BatchResult", "LocalExecutor", "SerialExecutor", "WorkerDied", "run_batches"]
+__all__ = [
+    "Batch",
+    "BatchResult",
+    "LocalExecutor",
+    "SerialExecutor",
+    "WorkerDied",
+    "cpu_seconds",
+    "run_batches",
+]
 
 Item = TypeVar("Item")
 # What an engine may hold at once: enough to keep a cluster busy, few enough to keep its scheduler small.
@@ -87,16 +96,21 @@ class Batch(Generic[Item]):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchResult:
-    """What one batch gave: plain facts, its files, and the positions of the items that kill their worker."""
+    """What one batch gave: plain facts, its files, and the positions of the items that kill their worker.
+
+    `cpu_seconds` is what the task used, in whichever run it was done.
+    """
 
     name: str
     facts: dict[str, Any]
     outputs: tuple[Path, ...]
     quarantined: dict[int, str]
+    cpu_seconds: float
 
 
 # Takes a batch, writes files below the folder of the run, returns JSON-able facts and the files it wrote.
 BatchFunction = Callable[[Batch[Item]], tuple[dict[str, Any], Sequence[Path]]]
+_Answer = tuple[dict[str, Any], Sequence[Path], float]
 
 
 def run_batches(
@@ -126,7 +140,7 @@ def run_batches(
             if answer is None:
                 suspects.append(index)
                 continue
-            results[index] = _record(folder, batches[index], *answer, poison={})
+            results[index] = _record(folder, batches[index], answer, {})
             bar.update(len(batches[index].items))
         for index in sorted(suspects):
             results[index] = _run_without_poison(function, batches[index], folder, executor)
@@ -134,16 +148,21 @@ def run_batches(
     return [results[index] for index in range(len(batches))]
 
 
+def cpu_seconds(results: Sequence[BatchResult]) -> float:
+    """Processor time of all batches together."""
+    return round(sum(result.cpu_seconds for result in results), 3)
+
+
 def _completed(
     function: BatchFunction[Item], batches: dict[int, Batch[Item]], executor: Executor
-) -> Iterator[tuple[int, tuple[dict[str, Any], Sequence[Path]] | None]]:
+) -> Iterator[tuple[int, _Answer | None]]:
     """Yield (index, answer) as batches finish, a bounded number in flight; None where the worker died."""
     queue = iter(batches.items())
     running: dict[Future[Any], int] = {}
     try:
         while True:
             while len(running) < _IN_FLIGHT and (following := next(queue, None)) is not None:
-                running[executor.submit(function, following[1])] = following[0]
+                running[executor.submit(_measured, function, following[1])] = following[0]
             if not running:
                 return
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -184,25 +203,26 @@ def _run_without_poison(
     search(list(range(len(batch.items))))
     kept = tuple(item for position, item in enumerate(batch.items) if position not in poison)
     # Trials wrote their part over the batch's files: the last run is always the one with all that is kept.
-    facts, outputs = executor.submit(function, replace(batch, items=kept)).result()
-    return _record(folder, batch, facts, outputs, poison=poison)
+    answer = executor.submit(_measured, function, replace(batch, items=kept)).result()
+    return _record(folder, batch, answer, poison)
 
 
 def _usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _record(
-    folder: Path,
-    batch: Batch[Item],
-    facts: dict[str, Any],
-    outputs: Sequence[Path],
-    *,
-    poison: dict[int, str],
-) -> BatchResult:
+def _measured(function: BatchFunction[Item], batch: Batch[Item]) -> _Answer:
+    started = time.process_time()
+    facts, outputs = function(batch)
+    return facts, outputs, time.process_time() - started
+
+
+def _record(folder: Path, batch: Batch[Item], answer: _Answer, poison: dict[int, str]) -> BatchResult:
+    facts, outputs, seconds = answer
     quarantined = {str(position): reason for position, reason in poison.items()}
     stored = {"facts": facts, "quarantined": quarantined}
-    return _from_record(mark_done(folder, batch.name, batch.key, facts=stored, outputs=outputs), folder)
+    record = mark_done(folder, batch.name, batch.key, seconds=seconds, facts=stored, outputs=outputs)
+    return _from_record(record, folder)
 
 
 def _from_record(record: StageRecord, folder: Path) -> BatchResult:
@@ -211,6 +231,7 @@ def _from_record(record: StageRecord, folder: Path) -> BatchResult:
         facts=record.facts["facts"],
         outputs=tuple(folder / name for name in record.outputs),
         quarantined={int(position): reason for position, reason in record.facts["quarantined"].items()},
+        cpu_seconds=record.seconds,
     )
 
 

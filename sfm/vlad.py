@@ -16,10 +16,11 @@ from jaxtyping import Float, Float32, Int
 from pydantic import Field
 
 from sfm.correspondence import unit_descriptors
-from sfm.features import Features, FeatureStore
+from sfm.features import Features
+from sfm.featurestore import FeatureStore
 from sfm.settings import Settings
 from sfm.store import atomic_path, key_of, load_done, mark_done
-from sfm.tasks import Batch, run_batches
+from sfm.tasks import Batch, cpu_seconds, run_batches
 
 _VERSION = 1
 _SAMPLED_IMAGES = 1024
@@ -71,7 +72,8 @@ def describe_images(
                 with np.load(result.outputs[0]) as part:
                     rows[part["image_ids"] - 1] = part["rows"]
             rows.flush()
-        mark_done(out, "vlad", key, seconds=time.perf_counter() - started, outputs=[path])
+        facts = {"dim": dim, "cpu_seconds": cpu_seconds(results)}
+        mark_done(out, "vlad", key, seconds=time.perf_counter() - started, facts=facts, outputs=[path])
     vectors: Float32[np.ndarray, "n d"] = np.load(path, mmap_mode="r")
     return vectors
 
