@@ -57,9 +57,10 @@ def ring(
         width, height = size if rng.random() > 0.2 else size[::-1]
         focal_35mm = int(rng.choice(FOCALS_35MM))
         focal_px = focal_35mm / FILM_DIAGONAL_MM * float(np.hypot(*size))
-        # From a view that holds the whole front to one that shows a good half of it.
-        fill = rng.uniform(0.85, 1.55)
-        distance = max(focal_px * 0.85 * width_m / (fill * width), 8.0)
+        # From a view with room around the front to one that shows a good half of it.
+        fill = rng.uniform(0.75, 1.35)
+        span_m = max(width_m, 0.95 * height_m * width / height)
+        distance = max(focal_px * span_m / (fill * width), 8.0)
         eye = rng.uniform(1.5, 1.9) if rng.random() < 0.7 else rng.uniform(2.5, 6.0)
         target = np.array([rng.uniform(-0.14, 0.14) * width_m, rng.uniform(0.36, 0.55) * height_m, 0.0])
         centre = np.array([distance * np.sin(azimuth), eye, distance * np.cos(azimuth)])

@@ -161,7 +161,13 @@ def _render_scene(plan: ScenePlan, out: Path, config: DemoConfig) -> list[Path]:
     scene, design = build_scene(plan, config)
     atlas = build_atlas(scene.textures)
     rng = np.random.default_rng([config.seed, 3, plan.place])
-    cameras = ring(rng, len(plan.names), (config.width, config.height), design.width_m, design.height_m)
+    cameras = ring(
+        rng,
+        len(plan.names),
+        (config.width, config.height),
+        design.width_m,
+        design.height_m + 0.6 * design.gable_m,
+    )
     points = sample_surface(scene, rng, config.points_per_square_m)
     observations, written = [], []
     for view, (name, camera) in enumerate(zip(plan.names, cameras, strict=True)):

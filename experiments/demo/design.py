@@ -60,6 +60,11 @@ class Design:
         """Height of the wall up to the eaves."""
         return self.floors * self.floor_m
 
+    @property
+    def gable_m(self) -> float:
+        """Height of the triangular gable above the eaves; 0 where the roof slopes to the front."""
+        return 0.42 * self.width_m if self.kind in ("church", "timber", "hall") else 0.0
+
     def rng(self, stream: int) -> np.random.Generator:
         """Random numbers of one part of the building."""
         return np.random.default_rng([self.seed, 7001, stream])
@@ -70,8 +75,8 @@ def draw_design(seed: int, kind: Kind) -> Design:
     rng = np.random.default_rng([seed, 7000])
     floors = int(rng.integers(2, 4)) + (kind in ("townhouse", "tower"))
     hue, saturation = (
-        rng.choice([rng.uniform(0.02, 0.14), rng.uniform(0, 1)], p=[0.65, 0.35]),
-        rng.uniform(0.1, 0.5),
+        rng.choice([rng.uniform(0.02, 0.14), rng.uniform(0, 1)], p=[0.75, 0.25]),
+        rng.uniform(0.1, 0.42),
     )
     wall = colorsys.hsv_to_rgb(hue, saturation, rng.uniform(0.45, 0.85))
     dark_trim = rng.random() < 0.3
@@ -93,7 +98,7 @@ def draw_design(seed: int, kind: Kind) -> Design:
         wall=wall,
         joint=(grey, grey * 0.96, grey * 0.9),
         trim=trim,
-        accent=colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.5, 0.9), rng.uniform(0.3, 0.75)),
+        accent=colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.3, 0.7), rng.uniform(0.25, 0.65)),
         roof=colorsys.hsv_to_rgb(
             rng.choice([0.03, 0.6, 0.08]), rng.uniform(0.15, 0.6), rng.uniform(0.25, 0.5)
         ),
@@ -116,5 +121,5 @@ def _draw_window(rng: np.random.Generator, kind: Kind) -> WindowDesign:
         columns=int(rng.integers(2, 4)),
         rows=int(rng.integers(2, 5)),
         shutters=bool(kind in ("townhouse", "timber") and rng.random() < 0.5),
-        frame=colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0, 0.6), frame_value),
+        frame=colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0, 0.4), frame_value),
     )

@@ -7,6 +7,7 @@ from PIL import Image
 
 from experiments.demo.design import Design
 from experiments.demo.masonry import masonry_sheet
+from experiments.demo.noise import fractal_noise
 from experiments.demo.openings import door, window
 from experiments.demo.ornament import poster, relief, rosette, sign
 from experiments.demo.sheet import Sheet, sheet_of, to_bytes
@@ -31,7 +32,7 @@ def paint_front(
     albedo = masonry_sheet(rng, design.masonry, *shape, px_per_m, design.wall, design.joint)
     wall = sheet_of(albedo, px_per_m)
     dark = (design.trim[0] * 0.35, design.trim[1] * 0.35, design.trim[2] * 0.36)
-    glazing = sheet_of(masonry_sheet(rng, "plaster", *shape, px_per_m, dark, dark), px_per_m)
+    glazing = sheet_of(np.full((*shape, 3), dark, dtype=np.float32), px_per_m)
     _bands(wall, rng, design, width_m, floors, gable_m)
     if design.kind == "timber":
         _timbers(wall, rng, design, width_m, floors, gable_m)
@@ -77,7 +78,7 @@ def _floors(
     style = design.window
     spacing = style.width_m * (2.3 if style.shutters else 1.85)
     columns = max(1, min(design.bays + 2, int((width_m - 0.8) / spacing)))
-    centres = (np.arange(columns) + 0.5) * (width_m - 0.6) / columns + 0.3
+    centres = (np.arange(columns) + rng.uniform(0.44, 0.56, columns)) * (width_m - 0.6) / columns + 0.3
     entry = columns // 2 if design.seed % 2 else int(rng.integers(columns))
     for floor in range(floors):
         bottom = gable_m + (floor + 1) * design.floor_m
@@ -162,7 +163,8 @@ def _timbers(
 ) -> None:
     """Posts, rails and crossed braces over the plaster."""
     beam = (design.roof[0] * 0.55, design.roof[1] * 0.45, design.roof[2] * 0.4)
-    posts = np.linspace(0.1, width_m - 0.1, int(width_m / rng.uniform(1.1, 1.6)))
+    posts = np.linspace(0.1, width_m - 0.1, max(2, int(width_m / rng.uniform(1.1, 1.6))))
+    posts[1:-1] += rng.uniform(-0.28, 0.28, len(posts) - 2)
     scale = wall.px_per_m
     for floor in range(floors + (gable_m > 0)):
         bottom = gable_m + floor * design.floor_m
@@ -209,10 +211,9 @@ def _gable(
 
 
 def _soiled(wall: Sheet, rng: np.random.Generator) -> Sheet:
-    """Grain over everything that was drawn: flat paint has no texture that could be matched."""
+    """Stains over all that was drawn: they tell one window from the next, which clean paint does not."""
     texels = np.asarray(wall.image).astype(np.float32)
     height, width = texels.shape[:2]
-    grain = rng.standard_normal((height // 2 + 1, width // 2 + 1)).astype(np.float32)
-    grain = np.repeat(np.repeat(grain, 2, axis=0), 2, axis=1)[:height, :width]
-    texels[..., :3] *= (1 + 0.055 * grain)[..., None]
+    grain = fractal_noise(rng, height, width, 0.7 * wall.px_per_m, 5, 0.9)
+    texels[..., :3] *= (1 + 0.11 * np.clip(grain, -2.5, 2.5))[..., None]
     return Sheet(image=Image.fromarray(np.clip(texels, 0, 255).astype(np.uint8)), px_per_m=wall.px_per_m)

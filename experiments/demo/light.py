@@ -7,11 +7,14 @@ from jaxtyping import Float
 
 from experiments.demo.cameras import Camera
 from experiments.demo.noise import fractal_noise
-from experiments.demo.raster import NOTHING, Coverage, sun_coverage
+from experiments.demo.raster import sun_coverage
+from experiments.demo.samples import Samples
 from experiments.demo.scene import Scene
 
 _SHADOW_SIDE = 640
 _SHADOW_EXTENT_M = 56.0
+# Less than the depth of a window, more than a texel of the shadow map at a slope.
+_SHADOW_BIAS_M = 0.22
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,10 +54,11 @@ def draw_light(rng: np.random.Generator) -> Light:
 
 
 def sky_picture(
-    rng: np.random.Generator, camera: Camera, light: Light, width: int, height: int
+    rng: np.random.Generator, camera: Camera, light: Light
 ) -> Float[np.ndarray, "height width 3"]:
     """The sky behind everything: a gradient by elevation with drifting clouds."""
-    y = (np.arange(height) + 0.5) / height * camera.height - camera.height / 2
+    height, width = camera.height, camera.width
+    y = np.arange(height) + 0.5 - height / 2
     pitch = np.arcsin(np.clip(camera.rotation[2, 1], -1, 1))
     elevation = np.clip(np.sin(pitch - np.arctan(y / camera.focal_px)), 0, 1)[:, None, None]
     blend = elevation**0.6
@@ -65,49 +69,33 @@ def sky_picture(
     return picture.astype(np.float32)
 
 
-def irradiance(scene: Scene, coverage: Coverage, light: Light) -> Float[np.ndarray, "height width 3"]:
-    """Light on each pixel's surface: sky light by how much it faces up, sun where nothing is between."""
+def irradiance(scene: Scene, samples: Samples, light: Light) -> Float[np.ndarray, "n 3"]:
+    """Light on each sample: sky light by how much its surface faces up, sun where nothing is between."""
     normals = np.array([quad.normal for quad in scene.quads])
-    facing = np.abs(normals @ light.towards_sun) * (normals @ light.towards_sun > 0)
-    # Cut-out crowns and people have no front: they take light from both sides.
-    two_sided = np.array([quad.cutout and not quad.fixed for quad in scene.quads])
-    facing[two_sided] = 0.6
-    open_sky = 0.75 + 0.25 * normals[:, 1]
-    index = np.where(coverage.quad == NOTHING, 0, coverage.quad)
-    lit = facing.astype(np.float32)[index] * _lit(scene, coverage, light, index)
-    ambient = open_sky.astype(np.float32)[index]
-    total: np.ndarray = lit[..., None] * light.sun.astype(np.float32) + ambient[..., None] * light.sky.astype(
-        np.float32
-    )
-    return total
+    facing = np.maximum(normals @ light.towards_sun, 0)
+    # Crowns and people are round: they take light from both sides.
+    facing[[quad.double_sided for quad in scene.quads]] = 0.55
+    sun = facing.astype(np.float32)[samples.quad] * _lit(scene, samples, light)
+    sky = (0.75 + 0.25 * normals[:, 1]).astype(np.float32)[samples.quad]
+    total: np.ndarray = sun[:, None] * light.sun + sky[:, None] * light.sky
+    return total.astype(np.float32)
 
 
-def _lit(
-    scene: Scene, coverage: Coverage, light: Light, index: np.ndarray
-) -> Float[np.ndarray, "height width"]:
-    """1 in the sun, 0 in shadow: the point of the pixel against what the sun sees first, softened."""
-    step = 2 if min(index.shape) > 400 else 1
-    quads = index[::step, ::step]
+def _lit(scene: Scene, samples: Samples, light: Light) -> Float[np.ndarray, " n"]:
+    """1 in the sun, 0 in shadow: each sample against what the sun sees first, softened over 2 x 2 texels."""
     seen, to_light = sun_coverage(
         scene, light.towards_sun, np.array([0.0, 4.0, 2.0]), _SHADOW_EXTENT_M, _SHADOW_SIDE
     )
     planes = np.array([np.stack([q.along, q.down, q.corner], axis=1) for q in scene.quads])
     mapped = np.einsum("ij,qjk->qik", to_light[:, :3], planes)
     mapped[:, :, 2] += to_light[:, 3]
-    rows = mapped.astype(np.float32)
-    s, t = coverage.s[::step, ::step], coverage.t[::step, ::step]
-    x, y, near = (
-        rows[:, k, 0][quads] * s + rows[:, k, 1][quads] * t + rows[:, k, 2][quads] for k in range(3)
-    )
-    total = np.zeros(quads.shape, dtype=np.float32)
+    rows = mapped.astype(np.float32)[samples.quad]
+    x, y, nearness = (rows[:, k, 0] * samples.s + rows[:, k, 1] * samples.t + rows[:, k, 2] for k in range(3))
+    total = np.zeros(len(samples.quad), dtype=np.float32)
     for dx in (-0.5, 0.5):
         for dy in (-0.5, 0.5):
             column = np.clip((x + dx).astype(np.int32), 0, _SHADOW_SIDE - 1)
             row = np.clip((y + dy).astype(np.int32), 0, _SHADOW_SIDE - 1)
-            total += seen.nearness[row, column] < near + np.float32(0.22)
-    inside = (x > 0) & (y > 0) & (x < _SHADOW_SIDE - 1) & (y < _SHADOW_SIDE - 1)
-    soft = np.where(inside, total / 4, 1).astype(np.float32)
-    full: np.ndarray = np.repeat(np.repeat(soft, step, axis=0), step, axis=1)[
-        : index.shape[0], : index.shape[1]
-    ]
-    return full
+            total += seen.nearness[row, column] < nearness + np.float32(_SHADOW_BIAS_M)
+    inside = (np.minimum(x, y) > 0) & (np.maximum(x, y) < _SHADOW_SIDE - 1)
+    return np.where(inside, total / 4, 1).astype(np.float32)

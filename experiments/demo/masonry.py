@@ -39,7 +39,7 @@ def masonry_sheet(
     if kind == "lawn":
         blades = fractal_noise(rng, height, width, 0.4 * px_per_m, 5, 0.9)
         sheet = sheet * (1 + 0.22 * blades)[..., None]
-    return weathered(rng, sheet, px_per_m, strength=0.10 if kind == "plaster" else 0.075)
+    return weathered(rng, sheet, px_per_m, strength=0.13 if kind == "plaster" else 0.10)
 
 
 def weathered(
@@ -47,8 +47,8 @@ def weathered(
 ) -> Float[np.ndarray, "height width 3"]:
     """The sheet under stains at scales from metres to single texels, rain streaks and a drift of hue."""
     height, width = sheet.shape[:2]
-    stain = fractal_noise(rng, height, width, 2.5 * px_per_m, 4)
-    grain = fractal_noise(rng, height, width, 0.16 * px_per_m, 4, 0.95)
+    stain = fractal_noise(rng, height, width, 2.5 * px_per_m, 3)
+    grain = fractal_noise(rng, height, width, 0.4 * px_per_m, 4, 0.9)
     streak = value_noise(rng, height, width, 0.12 * px_per_m, stretch=14.0)
     factor = 1 + strength * (0.7 * stain + 0.9 * grain + 0.5 * np.minimum(streak, 0.5))
     drift = 0.03 * value_noise(rng, height, width, 1.5 * px_per_m)

@@ -40,6 +40,7 @@ def with_occluders(
             material,
             material.whole,
             cutout=True,
+            double_sided=True,
             fixed=False,
             sampled=False,
         )

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from experiments.demo.masonry import Colour
-from experiments.demo.noise import fractal_noise
+from experiments.demo.noise import value_noise
 from experiments.demo.sheet import to_bytes
 
 _SYLLABLES = tuple("kalomirentosvadelfigarhusineboqui"[k : k + 2] for k in range(0, 32, 2))
@@ -38,7 +38,7 @@ def relief(
     )
     slope_y, slope_x = np.gradient(field)
     light = 1 + 0.016 * height * (slope_x + slope_y) + 0.25 * (field - 0.4)
-    light = np.clip(light + 0.05 * fractal_noise(rng, height, width, 9, 3), 0.25, 1.5)
+    light = np.clip(light + 0.06 * value_noise(rng, height, width, 4), 0.25, 1.5)
     carved = np.clip(np.asarray(colour, dtype=np.float32) * light[..., None], 0, 1)
     picture = Image.fromarray((carved * 255).astype(np.uint8))
     ImageDraw.Draw(picture).rectangle((0, 0, width - 1, height - 1), outline=to_bytes(colour, 0.55), width=2)

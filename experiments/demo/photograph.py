@@ -8,7 +8,8 @@ from PIL import Image, ImageFilter
 
 from experiments.demo.cameras import Camera
 from experiments.demo.light import draw_light, irradiance, sky_picture
-from experiments.demo.raster import NOTHING, camera_coverage
+from experiments.demo.raster import camera_coverage
+from experiments.demo.samples import pixel_samples, splat
 from experiments.demo.scene import Scene
 from experiments.demo.textures import Atlas, look_up
 
@@ -19,24 +20,17 @@ _MAKE, _MODEL, _FOCAL_35MM, _EXIF_FOLDER = 0x010F, 0x0110, 0xA405, 0x8769
 def photograph(
     scene: Scene, atlas: Atlas, camera: Camera, rng: np.random.Generator, supersampling: int = 2
 ) -> tuple[bytes, Int[np.ndarray, "height width"]]:
-    """A JPEG and the quad that each pixel's centre sees (NOTHING for the sky)."""
+    """A JPEG and the quad that each pixel's centre sees (raster.NOTHING for the sky)."""
     light = draw_light(rng)
     coverage = camera_coverage(scene, camera, supersampling)
-    albedo = look_up(scene, atlas, coverage)
+    samples = pixel_samples(coverage, supersampling)
+    albedo = look_up(scene, atlas, samples)
     # Squares stand for the inverse of the display's gamma: light adds up in linear values.
-    radiance = albedo * albedo * irradiance(scene, coverage, light)
-    radiance = _mean(radiance, supersampling)
-    hidden = _mean((coverage.quad == NOTHING).astype(np.float32)[..., None], supersampling)
-    sky = sky_picture(rng, camera, light, camera.width, camera.height)
-    developed = _developed(rng, radiance + hidden * sky)
+    radiance = albedo * albedo * irradiance(scene, samples, light)
+    picture, hidden = splat(samples, radiance, camera.height, camera.width)
+    developed = _developed(rng, picture + hidden * sky_picture(rng, camera, light))
     middle = supersampling // 2
     return _encoded(rng, developed, camera), coverage.quad[middle::supersampling, middle::supersampling]
-
-
-def _mean(values: Float[np.ndarray, "h w c"], factor: int) -> Float[np.ndarray, "height width c"]:
-    """Means of factor x factor pixels."""
-    total = sum(values[r::factor, c::factor] for r in range(factor) for c in range(factor))
-    return np.asarray(total / factor**2, dtype=np.float32)
 
 
 def _developed(rng: np.random.Generator, radiance: Float[np.ndarray, "h w 3"]) -> Image.Image:
@@ -53,8 +47,8 @@ def _developed(rng: np.random.Generator, radiance: Float[np.ndarray, "h w 3"]) -
     display = 0.5 + (display - 0.5) * rng.uniform(0.88, 1.18)
     picture = Image.fromarray((np.clip(display, 0, 1) * 255).astype(np.uint8))
     if rng.random() < 0.5:
-        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.95)))
-    noise = rng.standard_normal((height, width, 3), dtype=np.float32) * rng.uniform(0.8, 5.5)
+        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.8)))
+    noise = rng.standard_normal((height, width, 3), dtype=np.float32) * rng.uniform(0.8, 3.5)
     noise[..., :] += noise.mean(axis=2, keepdims=True)
     return Image.fromarray(np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8))
 
@@ -66,5 +60,5 @@ def _encoded(rng: np.random.Generator, picture: Image.Image, camera: Camera) -> 
         exif[_MAKE], exif[_MODEL] = "Rendered", "Ring"
         exif.get_ifd(_EXIF_FOLDER)[_FOCAL_35MM] = camera.focal_35mm
     stream = io.BytesIO()
-    picture.save(stream, format="JPEG", quality=int(rng.integers(58, 96)), exif=exif)
+    picture.save(stream, format="JPEG", quality=int(rng.integers(65, 96)), exif=exif)
     return stream.getvalue()

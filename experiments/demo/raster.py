@@ -1,15 +1,15 @@
 """Which quad a pixel sees, and where on it: a depth buffer over homographies, for cameras and for the sun.
 
-A quad's plane maps to the picture by a homography. Its inverse gives, for pixel p = (x, y, 1), the numbers
-(a, b, c) = A p with s = a / c, t = b / c on the quad and depth = 1 / c, all three affine in the pixel; for
-parallel light c is constant and the depth itself is affine.
+A quad's plane maps to the picture by a homography. Its inverse A gives, for pixel p = (x, y, 1), the numbers
+(a, b, c) = A p with s = a / c, t = b / c on the quad and depth = 1 / c, all three affine in the pixel. For
+parallel light s = a and t = b, and c is the nearness itself, minus the depth.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from experiments.demo.cameras import Camera
 from experiments.demo.scene import Quad, Scene
@@ -26,8 +26,8 @@ class Coverage:
         quad: row in the scene's quads, NOTHING where the ray meets none.
         s: position along the quad, in [0, 1].
         t: position down the quad, in [0, 1].
-        nearness: 1 / depth for a camera, minus the depth for parallel light; any unit of the world frame.
-        footprints: per quad the determinant of its inverse homography, for the choice of texture level.
+        nearness: 1 / depth for a camera, minus the depth for parallel light; metres.
+        footprints: per quad |det A|: a pixel's share of the quad's area is this over nearness**3.
 
     """
 
@@ -43,13 +43,13 @@ def camera_coverage(scene: Scene, camera: Camera, supersampling: int) -> Coverag
     focal = camera.focal_px * supersampling
     width, height = camera.width * supersampling, camera.height * supersampling
     calibration = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+    centre = camera.centre_in_world
     inverses = []
     for quad in scene.quads:
-        plane = np.stack([quad.along, quad.down, quad.corner], axis=1)
-        plane = camera.rotation @ plane
+        plane = camera.rotation @ np.stack([quad.along, quad.down, quad.corner], axis=1)
         plane[:, 2] += camera.translation
-        inverses.append(_inverse(calibration @ plane))
-    return _cover(scene, inverses, inverses_of_depth=True, width=width, height=height)
+        inverses.append(_inverse(calibration @ plane, quad, centre - quad.corner))
+    return _cover(scene, inverses, perspective=True, width=width, height=height)
 
 
 def sun_coverage(
@@ -63,72 +63,79 @@ def sun_coverage(
     right = np.cross([0.0, 1.0, 0.0], towards_sun)
     right /= np.linalg.norm(right)
     axes = np.stack([right, np.cross(right, towards_sun), towards_sun])
-    scale = side / extent_m
-    axes[:2] *= scale
+    axes[:2] *= side / extent_m
     offset = -axes @ centre + np.array([side / 2, side / 2, 0.0])
-    to_light = np.concatenate([axes, offset[:, None]], axis=1)
     inverses = []
     for quad in scene.quads:
-        plane = np.stack([quad.along, quad.down, quad.corner], axis=1)
-        mapped = to_light[:, :3] @ plane
+        mapped = axes @ np.stack([quad.along, quad.down, quad.corner], axis=1)
         mapped[:, 2] += offset
-        flat = mapped.copy()
-        flat[2] = (0.0, 0.0, 1.0)
-        inverse = _inverse(flat)
-        # Nearness is affine in (s, t), hence in the pixel: kept as the third row.
-        inverses.append(np.stack([inverse[0], inverse[1], mapped[2] @ inverse]))
-    return _cover(scene, inverses, inverses_of_depth=False, width=side, height=side), to_light
+        nearness = mapped[2].copy()
+        mapped[2] = (0.0, 0.0, 1.0)
+        inverse = _inverse(mapped, quad, towards_sun)
+        inverses.append(np.stack([inverse[0], inverse[1], nearness @ inverse]))
+    coverage = _cover(scene, inverses, perspective=False, width=side, height=side)
+    return coverage, np.concatenate([axes, offset[:, None]], axis=1)
 
 
-def _inverse(matrix: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
-    """The inverse; zeros, which cover nothing, for a plane seen edge-on."""
-    if abs(np.linalg.det(matrix)) < 1e-9:
+def _inverse(
+    matrix: Float[np.ndarray, "3 3"], quad: Quad, towards_eye: Float[np.ndarray, " 3"]
+) -> Float[np.ndarray, "3 3"]:
+    """The inverse; zeros, which cover nothing, for a quad seen from behind or edge-on."""
+    if abs(np.linalg.det(matrix)) < 1e-9 or (not quad.double_sided and quad.normal @ towards_eye <= 0):
         return np.zeros((3, 3))
     inverse: np.ndarray = np.linalg.inv(matrix)
     return inverse
 
 
 def _cover(
-    scene: Scene,
-    inverses: Sequence[Float[np.ndarray, "3 3"]],
-    inverses_of_depth: bool,
-    width: int,
-    height: int,
+    scene: Scene, inverses: Sequence[Float[np.ndarray, "3 3"]], perspective: bool, width: int, height: int
 ) -> Coverage:
-    far = 0.0 if inverses_of_depth else -np.inf
-    nearness = np.full((height, width), far, dtype=np.float32)
-    nearest = np.full((height, width), NOTHING, dtype=np.int16)
-    s_map, t_map = np.zeros((2, height, width), dtype=np.float32)
-    for row, (quad, inverse) in enumerate(zip(scene.quads, inverses, strict=True)):
-        window = _window(inverse, inverses_of_depth, width, height)
-        if window is None:
-            continue
-        x0, y0, x1, y1 = window
-        xs, ys = np.arange(x0, x1) + 0.5, np.arange(y0, y1) + 0.5
-        a, b, c = (
-            (m[0] * xs + m[2]).astype(np.float32)[None, :] + (m[1] * ys).astype(np.float32)[:, None]
-            for m in inverse
-        )
-        one = c if inverses_of_depth else np.float32(1)
-        part = np.s_[y0:y1, x0:x1]
-        hit = (c > nearness[part]) & (a >= 0) & (b >= 0) & (a <= one) & (b <= one)
-        if inverses_of_depth:
-            hit &= c < 1 / _NEAREST_M
-        if not hit.any():
-            continue
-        ys_hit, xs_hit = np.nonzero(hit)
-        below = c[ys_hit, xs_hit]
-        scale = below if inverses_of_depth else np.float32(1)
-        s, t = a[ys_hit, xs_hit] / scale, b[ys_hit, xs_hit] / scale
-        if quad.cutout:
-            solid = _solid(scene, quad, s, t)
-            ys_hit, xs_hit, s, t, below = ys_hit[solid], xs_hit[solid], s[solid], t[solid], below[solid]
-        ys_hit, xs_hit = ys_hit + y0, xs_hit + x0
-        nearest[ys_hit, xs_hit] = row
-        nearness[ys_hit, xs_hit] = below
-        s_map[ys_hit, xs_hit], t_map[ys_hit, xs_hit] = s, t
-    footprints = np.array([abs(np.linalg.det(inverse)) for inverse in inverses])
-    return Coverage(quad=nearest, s=s_map, t=t_map, nearness=nearness, footprints=footprints)
+    coverage = Coverage(
+        quad=np.full((height, width), NOTHING, dtype=np.int16),
+        s=np.zeros((height, width), dtype=np.float32),
+        t=np.zeros((height, width), dtype=np.float32),
+        nearness=np.full((height, width), 0.0 if perspective else -np.inf, dtype=np.float32),
+        footprints=np.array([abs(np.linalg.det(inverse)) for inverse in inverses]),
+    )
+    for row, inverse in enumerate(inverses):
+        window = _window(inverse, perspective, width, height)
+        if window is not None:
+            _draw(coverage, scene, row, inverse, perspective, window)
+    return coverage
+
+
+def _draw(
+    coverage: Coverage,
+    scene: Scene,
+    row: int,
+    inverse: Float[np.ndarray, "3 3"],
+    perspective: bool,
+    window: tuple[int, int, int, int],
+) -> None:
+    """Enter one quad where it is nearer than what is there."""
+    x0, y0, x1, y1 = window
+    xs, ys = np.arange(x0, x1) + 0.5, np.arange(y0, y1) + 0.5
+    a, b, c = (
+        (m[0] * xs + m[2]).astype(np.float32)[None, :] + (m[1] * ys).astype(np.float32)[:, None]
+        for m in inverse
+    )
+    one = c if perspective else np.float32(1)
+    hit = (c > coverage.nearness[y0:y1, x0:x1]) & (a >= 0) & (b >= 0) & (a <= one) & (b <= one)
+    if perspective:
+        hit &= c < 1 / _NEAREST_M
+    inside = np.flatnonzero(hit)
+    nearness = c.ravel()[inside]
+    scale = nearness if perspective else np.float32(1)
+    s, t = a.ravel()[inside] / scale, b.ravel()[inside] / scale
+    if scene.quads[row].cutout:
+        solid = solid_at(scene, scene.quads[row], s, t)
+        inside, s, t, nearness = inside[solid], s[solid], t[solid], nearness[solid]
+    line, column = np.divmod(inside, x1 - x0)
+    pixel = (line + y0) * coverage.quad.shape[1] + column + x0
+    coverage.quad.ravel()[pixel] = row
+    coverage.nearness.ravel()[pixel] = nearness
+    coverage.s.ravel()[pixel] = s
+    coverage.t.ravel()[pixel] = t
 
 
 def _window(
@@ -138,8 +145,10 @@ def _window(
     if not inverse.any():
         return None
     square = np.array([[0, 0, 1], [1, 0, 1], [0, 1, 1], [1, 1, 1]], dtype=np.float64)
-    affine = inverse if perspective else np.stack([inverse[0], inverse[1], [0.0, 0.0, 1.0]])
-    corners = square @ np.linalg.inv(affine).T
+    homography = np.linalg.inv(
+        inverse if perspective else np.stack([inverse[0], inverse[1], [0.0, 0.0, 1.0]])
+    )
+    corners = square @ homography.T
     depth = corners[:, 2]
     if (depth < _NEAREST_M).all():
         return None
@@ -151,8 +160,10 @@ def _window(
     return (int(x0), int(y0), int(x1), int(y1)) if x1 > x0 and y1 > y0 else None
 
 
-def _solid(scene: Scene, quad: Quad, s: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """Where the nearest texel of a cut-out is opaque."""
+def solid_at(
+    scene: Scene, quad: Quad, s: Float[np.ndarray, " n"], t: Float[np.ndarray, " n"]
+) -> Bool[np.ndarray, " n"]:
+    """Where the nearest texel of the quad is opaque."""
     texels = scene.textures[quad.texture]
     x0, y0, x1, y1 = quad.rect
     columns = np.clip((x0 + s * (x1 - x0)).astype(np.int32), 0, texels.shape[1] - 1)

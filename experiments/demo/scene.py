@@ -25,6 +25,7 @@ class Quad:
         texture: row in the scene's textures.
         rect: texels x0, y0, x1, y1 that cover the quad.
         cutout: whether transparent texels are holes.
+        double_sided: whether it is seen, and lit, from behind too.
         fixed: whether it belongs to the place; people and cars do not.
         sampled: whether points on it count as structure of the place; ground does not.
 
@@ -36,6 +37,7 @@ class Quad:
     texture: int
     rect: Rect
     cutout: bool = False
+    double_sided: bool = False
     fixed: bool = True
     sampled: bool = True
 
@@ -99,6 +101,7 @@ class SceneBuilder:
         material: Material,
         rect: Rect | None = None,
         cutout: bool = False,
+        double_sided: bool = False,
         fixed: bool = True,
         sampled: bool = True,
     ) -> None:
@@ -114,6 +117,7 @@ class SceneBuilder:
                 texture=material.texture,
                 rect=rect,
                 cutout=cutout,
+                double_sided=double_sided,
                 fixed=fixed,
                 sampled=sampled,
             )

@@ -3,13 +3,14 @@
 import numpy as np
 from PIL import Image
 
-from experiments.demo.building import add_building, surface
+from experiments.demo.building import add_building
 from experiments.demo.design import KINDS, draw_design
 from experiments.demo.masonry import Masonry
 from experiments.demo.noise import fractal_noise
-from experiments.demo.ornament import poster, random_colour, relief
+from experiments.demo.ornament import frieze, poster, random_colour
 from experiments.demo.scene import Material, SceneBuilder
 from experiments.demo.sheet import Sheet, sheet_of
+from experiments.demo.site import surface
 
 _GROUND_M = 34.0
 
@@ -21,14 +22,16 @@ def add_surroundings(builder: SceneBuilder, seed: int, half_width_m: float, px_p
     for side in (-1, 1):
         kind = KINDS[int(rng.integers(len(KINDS)))]
         design = draw_design(int(rng.integers(2**31)), kind)
-        gap = rng.uniform(0.2, 4.5)
+        gap = rng.uniform(0.2, 2.5)
         x = side * (half_width_m + gap + design.width_m / 2)
-        add_building(builder, design, x, rng.uniform(-4.5, 1.5), 0.6 * px_per_m, detailed=False)
+        add_building(builder, design, x, rng.uniform(-5.0, 3.0), 0.6 * px_per_m, detailed=False)
     count = int(rng.integers(2, 5))
-    slots = rng.permutation(np.linspace(-1.25, 1.25, 6))[:count] * half_width_m
-    for x in slots:
-        z = float(rng.uniform(2.5, 5.5))
-        _FURNITURE[int(rng.integers(len(_FURNITURE)))](builder, rng, float(x), z, px_per_m)
+    # The middle stays free: nothing that stands there for good may hide the front from most cameras.
+    slots = rng.permutation([-1.25, -0.95, -0.65, 0.65, 0.95, 1.25])[:count]
+    for slot in slots:
+        makers = _FURNITURE if abs(slot) > 0.9 else _FURNITURE[1:]
+        z = float(rng.uniform(1.8, 3.6))
+        makers[int(rng.integers(len(makers)))](builder, rng, float(slot) * half_width_m, z, px_per_m)
 
 
 def _ground(builder: SceneBuilder, rng: np.random.Generator, px_per_m: float) -> None:
@@ -55,14 +58,14 @@ def _ground(builder: SceneBuilder, rng: np.random.Generator, px_per_m: float) ->
 def _tree(builder: SceneBuilder, rng: np.random.Generator, x: float, z: float, px_per_m: float) -> None:
     """Crossed cut-out pictures of a crown over a trunk."""
     side = round(3.6 * px_per_m)
-    height = rng.uniform(4.5, 7.0)
+    height = rng.uniform(4.0, 6.0)
     for turn in (0.3, 1.35, 2.4):
-        field = fractal_noise(rng, side, side, 0.3 * side, 6, 0.75)
+        field = fractal_noise(rng, side, side, 0.3 * side, 6, 0.8)
         yy, xx = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
-        crown = (xx**2 + (yy * 0.95) ** 2 < 0.78 + 0.16 * field) & (field > -1.1)
+        crown = (xx**2 + (yy * 0.95) ** 2 < 0.78 + 0.16 * field) & (field > -1.3)
         trunk = (np.abs(xx) < 0.05) & (yy > 0)
-        tone = 0.9 + 0.4 * fractal_noise(rng, side, side, 10, 3)
-        green = np.array([0.22, 0.36, 0.12]) * rng.uniform(0.8, 1.2)
+        tone = 0.9 + 0.22 * fractal_noise(rng, side, side, 8, 3, 0.9) - 0.2 * yy
+        green = np.array([0.25, 0.36, 0.17]) * rng.uniform(0.8, 1.1)
         colour = np.where(
             crown[..., None], green * tone[..., None], np.array([0.2, 0.15, 0.1]) * tone[..., None]
         )
@@ -76,6 +79,7 @@ def _tree(builder: SceneBuilder, rng: np.random.Generator, x: float, z: float, p
             material,
             material.whole,
             cutout=True,
+            double_sided=True,
         )
 
 
@@ -94,10 +98,8 @@ def _pillar(builder: SceneBuilder, rng: np.random.Generator, x: float, z: float,
 
 
 def _stone(builder: SceneBuilder, rng: np.random.Generator, px_per_m: float) -> tuple[Material, Material]:
-    colour = random_colour(rng, 0.35, 0.75)
-    carved = (
-        np.asarray(relief(rng, *(round(4 * px_per_m),) * 2, colour, mirrored=False), dtype=np.float32) / 255
-    )
+    colour = random_colour(rng, 0.4, 0.75, 0.25)
+    carved = np.asarray(frieze(rng, round(4 * px_per_m), 4, colour), dtype=np.float32) / 255
     plain = surface(builder, rng, "rubble", 4, px_per_m, colour, (0.3, 0.3, 0.3))
     return plain, builder.material(sheet_of(carved, px_per_m))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from experiments.demo.raster import NOTHING, Coverage
+from experiments.demo.samples import Samples
 from experiments.demo.scene import Scene
 
 _LEVELS = 7
@@ -60,30 +60,18 @@ def _halved(level: UInt8[np.ndarray, "height width 4"]) -> UInt8[np.ndarray, "h 
     return np.asarray(summed // (rows * columns), dtype=np.uint8)
 
 
-def look_up(scene: Scene, atlas: Atlas, coverage: Coverage) -> Float[np.ndarray, "height width 3"]:
-    """Albedo in [0, 1] of every pixel; black where there is no quad.
-
-    Bilinear within the level whose texels are about as large as the pixel. The area of a pixel on the quad is
-    det(A) / c**3 for the inverse homography A with depth 1 / c.
-    """
+def look_up(scene: Scene, atlas: Atlas, samples: Samples) -> Float[np.ndarray, "n 3"]:
+    """Albedo in [0, 1] of the samples: bilinear in the level whose texels are about as large as a sample."""
     rects = np.array([quad.rect for quad in scene.quads], dtype=np.float32)
-    texture_of = np.array([quad.texture for quad in scene.quads])
-    covered = np.flatnonzero(coverage.quad.ravel() != NOTHING)
-    quad = coverage.quad.ravel()[covered].astype(np.int32)
-
+    texture_of = np.array([quad.texture for quad in scene.quads], dtype=np.int32)
     extents = rects[:, 2:] - rects[:, :2]
-    areas = (coverage.footprints * extents[:, 0] * extents[:, 1]).astype(np.float32)
-    pixel_area = areas[quad] / coverage.nearness.ravel()[covered] ** 3
-    level = np.clip(0.5 * np.log2(np.maximum(pixel_area, 1e-9)) + 0.35, 0, _LEVELS - 1).astype(np.int32)
-    slot = texture_of.astype(np.int32)[quad] * _LEVELS + level
+    texels = (extents[:, 0] * extents[:, 1])[samples.quad] * samples.quad_share
+    level = np.clip(0.5 * np.log2(np.maximum(texels, 1e-9)) + 0.3, 0, _LEVELS - 1).astype(np.int32)
+    slot = texture_of[samples.quad] * _LEVELS + level
     shrink = np.float32(0.5) ** level
-
-    x = (rects[:, 0][quad] + coverage.s.ravel()[covered] * extents[:, 0][quad]) * shrink - 0.5
-    y = (rects[:, 1][quad] + coverage.t.ravel()[covered] * extents[:, 1][quad]) * shrink - 0.5
-    colours = _bilinear(atlas, slot, x, y)
-    picture = np.zeros((coverage.quad.size, 3), dtype=np.float32)
-    picture[covered] = colours
-    return picture.reshape(*coverage.quad.shape, 3)
+    x = (rects[:, 0][samples.quad] + samples.s * extents[:, 0][samples.quad]) * shrink - np.float32(0.5)
+    y = (rects[:, 1][samples.quad] + samples.t * extents[:, 1][samples.quad]) * shrink - np.float32(0.5)
+    return _bilinear(atlas, slot, x, y)
 
 
 def _bilinear(

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from experiments.demo.cameras import Camera
-from experiments.demo.scene import Quad, Scene
+from experiments.demo.raster import solid_at
+from experiments.demo.scene import Scene
 from sfm.geometry import centres_in_world
 from sfm.model import Model, load_model
 from sfm.store import read_json
@@ -83,19 +84,10 @@ def sample_surface(scene: Scene, rng: np.random.Generator, per_square_m: float) 
             continue
         area = float(np.linalg.norm(np.cross(quad.along, quad.down)))
         s, t = rng.random((2, rng.poisson(area * per_square_m)))
-        solid = _solid_at(scene, quad, s, t)
+        solid = solid_at(scene, quad, s, t)
         points.append(quad.corner + s[solid, None] * quad.along + t[solid, None] * quad.down)
         rows.append(np.full(int(solid.sum()), row))
     return SurfacePoints(xyz=np.concatenate(points), quad=np.concatenate(rows))
-
-
-def _solid_at(scene: Scene, quad: Quad, s: Float[np.ndarray, " m"], t: Float[np.ndarray, " m"]) -> np.ndarray:
-    texels = scene.textures[quad.texture]
-    x0, y0, x1, y1 = quad.rect
-    columns = np.clip((x0 + s * (x1 - x0)).astype(int), 0, texels.shape[1] - 1)
-    rows = np.clip((y0 + t * (y1 - y0)).astype(int), 0, texels.shape[0] - 1)
-    solid: np.ndarray = texels[rows, columns, 3] > 127
-    return solid
 
 
 def observed(
