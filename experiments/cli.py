@@ -265,3 +265,7 @@ def demo(
     with lock.hold(out):
         render_collection(out, DemoConfig(), workers)
     _run(out / "photos", out, settings, device, workers)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,9 +14,9 @@ from experiments import lock, machine, manifest, metrics
 from experiments.config import RunConfig
 from experiments.manifest import Manifest
 from experiments.metrics import Metrics, Mining, Reconstruction
-from experiments.report.page import write_report
 from pairs.mine import mine
 from sfm.reconstruct import reconstruct
+from sfm.store import sweep
 from sfm.tasks import LocalExecutor
 
 logger = logging.getLogger(__name__)
@@ -68,6 +68,7 @@ def run(photos: Path, work: Path, config: RunConfig, execution: Execution) -> Ou
         for folder in (work, work / SFM, work / PAIRS, work / MODEL):
             locks.enter_context(lock.hold(folder))
         machine.check_weights(config.train.network, config.weights)
+        sweep(work)
         for stale in (metrics.FILE, manifest.FILE):
             (work / stale).unlink(missing_ok=True)
         found = step("reconstruct", lambda: _reconstruct(photos, work, config, execution))
@@ -79,7 +80,7 @@ def run(photos: Path, work: Path, config: RunConfig, execution: Execution) -> Ou
         metrics.save(counts, work)
         seconds = time.monotonic() - clock
         manifest.save(_manifest(photos, work, config, execution, counts, started, seconds), work)
-        report = step("report", lambda: write_report(work))
+        report = step("report", lambda: _report(work))
     return Outcome(metrics=counts, report=report)
 
 
@@ -100,7 +101,9 @@ class _Steps:
 
 
 def _summary(result: object) -> str:
-    return str(result.train["verdict"]) if isinstance(result, TrainResult) else str(result)
+    if isinstance(result, TrainResult):
+        return f"kept {result.kept.replace('_', ' ')}, mAP {result.evaluation[result.kept]['map']:.4f}"
+    return str(result)
 
 
 def _reconstruct(photos: Path, work: Path, config: RunConfig, execution: Execution) -> Reconstruction:
@@ -123,6 +126,13 @@ def _train(work: Path, config: RunConfig, execution: Execution) -> TrainResult:
         device=execution.device,
         workers=execution.workers,
     )
+
+
+def _report(work: Path) -> Path:
+    # Here, because plotting takes long to import and is not needed before the end.
+    from experiments.report.page import write_report
+
+    return write_report(work)
 
 
 def _manifest(

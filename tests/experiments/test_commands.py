@@ -1,0 +1,51 @@
+"""The commands and their flags, which programs outside of this repository call: a change here breaks them."""
+
+import typer
+
+from experiments import cli
+
+MACHINE = {"--device", "--workers"}
+SETTINGS = {"--protocol", "--set", "--seed"}
+
+COMMANDS = {
+    "run": (["PHOTOS"], {"--out", "--weights"} | MACHINE | SETTINGS),
+    "reconstruct": (["PHOTOS"], {"--out", "--workers"} | SETTINGS),
+    "mine": (["WORK/sfm"], {"--out"} | SETTINGS),
+    "train": (["WORK/pairs"], {"--out", "--weights"} | MACHINE | SETTINGS),
+    "extract": (
+        ["MODEL", "PHOTOS"],
+        {"--out", "--scales", "--image-size", "--whitening", "--no-whitening", "--list", "--weights"}
+        | MACHINE,
+    ),
+    "search": (["MODEL", "DIR", "QUERY..."], {"--top", "--box", "--json", "--weights"} | MACHINE),
+    "report": (["WORK"], set()),
+    "demo": ([], {"--out", "--set", "--seed"} | MACHINE),
+}
+
+
+def test_commands_and_flags():
+    found = {}
+    for name, command in typer.main.get_command(cli.app).commands.items():
+        arguments = [p.metavar for p in command.params if p.param_type_name == "argument"]
+        options = [p for p in command.params if p.param_type_name == "option"]
+        found[name] = (arguments, {flag for p in options for flag in (*p.opts, *p.secondary_opts)})
+    assert found == COMMANDS
+
+
+def test_the_same_option_says_the_same_everywhere():
+    said = {}
+    for command in typer.main.get_command(cli.app).commands.values():
+        for parameter in command.params:
+            if {*parameter.opts} & (MACHINE | SETTINGS | {"--weights"}):
+                said.setdefault(parameter.opts[0], set()).add(
+                    (parameter.help, parameter.metavar, str(parameter.default))
+                )
+    assert set(said) == MACHINE | SETTINGS | {"--weights"}
+    assert {option: len(texts) for option, texts in said.items()} == dict.fromkeys(said, 1)
+
+
+def test_every_command_and_option_is_explained():
+    for name, command in typer.main.get_command(cli.app).commands.items():
+        assert command.help, name
+        for parameter in command.params:
+            assert parameter.help, (name, parameter.name)

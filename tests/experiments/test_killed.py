@@ -1,0 +1,90 @@
+"""A run that is killed in each of its stages ends, when started again, like one that never stopped."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments.demo.collection import DemoConfig, render_collection
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = (
+    *("weights=random", "train.network.backbone=squeezenet1_1", "train.loop.image_size=96"),
+    *("train.loop.epochs=2", "train.loop.tuples_per_epoch=10", "pairs.heldout.crops_per_image=1"),
+)
+# What lies in WORK once the stage to be killed has begun and is not yet done.
+BEGUN = {
+    "features": "sfm/done/scan.json",
+    "matching": "sfm/done/candidates.json",
+    "mapping": "sfm/done/graph.json",
+    "mine": "sfm/done/images.json",
+    "train": "model/checkpoint.pt",
+    "report": "manifest.json",
+}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    small = DemoConfig(
+        places=4, min_views=6, max_views=7, unrelated=3, twins=False, width=400, height=300, px_per_m=32
+    )
+    render_collection(folder, small.model_copy(update={"supersampling": 1}), workers=0)
+    return folder / "photos"
+
+
+def start(photos, work):
+    words = ["run", photos, "--out", work, "--workers", "1", "--device", "cpu"]
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    command = [sys.executable, "-m", "experiments.cli", *map(str, words), *settings]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def finish(photos, work):
+    with start(photos, work) as process:
+        said = process.communicate()[1]
+    assert process.returncode == 0, said
+    return without_seconds(json.loads((work / "metrics.json").read_text(encoding="utf-8")))
+
+
+def without_seconds(value):
+    if isinstance(value, dict):
+        return {key: without_seconds(inner) for key, inner in value.items() if key != "seconds"}
+    return [without_seconds(inner) for inner in value] if isinstance(value, list) else value
+
+
+def kill_once_there(photos, work, path):
+    with start(photos, work) as process:
+        while not path.exists() and process.poll() is None:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        said = process.communicate()[1]
+    assert process.returncode == -signal.SIGKILL, said
+
+
+def test_killed_in_every_stage(photos, tmp_path):
+    unbroken = finish(photos, tmp_path / "unbroken")
+    for path in BEGUN.values():
+        kill_once_there(photos, tmp_path / "broken", tmp_path / "broken" / path)
+    assert finish(photos, tmp_path / "broken") == unbroken
+    leftovers = [path for path in (tmp_path / "broken").rglob(".unfinished-*")]
+    assert leftovers == []
+
+
+def test_second_run_waits_for_nobody(photos, tmp_path):
+    with start(photos, tmp_path) as first:
+        while not (tmp_path / "sfm/done/scan.json").exists() and first.poll() is None:
+            time.sleep(0.01)
+        with start(photos, tmp_path) as second:
+            said = second.communicate()[1]
+        first.kill()
+        first.communicate()
+    assert second.returncode == 1
+    assert said.splitlines()[-1].startswith(
+        f"cnnimretrieval: {tmp_path}: expected a folder that nobody else writes, got one in use by process "
+        f"{first.pid} on "
+    )
