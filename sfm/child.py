@@ -93,7 +93,9 @@ def _cause_of_death(exit_code: int | None, log: Path) -> str:
         cause = f"worker was ended by {signal.Signals(-exit_code).name}"
     else:
         cause = f"worker ended with exit code {exit_code}"
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+    # Of a native stack trace only what comes before it tells something.
+    lines = [line for line in lines if line and not line.startswith(("***", "PC:", "@"))]
     return f"{cause}: {lines[0][:200]}" if lines else cause
 
 

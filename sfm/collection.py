@@ -69,7 +69,7 @@ def scan(photos: Path, out: Path, config: ScanConfig, executor: Executor) -> Col
     are listed as rejected; `out` itself is left out where it lies below `photos`. FileNotFoundError and
     NotADirectoryError when there is no such folder, ValueError when no photo in it is usable.
     """
-    _require_folder(photos)
+    require_folder(photos)
     photos, started = photos.resolve(), time.perf_counter()
     found = sorted(_walk(photos, leave_out=out.resolve()), key=lambda file: file.name)
     key = key_of("scan", _VERSION, str(photos), config, [asdict(file) for file in found])
@@ -95,7 +95,8 @@ class _Found:
     reason: str = ""
 
 
-def _require_folder(photos: Path) -> None:
+def require_folder(photos: Path) -> None:
+    """Raise FileNotFoundError or NotADirectoryError unless `photos` is a folder."""
     if not photos.exists():
         raise FileNotFoundError(f"photos: expected a folder, got {photos}, which is missing; check the path")
     if not photos.is_dir():

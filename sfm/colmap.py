@@ -60,6 +60,7 @@ def verify(
     matches: UInt32[np.ndarray, "n 2"],
     *,
     max_error_px: float,
+    max_trials: int,
     min_inliers: int,
     seed: int,
 ) -> PairGeometry:
@@ -67,6 +68,7 @@ def verify(
     options = pycolmap.TwoViewGeometryOptions()
     options.min_num_inliers = min_inliers
     options.ransac.max_error = max_error_px
+    options.ransac.max_num_trials = max_trials
     options.ransac.random_seed = seed
     geometry = pycolmap.estimate_two_view_geometry(
         _camera(one), one.keypoints[:, :2], _camera(two), two.keypoints[:, :2], matches, options

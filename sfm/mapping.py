@@ -22,7 +22,7 @@ from sfm.matchgraph import MatchGraph
 from sfm.matching import read_inliers
 from sfm.model import load_model, save_model
 from sfm.settings import Settings
-from sfm.store import UNFINISHED, atomic_path, key_of, load_done, mark_done
+from sfm.store import UNFINISHED, atomic_path, key_of, load_done, mark_done, require_space
 from sfm.tasks import Batch, cpu_seconds, run_batches
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class MappingConfig(Settings):
     init_min_angle_deg: float = Field(default=16.0, gt=0, lt=90, description="between that pair's rays")
     relaxed_min_inliers: int = Field(default=30, ge=15, description="second try where no model was found")
     relaxed_min_angle_deg: float = Field(default=4.0, gt=0, lt=90, description="second try")
-    global_ba_ratio: float = Field(default=1.1, gt=1, description="growth between global bundle adjustments")
+    global_ba_ratio: float = Field(default=1.3, gt=1, description="growth between global bundle adjustments")
     global_ba_refinements: int = Field(default=5, ge=1, description="rounds of one, at most")
 
 
@@ -161,9 +161,10 @@ def _map_batch(
                 pairs = _geometries(matches, place.pairs)
                 try:
                     colmap.map_images(images, place.cameras, pairs, Path(scratch), found, options)
-                except (RuntimeError, ValueError, IndexError) as error:
+                    kept = _keep(found, unfinished, place.number, config.min_model_size)
+                except (RuntimeError, ValueError, IndexError, MemoryError) as error:
+                    require_space(folder)
                     return {"failed": f"mapper: {str(error).splitlines()[0]}"}, []
-                kept = _keep(found, unfinished, place.number, config.min_model_size)
     return {"models": kept}, [folder / batch.name]
 
 

@@ -39,6 +39,7 @@ class MatchingConfig(Settings):
         default=400, ge=0, description="largest keypoints that must match before all are tried; 0: no preview"
     )
     preview_min_matches: int = Field(default=8, ge=1, description="matches among them, at least")
+    max_trials: int = Field(default=2000, ge=100, description="of RANSAC; more find no more pairs")
     min_inliers: int = Field(default=15, ge=7, description="a pair with fewer is not verified")
 
 
@@ -157,6 +158,7 @@ def _match_batch(
             images[two],
             matches,
             max_error_px=config.max_error_px,
+            max_trials=config.max_trials,
             min_inliers=config.min_inliers,
             seed=seed,
         )

@@ -1,5 +1,6 @@
 """All stages in order: a folder of photos to models, places, and one line about every file."""
 
+import errno
 import time
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -10,16 +11,27 @@ import numpy as np
 import pandas as pd
 
 from sfm.candidates import CandidateConfig, propose_pairs
-from sfm.collection import Collection, ScanConfig, scan
+from sfm.collection import Collection, ScanConfig, require_folder, scan
 from sfm.features import FeatureConfig, Features, extract_features
 from sfm.mapping import Mapping, MappingConfig, map_places
 from sfm.matchgraph import GraphConfig, MatchGraph, build_graph
 from sfm.matching import MatchingConfig, match
 from sfm.model import Model, load_model
 from sfm.settings import Settings
-from sfm.store import key_of, load_done, mark_done, read_json, read_table, sweep, write_json, write_table
+from sfm.store import (
+    exclusive,
+    key_of,
+    load_done,
+    mark_done,
+    read_json,
+    read_table,
+    sweep,
+    write_json,
+    write_table,
+)
 
 _VERSION = 1
+_DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _STAGES = ("scan", "features", "vlad", "candidates", "matching", "graph", "mapping")
 
 
@@ -78,10 +90,25 @@ def reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: Ex
 
     Writes images.parquet, stats.json and models/<k> to `out`, beside what the stages keep there. What is done
     already with the same photos and settings is not done again. FileNotFoundError and NotADirectoryError when
-    there is no such folder, ValueError when it holds no usable photo or no two that match.
+    there is no such folder, ValueError when it holds no usable photo or no two that match, OSError when the
+    disk is full or read-only, BlockingIOError while another run works in `out`.
     """
-    if out.is_dir():
-        sweep(out)
+    require_folder(photos)
+    try:
+        with exclusive(out):
+            sweep(out)
+            return _reconstruct(photos, out, config, executor)
+    except OSError as error:
+        if error.errno not in _DISK_TROUBLE:
+            raise
+        raise OSError(
+            error.errno,
+            f"output {out}: expected a folder with room to write, got '{error.strerror}'; make room or choose"
+            " another folder, and run again to go on",
+        ) from error
+
+
+def _reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: Executor) -> ReconstructResult:
     collection = scan(photos, out, config.scan, executor)
     write_json(out / "photos.json", {"version": 1, "photos": str(collection.photos)})
     features = extract_features(collection, out, config.features, executor)
@@ -128,6 +155,7 @@ def _images(
 ) -> pd.DataFrame:
     table = collection.table
     model_of_name = _model_of_name(mapping)
+    place_sizes = np.bincount(graph.place_of_image + 1)[1:]
     rows = []
     for name, status, reason, image_id in zip(
         table["name"], table["status"], table["reason"], table["image_id"].tolist(), strict=True
@@ -138,8 +166,16 @@ def _images(
         place, model = int(graph.place_of_image[image_id - 1]), model_of_name.get(name, -1)
         if model >= 0:
             rows.append((name, "registered", "", model, place))
+        elif image_id in features.failed:
+            rows.append((name, "rejected", features.failed[image_id], -1, -1))
+        elif features.num_keypoints[image_id - 1] < config.candidates.min_keypoints:
+            rows.append((name, "unregistered", "too few keypoints", -1, place))
+        elif place < 0:
+            rows.append((name, "unregistered", "matches no other photo", -1, -1))
+        elif place_sizes[place] < config.mapping.min_model_size:
+            rows.append((name, "unregistered", "place has too few photos", -1, place))
         else:
-            why = _why_unregistered(image_id, features, graph, mapping, config)
+            why = mapping.failed.get(place, "not placed by the mapper")
             rows.append((name, "unregistered", why, -1, place))
     images = pd.DataFrame(rows, columns=["name", "status", "reason", "model", "place"])
     return images.assign(**{column: table[column] for column in ("width", "height", "orientation")})
@@ -154,23 +190,6 @@ def _model_of_name(mapping: Mapping) -> dict[str, int]:
         for name, seen in zip(model.names, points.tolist(), strict=True):
             best[name] = max(best.get(name, (-1, 0)), (seen, -number))
     return {name: -number for name, (_, number) in best.items()}
-
-
-def _why_unregistered(
-    image_id: int, features: Features, graph: MatchGraph, mapping: Mapping, config: ReconstructConfig
-) -> str:
-    place = int(graph.place_of_image[image_id - 1])
-    if image_id in features.failed:
-        return features.failed[image_id]
-    if features.num_keypoints[image_id - 1] < config.candidates.min_keypoints:
-        return "too few keypoints"
-    if place < 0:
-        return "matches no other photo"
-    if np.count_nonzero(graph.place_of_image == place) < config.mapping.min_model_size:
-        return "place has too few photos"
-    if place in mapping.failed:
-        return mapping.failed[place]
-    return "not placed by the mapper"
 
 
 def _stats(images: pd.DataFrame, graph: MatchGraph, mapping: Mapping, out: Path) -> ReconstructStats:

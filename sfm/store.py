@@ -1,5 +1,7 @@
 """Files that are either whole or absent, and the records that say which stage is done with which inputs."""
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +19,7 @@ from sfm.settings import Settings
 
 # Names that start so belong to work in progress, or to a process that was killed at it.
 UNFINISHED = ".unfinished-"
+_FULL_BYTES = 1 << 20
 
 
 @contextmanager
@@ -41,6 +44,30 @@ def sweep(folder: Path) -> None:
     """Remove what killed processes left unfinished below `folder`; only while nothing else writes there."""
     for leftover in folder.rglob(f"{UNFINISHED}*"):
         _remove(leftover)
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold `folder`, made if missing, for this process alone; BlockingIOError while another one has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"output {folder}: expected a folder of our own, got one that another run is writing to; "
+                "wait for it to end"
+            ) from None
+        yield
+
+
+def require_space(folder: Path) -> None:
+    """Raise OSError (no space left) where the disk of `folder` is as good as full.
+
+    For native code, which fails at a full disk in ways that look like anything else.
+    """
+    if shutil.disk_usage(folder).free < _FULL_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from tqdm import tqdm
 
 from sfm.child import Child, WorkerDied
-from sfm.store import StageRecord, load_done, mark_done
+from sfm.store import StageRecord, load_done, mark_done, require_space
 
 __all__ = [
     "Batch",
@@ -200,7 +200,9 @@ def _run_without_poison(
             search(positions[:middle])
             search(positions[middle:])
 
+    require_space(folder)  # a full disk kills workers too, and is no fault of the items
     search(list(range(len(batch.items))))
+    require_space(folder)
     kept = tuple(item for position, item in enumerate(batch.items) if position not in poison)
     # Trials wrote their part over the batch's files: the last run is always the one with all that is kept.
     answer = executor.submit(_measured, function, replace(batch, items=kept)).result()

@@ -1,0 +1,120 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sfm.settings import Settings
+from sfm.store import (
+    UNFINISHED,
+    atomic_path,
+    key_of,
+    load_done,
+    mark_done,
+    read_json,
+    read_table,
+    sweep,
+    write_json,
+    write_table,
+)
+
+
+def test_a_file_appears_only_when_its_block_ends_well(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "a.txt"
+    with atomic_path(target) as unfinished:
+        unfinished.write_text("new")
+        assert unfinished.parent == target.parent
+        assert not target.exists()
+    assert target.read_text() == "new"
+    assert os.listdir(target.parent) == ["a.txt"]
+
+
+def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+
+    def write_half() -> None:
+        with atomic_path(target) as unfinished:
+            unfinished.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_folder_replaces_a_full_one(tmp_path: Path) -> None:
+    target = tmp_path / "models"
+    for content in ("first", "second"):
+        with atomic_path(target) as unfinished:
+            unfinished.mkdir()
+            (unfinished / content).write_text(content)
+    assert os.listdir(target) == ["second"]
+    assert os.listdir(tmp_path) == ["models"]
+
+
+def test_a_kill_leaves_a_leftover_that_sweep_removes(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys; from pathlib import Path; from sfm.store import atomic_path\n"
+        "with atomic_path(Path(sys.argv[1])) as path:\n"
+        "    path.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    target = tmp_path / "deep" / "a.txt"
+    subprocess.run([sys.executable, "-c", script, str(target)], check=False, env=_environment())
+    (leftover,) = target.parent.iterdir()
+    assert leftover.name.startswith(UNFINISHED)
+    sweep(tmp_path)
+    assert list(target.parent.iterdir()) == []
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def test_tables_and_json_come_back_as_they_were(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"name": ["b", "ä\n"], "x": [1.5, -2.0]}, index=[7, 3])
+    write_table(tmp_path / "t.parquet", frame)
+    pd.testing.assert_frame_equal(read_table(tmp_path / "t.parquet"), frame.reset_index(drop=True))
+    write_json(tmp_path / "v.json", {"b": [1, None], "a": "ä"})
+    assert read_json(tmp_path / "v.json") == {"a": "ä", "b": [1, None]}
+    with pytest.raises(ValueError, match="Out of range float"):
+        write_json(tmp_path / "nan.json", float("nan"))
+
+
+class _Config(Settings):
+    size: int = 3
+
+
+def test_keys_tell_values_apart_and_ignore_order() -> None:
+    assert key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1})
+    assert key_of((1, 2)) == key_of([1, 2])
+    distinct = [key_of(1), key_of("1"), key_of(1.5), key_of([1]), key_of(None), key_of(_Config(size=4))]
+    assert len(set(distinct)) == len(distinct)
+    assert key_of(_Config()) == key_of(_Config(size=3))
+    with pytest.raises(TypeError, match="expected plain values or Settings, got PosixPath"):
+        key_of(Path("a"))
+
+
+def test_a_record_counts_only_with_its_key_and_whole_files(tmp_path: Path) -> None:
+    (tmp_path / "models" / "0").mkdir(parents=True)
+    (tmp_path / "models" / "0" / "points.bin").write_bytes(b"12345")
+    record = mark_done(tmp_path, "mapping", "k1", facts={"n": 2}, outputs=[tmp_path / "models"])
+    assert record.outputs == {"models/0/points.bin": 5}
+    assert load_done(tmp_path, "mapping", "k1") == record
+    assert load_done(tmp_path, "mapping", "k2") is None
+    assert load_done(tmp_path, "matching", "k1") is None
+    (tmp_path / "models" / "0" / "points.bin").write_bytes(b"123")
+    assert load_done(tmp_path, "mapping", "k1") is None
+    (tmp_path / "models" / "0" / "points.bin").unlink()
+    assert load_done(tmp_path, "mapping", "k1") is None
+
+
+@pytest.mark.parametrize("content", ["", "{", json.dumps({"stage": "scan"})])
+def test_a_broken_record_means_not_done(tmp_path: Path, content: str) -> None:
+    mark_done(tmp_path, "scan", "k")
+    (tmp_path / "done" / "scan.json").write_text(content)
+    assert load_done(tmp_path, "scan", "k") is None
