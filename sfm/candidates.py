@@ -107,7 +107,12 @@ def read_pair_list(path: Path, collection: Collection) -> Int[np.ndarray, "p 2"]
         raise FileNotFoundError(
             f"pair list: expected a CSV file, got {path}, which is missing; check the path"
         )
-    table = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
+    try:
+        table = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"pair list {path}: expected two names a row, got no table ({error}); write NAME,NAME"
+        ) from error
     if table.shape[1] != 2:
         raise ValueError(
             f"pair list {path}: expected two names a row, got {table.shape[1]} columns; "

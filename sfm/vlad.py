@@ -32,9 +32,8 @@ _BATCH = 128
 class VladConfig(Settings):
     """The global descriptor that proposes image pairs."""
 
-    words: int = Field(default=64, ge=1, le=4096, description="visual words of the codebook")
-    dim: int = Field(default=512, ge=2, description="length after PCA, less in a small collection")
-    whiten: bool = Field(default=True, description="scale principal components to equal variance")
+    words: int = Field(default=128, ge=1, le=4096, description="visual words of the codebook")
+    dim: int = Field(default=128, ge=2, description="length after PCA, less in a small collection")
 
 
 def describe_images(
@@ -111,18 +110,20 @@ def vlad(
 
 
 def principal_axes(
-    rows: Float[np.ndarray, "n d"], dim: int, *, whiten: bool
+    rows: Float[np.ndarray, "n d"], dim: int
 ) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "d k"]]:
-    """Mean and the projection on the first k <= dim principal axes, k limited by the rank of the rows."""
+    """Mean and first k <= dim principal axes as columns, k limited by the rank of the rows.
+
+    Axes are not scaled to equal variance: in a collection with few more photos than axes that makes all
+    photos equally far from each other.
+    """
     mean = rows.mean(axis=0)
     centred = (rows - mean).astype(np.float64)
     # Rows are fewer than columns as a rule: axes come from the n x n products, which is far cheaper.
     squared, mixtures = np.linalg.eigh(centred @ centred.T)
     spread = np.sqrt(np.maximum(squared[::-1], 0.0))
     kept = min(dim, max(1, int((spread > 1e-3 * spread[0]).sum())))
-    axes = centred.T @ mixtures[:, ::-1][:, :kept] / np.maximum(spread[:kept], 1e-12)
-    scale = np.sqrt(len(rows)) / np.maximum(spread[:kept], 1e-12) if whiten else np.ones(kept)
-    return mean, axes * scale
+    return mean, centred.T @ mixtures[:, ::-1][:, :kept] / np.maximum(spread[:kept], 1e-12)
 
 
 def _nearest(
@@ -147,7 +148,7 @@ def _learn(features: Features, path: Path, config: VladConfig, seed: int) -> Non
     sample = [rows[rng.permutation(len(rows))[:each]] for rows in local]
     centres = kmeans(np.concatenate([*sample, np.empty((0, 128), np.float32)]), config.words, rng)
     rows = np.stack([vlad(each, centres) for each in local]) if local else np.zeros((1, centres.size))
-    mean, projection = principal_axes(rows, config.dim, whiten=config.whiten)
+    mean, projection = principal_axes(rows, config.dim)
     with atomic_path(path) as unfinished, unfinished.open("wb") as file:
         np.savez(file, centres=centres, mean=mean, projection=projection)
 

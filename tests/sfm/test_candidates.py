@@ -1,0 +1,139 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sfm.candidates import (
+    CandidateConfig,
+    all_pairs,
+    neighbour_pairs,
+    propose_pairs,
+    read_descriptors,
+    read_pair_list,
+)
+from sfm.collection import Collection
+from sfm.features import Features
+from sfm.featurestore import FeatureStore
+from sfm.tasks import SerialExecutor
+
+
+def _collection(*names: str) -> Collection:
+    table = pd.DataFrame({"name": names, "status": "usable", "image_id": range(1, len(names) + 1)})
+    return Collection(photos=Path("photos"), table=table, key="c")
+
+
+def _features(*num_keypoints: int) -> Features:
+    store = FeatureStore(folder=Path("features"), shard_size=4)
+    return Features(store=store, num_keypoints=np.array(num_keypoints), failed={}, key="f")
+
+
+def test_all_pairs() -> None:
+    assert all_pairs(np.array([1, 4, 6])).tolist() == [[1, 4], [1, 6], [4, 6]]
+
+
+@pytest.mark.parametrize("block", [3, 7, 1000])
+def test_neighbours_agree_with_the_definition(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfm.candidates._BLOCK", block)
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((20, 4)).astype(np.float32)
+    usable = np.ones(20, dtype=np.bool_)
+    usable[[2, 9]] = False
+    expected = set()
+    for row in np.flatnonzero(usable):
+        others = [other for other in np.flatnonzero(usable) if other != row]
+        nearest = sorted(others, key=lambda other: -float(vectors[row] @ vectors[other]))[:3]
+        expected |= {(min(row, other), max(row, other)) for other in nearest}
+    pairs = neighbour_pairs(vectors, usable, 3)
+    assert pairs.tolist() == sorted(map(list, expected))
+
+
+def test_a_small_collection_pairs_everyone() -> None:
+    vectors = np.eye(3, dtype=np.float32)
+    assert neighbour_pairs(vectors, np.ones(3, dtype=np.bool_), 12).tolist() == [[0, 1], [0, 2], [1, 2]]
+    assert neighbour_pairs(vectors, np.array([True, False, False]), 12).shape == (0, 2)
+
+
+def test_a_pair_list_is_read_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    collection = _collection("a", "b, c.jpg", "d e\nf", "NA")
+    path.write_text('"b, c.jpg",a\n"d e\nf",NA\na,"b, c.jpg"\na,a\n')
+    assert read_pair_list(path, collection).tolist() == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a,b,c\n", "expected two names a row, got 3 columns; quote names that hold commas"),
+        ("a,z\ny,b\n", "expected names of usable photos, got 'y' and 1 more; write names as in"),
+        ("", r"expected two names a row, got no table \(No columns to parse"),
+        ("a,b\na,b,a\n", r"expected two names a row, got no table \(Error tokenizing"),
+    ],
+)
+def test_a_wrong_pair_list_is_told(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_pair_list(path, _collection("a", "b"))
+
+
+def test_a_missing_pair_list_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"pairs\.csv, which is missing"):
+        read_pair_list(tmp_path / "pairs.csv", _collection("a"))
+
+
+def _write_descriptors(folder: Path, names: list[str], vectors: np.ndarray) -> None:
+    folder.mkdir()
+    np.save(folder / "vectors.npy", vectors.astype(np.float32))
+    pd.DataFrame({"name": names}).to_parquet(folder / "images.parquet")
+
+
+def test_given_descriptors_are_put_in_order(tmp_path: Path) -> None:
+    _write_descriptors(tmp_path / "d", ["c", "x", "a"], np.array([[3, 3], [9, 9], [1, 1]]))
+    vectors, known = read_descriptors(tmp_path / "d", _collection("a", "b", "c"))
+    np.testing.assert_array_equal(vectors, [[1, 1], [0, 0], [3, 3]])
+    assert known.tolist() == [True, False, True]
+
+
+def test_wrong_descriptors_are_told(tmp_path: Path) -> None:
+    _write_descriptors(tmp_path / "d", ["a"], np.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"expected one row for each of 1 names, got \(2, 3\); extract"):
+        read_descriptors(tmp_path / "d", _collection("a"))
+    with pytest.raises(FileNotFoundError, match=r"expected the file vectors\.npy, got none; extract them"):
+        read_descriptors(tmp_path / "gone", _collection("a"))
+
+
+def _propose(out: Path, config: CandidateConfig, features: Features) -> list[list[object]]:
+    collection = _collection("a", "b", "c", "d")
+    table = propose_pairs(collection, features, out, config, 0, SerialExecutor())
+    return [list(row) for row in table.itertuples(index=False)]
+
+
+def test_sources_are_united_and_named(tmp_path: Path) -> None:
+    _write_descriptors(tmp_path / "d", ["a", "b", "c", "d"], np.array([[1, 0], [0, 1], [0.9, 0.1], [0.1, 1]]))
+    (tmp_path / "pairs.csv").write_text("d,a\nb,c\n")
+    config = CandidateConfig(pair_list=tmp_path / "pairs.csv", descriptors=tmp_path / "d", neighbours=1)
+    # Image c has too few keypoints: no source may name it.
+    assert _propose(tmp_path / "out", config, _features(50, 50, 5, 50)) == [
+        [1, 2, "all"],
+        [1, 4, "all+descriptors+list"],
+        [2, 4, "all+descriptors"],
+    ]
+
+
+def test_a_changed_pair_list_is_noticed(tmp_path: Path) -> None:
+    config = CandidateConfig(pair_list=tmp_path / "pairs.csv", min_keypoints=10)
+    (tmp_path / "pairs.csv").write_text("a,b\n")
+    first = _propose(tmp_path, config, _features(20, 20, 20, 20))
+    assert [row[2] for row in first] == ["all+list"] + ["all"] * 5
+    (tmp_path / "pairs.csv").write_text("c,d\na,c\n")
+    second = _propose(tmp_path, config, _features(20, 20, 20, 20))
+    assert [row[2] for row in second] == ["all", "all+list", "all", "all", "all", "all+list"]
+
+
+def test_fewer_than_two_photos_to_match_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="candidates: expected") as error:
+        _propose(tmp_path, CandidateConfig(), _features(50, 3, 0, 29))
+    assert str(error.value) == (
+        "candidates: expected at least two photos with 30 keypoints, got 1 of 4; add photos with more texture"
+    )

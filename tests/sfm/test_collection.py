@@ -1,0 +1,113 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sfm.collection import Collection, ScanConfig, scan
+from sfm.tasks import SerialExecutor
+
+
+def _photo(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (80, 100), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, "PNG")
+    return path
+
+
+def _scan(photos: Path, out: Path) -> Collection:
+    return scan(photos, out, ScanConfig(), SerialExecutor())
+
+
+def _outcomes(collection: Collection) -> dict[str, tuple[str, str]]:
+    table = collection.table
+    return {row["name"]: (row["status"], row["reason"]) for _, row in table.iterrows()}
+
+
+def test_every_file_is_listed_once_with_its_fate(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    _photo(photos / "b" / "with space\nand line.png", 1)
+    _photo(photos / "a.png", 2)
+    (photos / "b" / "copy.png").write_bytes((photos / "a.png").read_bytes())
+    (photos / "empty.jpg").touch()
+    (photos / "notes.txt").write_text("text")
+    os.mkfifo(photos / "pipe")
+    (photos / "gone.png").symlink_to("nowhere.png")
+    (photos / "linked.png").symlink_to("b/with space\nand line.png")
+    (photos / "loop").symlink_to(photos)
+    Path(os.fsdecode(os.fsencode(photos) + b"/\xff.png")).write_bytes((photos / "a.png").read_bytes())
+    _photo(photos / "out" / "plot.png", 3)
+    collection = _scan(photos, photos / "out")
+    assert _outcomes(collection) == {
+        "\\xff.png": ("rejected", "name is not UTF-8"),
+        "a.png": ("usable", ""),
+        "b/copy.png": ("duplicate", "same bytes as a.png"),
+        "b/with space\nand line.png": ("usable", ""),
+        "empty.jpg": ("rejected", "empty"),
+        "gone.png": ("rejected", "cannot be read: No such file or directory"),
+        "linked.png": ("duplicate", "same bytes as b/with space\nand line.png"),
+        "loop": ("rejected", "link to a folder"),
+        "notes.txt": ("rejected", "not an image"),
+        "pipe": ("rejected", "not a regular file"),
+    }
+    assert collection.table["name"].tolist() == sorted(collection.table["name"])
+    usable = collection.usable
+    assert usable["image_id"].tolist() == [1, 2]
+    assert usable[["width", "height", "orientation"]].to_numpy().tolist() == [[100, 80, 1]] * 2
+    assert usable["focal_px"].isna().all()
+
+
+def test_the_key_follows_names_and_bytes_only(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    _photo(photos / "a.png", 1)
+    _photo(photos / "b.png", 2)
+    key = _scan(photos, tmp_path / "out").key
+    os.utime(photos / "a.png", (1, 1))
+    (photos / "notes.txt").write_text("text")
+    assert _scan(photos, tmp_path / "out").key == key
+    (photos / "b.png").rename(photos / "c.png")
+    renamed = _scan(photos, tmp_path / "out").key
+    assert renamed != key
+    _photo(photos / "c.png", 3)
+    assert _scan(photos, tmp_path / "out").key not in (key, renamed)
+
+
+def test_a_second_scan_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = tmp_path / "photos"
+    _photo(photos / "a.png")
+    first = _scan(photos, tmp_path / "out")
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("sfm.collection.inspect_photo", forbidden)
+    second = _scan(photos, tmp_path / "out")
+    assert second.key == first.key
+    assert second.table.equals(first.table)
+
+
+def test_what_is_no_folder_of_photos_is_told(tmp_path: Path) -> None:
+    file = _photo(tmp_path / "a.png")
+    with pytest.raises(FileNotFoundError) as missing:
+        _scan(tmp_path / "gone", tmp_path / "out")
+    assert str(missing.value) == (
+        f"photos: expected a folder, got {tmp_path}/gone, which is missing; check the path"
+    )
+    with pytest.raises(NotADirectoryError) as no_folder:
+        _scan(file, tmp_path / "out")
+    assert str(no_folder.value) == (
+        f"photos: expected a folder, got the file {file}; name the folder it is in"
+    )
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"photos .*/empty: expected") as empty:
+        _scan(tmp_path / "empty", tmp_path / "out")
+    assert str(empty.value) == (
+        f"photos {tmp_path}/empty: expected at least one readable photo, got an empty folder; check the path"
+    )
+    (tmp_path / "texts").mkdir()
+    for name in ("a", "b", "c"):
+        (tmp_path / "texts" / name).write_text(name)
+    (tmp_path / "texts" / "c").write_text("")
+    with pytest.raises(ValueError, match=r"got 3 files \(2 not an image, 1 empty\); check the path$"):
+        _scan(tmp_path / "texts", tmp_path / "out")
