@@ -21,7 +21,7 @@ from cnnimretrieval.evaluation.proof import Gain, HeldoutTest, Proof, gain, held
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build, save
 from cnnimretrieval.training.checkpoint import Progress
 from cnnimretrieval.training.descriptions import Descriptions
-from cnnimretrieval.training.trainer import LoopConfig, run_loop
+from cnnimretrieval.training.trainer import LoopConfig, Training, run_loop
 from cnnimretrieval.training.tuples import Collection, Tuples, draw_pairs
 from pairs.heldout import read_heldout
 from pairs.records import read_pair_table
@@ -103,19 +103,24 @@ def fine_tune(
     if load_done(out, _STAGE, key) is not None:
         return _read_result(out)
     descriptions = _open(pairs_dir, out, config, key, device=device, workers=workers)
-    tuned = build(config.network, weights)
-    progress = run_loop(
-        tuned,
-        descriptions.collection,
-        config.loop,
-        out / _CHECKPOINT,
-        key,
-        lambda network: _validation(descriptions, network),
+    through = _learned(descriptions, initial, config) if config.loop.through_whitening else None
+    training = Training(
+        network=build(config.network, weights),
+        collection=descriptions.collection,
+        config=config.loop,
         seed=config.seed,
+        whitening=through,
         device=device,
         workers=workers,
-        keep_tuples=lambda epoch, tuples: _keep_tuples(out, descriptions.collection, epoch, tuples),
     )
+    progress = run_loop(
+        training,
+        out / _CHECKPOINT,
+        key,
+        lambda network: _validation(descriptions, network, through),
+        lambda epoch, tuples: _keep_tuples(out, descriptions.collection, epoch, tuples),
+    )
+    tuned = training.network
     candidates: dict[Row, _Candidate] = {
         "off_the_shelf": _candidate(descriptions, initial, None),
         "off_the_shelf_pca": _candidate(descriptions, initial, _pca(descriptions, initial, config)),
@@ -156,9 +161,11 @@ def _open(
     )
 
 
-def _validation(descriptions: Descriptions, network: RetrievalNetwork) -> dict[str, float]:
-    """The mAP of each kind of held-out query, not whitened."""
-    scores = _candidate(descriptions, network, None).proof.scores
+def _validation(
+    descriptions: Descriptions, network: RetrievalNetwork, whitening: Whitening | None
+) -> dict[str, float]:
+    """The mAP of each kind of held-out query, of the descriptors that the loss sees."""
+    scores = _candidate(descriptions, network, whitening).proof.scores
     return {f"map_{kind}": scores[kind].map for kind in scores}
 
 

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from tqdm import tqdm
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import normalise
+from cnnimretrieval.descriptors.whitening import Whitening
+from cnnimretrieval.descriptors.whitening import apply as apply_whitening
 from cnnimretrieval.networks.network import RetrievalNetwork
-from cnnimretrieval.networks.pooling import Gem
+from cnnimretrieval.networks.pooling import Gem, l2_normalise
 from cnnimretrieval.training.checkpoint import EpochLog, Progress, load_checkpoint, save_checkpoint
 from cnnimretrieval.training.losses import LossName, contrastive, triplet
 from cnnimretrieval.training.tuples import (
@@ -50,6 +53,10 @@ class LoopConfig(Settings):
     query: QueryConfig = QueryConfig()
     loss: LossName = "contrastive"
     margin: float = Field(default=0.75, gt=0, le=4, description="of the loss: 0.7 AlexNet ... 0.85 ResNet101")
+    through_whitening: bool = Field(
+        default=False,
+        description="negatives and loss see descriptors whitened as the initial network's are; not published",
+    )
     batch_tuples: int = Field(default=5, gt=0, description="tuples between two steps of the optimiser")
     learning_rate: float = Field(default=5e-7, gt=0)
     learning_rate_decay: float = Field(default=0.01, ge=0, description="rate * exp(-decay * epoch)")
@@ -66,27 +73,39 @@ class LoopConfig(Settings):
     )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Training:
+    """What one training works with. `network` changes while it learns, the rest stays.
+
+    With a `whitening`, negatives and loss see whitened descriptors: what the trunk learns then adds to what
+    whitening does anyway.
+    """
+
+    network: RetrievalNetwork
+    collection: Collection
+    config: LoopConfig
+    seed: int
+    whitening: Whitening | None = None
+    device: str = "cpu"
+    workers: int = 0
+
+
 def run_loop(
-    network: RetrievalNetwork,
-    collection: Collection,
-    config: LoopConfig,
+    training: Training,
     checkpoint: Path,
     key: str,
     validate: Validate,
-    *,
-    seed: int,
-    device: str = "cpu",
-    workers: int = 0,
     keep_tuples: Callable[[int, Tuples], None] = lambda epoch, tuples: None,
 ) -> Progress:
-    """Fine-tune `network` in place and return a log per epoch, the initial network's first.
+    """Fine-tune the network in place and return a log per epoch, the initial network's first.
 
     Goes on from `checkpoint` when that was made with the same `key`; an interrupted training ends with the
     same weights as an unbroken one. Running statistics of BatchNorm stay as they are, its affine weights
-    learn, as published. `keep_tuples` sees the tuples of each epoch. OSError when a photo cannot be read
-    any more.
+    learn, as published. `keep_tuples` sees the tuples of each epoch. ValueError when the training places
+    give no pair or no negative, OSError when a photo cannot be read any more.
     """
-    network.to(device).eval()
+    network, config = training.network, training.config
+    network.to(training.device).eval()
     initial = {name: value.clone() for name, value in network.state_dict().items()}
     optimizer = _optimizer(network, config)
     progress = load_checkpoint(checkpoint, key, network, optimizer)
@@ -95,14 +114,13 @@ def run_loop(
         save_checkpoint(checkpoint, key, network, optimizer, progress)
     for epoch in range(progress.epoch + 1, config.epochs + 1):
         started = time.monotonic()
-        rng = np.random.default_rng((seed, epoch))
+        rng = np.random.default_rng((training.seed, epoch))
         for group in optimizer.param_groups:
-            group["lr"] = (
-                group["factor"] * config.learning_rate * math.exp(-config.learning_rate_decay * epoch)
-            )
-        tuples, negative_distance = _mine(network, collection, config, rng, device=device, workers=workers)
+            decay = math.exp(-config.learning_rate_decay * epoch)
+            group["lr"] = group["factor"] * config.learning_rate * decay
+        tuples, negative_distance = mine_tuples(training, rng)
         keep_tuples(epoch, tuples)
-        loss = _learn(network, optimizer, tuples, collection, config, rng, device=device, workers=workers)
+        loss = _learn(training, optimizer, tuples, rng)
         log = EpochLog(
             epoch=epoch,
             loss=loss,
@@ -119,36 +137,22 @@ def run_loop(
     return progress
 
 
-def _optimizer(network: RetrievalNetwork, config: LoopConfig) -> torch.optim.Adam:
-    trunk = list(network.trunk.parameters())
-    frozen = round(config.frozen_share * len(trunk))
-    for number, weight in enumerate(trunk):
-        weight.requires_grad_(number >= frozen)
-    groups: list[dict[str, Any]] = [
-        {"params": trunk[frozen:], "weight_decay": config.weight_decay, "factor": 1.0}
-    ]
-    if isinstance(network.pool, Gem):
-        groups.append({"params": [network.pool.p], "weight_decay": 0.0, "factor": config.gem_rate_factor})
-    return torch.optim.Adam(groups, lr=config.learning_rate)
-
-
-def _mine(
-    network: RetrievalNetwork,
-    collection: Collection,
-    config: LoopConfig,
-    rng: np.random.Generator,
-    *,
-    device: str,
-    workers: int,
-) -> tuple[Tuples, float]:
-    """The epoch's tuples, and the mean distance of their queries to the negatives."""
+def mine_tuples(training: Training, rng: np.random.Generator) -> tuple[Tuples, float]:
+    """The tuples of an epoch by the network as it is, and the mean distance of queries to their negatives."""
+    collection, config = training.collection, training.config
     table = collection.table
     query, positive = draw_pairs(table, config.tuples_per_epoch, rng)
     requests = tuple(collection.query(int(row), config.query, rng) for row in query)
     pool = draw_pool(table, config.pool_size, config.negatives.allow_unplaced, rng)
-    wanted = [*requests, *(collection.whole(int(row)) for row in pool)]
-    extraction = ExtractConfig(image_size=config.image_size)
-    vectors = describe(network, wanted, extraction, device=device, workers=workers).require_all()
+    vectors = describe(
+        training.network,
+        [*requests, *(collection.whole(int(row)) for row in pool)],
+        ExtractConfig(image_size=config.image_size),
+        device=training.device,
+        workers=training.workers,
+    ).require_all()
+    if training.whitening is not None:
+        vectors = apply_whitening(training.whitening, vectors)
     found = mine_hard_negatives(
         vectors[: len(query)],
         table.place[query],
@@ -166,26 +170,39 @@ def _mine(
     return assemble(query, positive, requests, pool, found), float(distances.mean())
 
 
+def tuple_loss(training: Training, pictures: Sequence[UInt8[Tensor, "3 _ _"]]) -> Float[Tensor, ""]:
+    """Loss of one tuple; pictures of one size go through the network together, which changes nothing."""
+    descriptors = _described_with_gradient(training, pictures)[None]
+    function = contrastive if training.config.loss == "contrastive" else triplet
+    return function(descriptors, training.config.margin).sum()
+
+
+def _optimizer(network: RetrievalNetwork, config: LoopConfig) -> torch.optim.Adam:
+    trunk = list(network.trunk.parameters())
+    frozen = round(config.frozen_share * len(trunk))
+    for number, weight in enumerate(trunk):
+        weight.requires_grad_(number >= frozen)
+    groups: list[dict[str, Any]] = [
+        {"params": trunk[frozen:], "weight_decay": config.weight_decay, "factor": 1.0}
+    ]
+    if isinstance(network.pool, Gem):
+        groups.append({"params": [network.pool.p], "weight_decay": 0.0, "factor": config.gem_rate_factor})
+    return torch.optim.Adam(groups, lr=config.learning_rate)
+
+
 def _learn(
-    network: RetrievalNetwork,
-    optimizer: torch.optim.Adam,
-    tuples: Tuples,
-    collection: Collection,
-    config: LoopConfig,
-    rng: np.random.Generator,
-    *,
-    device: str,
-    workers: int,
+    training: Training, optimizer: torch.optim.Adam, tuples: Tuples, rng: np.random.Generator
 ) -> float:
     """One pass over the tuples, in random order; the mean loss of a tuple before its own step."""
+    config = training.config
     # A tuple without any negative has nothing to hold the descriptors apart.
     usable = np.flatnonzero((tuples.negatives >= 0).any(axis=1))
-    dataset = TupleDataset(tuples, collection, config.image_size, rng.permutation(usable))
-    loader = DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=_as_it_is)
+    dataset = TupleDataset(tuples, training.collection, config.image_size, rng.permutation(usable))
+    loader = DataLoader(dataset, batch_size=None, num_workers=training.workers, collate_fn=_as_it_is)
     total = 0.0
     bar = tqdm(loader, desc="learn", unit="tuple", total=len(dataset), disable=None)
     for number, loaded in enumerate(bar, start=1):
-        loss = tuple_loss(network, loaded.pictures, config, device)
+        loss = tuple_loss(training, loaded.pictures)
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
         if number % config.batch_tuples == 0 or number == len(dataset):
@@ -194,28 +211,28 @@ def _learn(
     return total / len(dataset)
 
 
-def tuple_loss(
-    network: RetrievalNetwork, pictures: Sequence[UInt8[Tensor, "3 _ _"]], config: LoopConfig, device: str
-) -> Float[Tensor, ""]:
-    """Loss of one tuple; pictures of one size go through the network together, which changes nothing."""
-    descriptors = _describe_with_gradient(network, pictures, device)[None]
-    function = contrastive if config.loss == "contrastive" else triplet
-    return function(descriptors, config.margin).sum()
-
-
-def _describe_with_gradient(
-    network: RetrievalNetwork, pictures: Sequence[UInt8[Tensor, "3 _ _"]], device: str
+def _described_with_gradient(
+    training: Training, pictures: Sequence[UInt8[Tensor, "3 _ _"]]
 ) -> Float[Tensor, "k d"]:
+    trunk = training.network.trunk
     rows_of: dict[torch.Size, list[int]] = {}
     for row, picture in enumerate(pictures):
         rows_of.setdefault(picture.shape, []).append(row)
     described: list[Tensor] = [torch.empty(0)] * len(pictures)
     for rows in rows_of.values():
-        levels = torch.stack([pictures[row] for row in rows]).to(device)
-        vectors = network(normalise(levels, network.trunk.mean, network.trunk.std))
+        levels = torch.stack([pictures[row] for row in rows]).to(training.device)
+        images = normalise(levels, trunk.mean, trunk.std)
+        vectors = training.network(images.contiguous(memory_format=torch.channels_last))
         for row, vector in zip(rows, vectors, strict=True):
             described[row] = vector
-    return torch.stack(described)
+    stacked = torch.stack(described)
+    return stacked if training.whitening is None else _whitened(stacked, training.whitening)
+
+
+def _whitened(vectors: Float[Tensor, "k d"], whitening: Whitening) -> Float[Tensor, "k e"]:
+    """`whitening.apply` with a gradient."""
+    mean, projection = (torch.from_numpy(part).to(vectors) for part in (whitening.mean, whitening.projection))
+    return l2_normalise((vectors - mean) @ projection.T)
 
 
 def _average(network: nn.Module, initial: dict[str, Tensor], initial_share: float) -> None:

@@ -8,7 +8,7 @@ from cnnimretrieval.descriptors.images import to_tensor
 from cnnimretrieval.networks.network import NetworkConfig, load
 from cnnimretrieval.training import fine_tune as stage
 from cnnimretrieval.training.fine_tune import TrainConfig, WhiteningConfig, fine_tune
-from cnnimretrieval.training.trainer import LoopConfig
+from cnnimretrieval.training.trainer import LoopConfig, run_loop
 from cnnimretrieval.training.tuples import QueryConfig
 from pairs.heldout import write_heldout
 from pairs.records import write_pair_table
@@ -119,6 +119,29 @@ def test_whitening_sees_no_held_out_image(pairs_dir, collection, tmp_path, monke
     assert (seen["pca"], seen["learned"]) == (10, 10)
     assert not collection.table.is_val[seen["positives"]].any()
     assert (collection.table.place[seen["positives"]] >= 0).all()
+
+
+@pytest.mark.parametrize("through", [True, False])
+def test_training_goes_through_the_initial_networks_whitening_when_asked_to(
+    pairs_dir, tmp_path, monkeypatch, through
+):
+    seen = []
+
+    def watch(training, *args):
+        seen.append(training.whitening)
+        return run_loop(training, *args)
+
+    monkeypatch.setattr(stage, "run_loop", watch)
+    loop = CONFIG.loop.model_copy(update={"through_whitening": through, "epochs": 0})
+    result = fine_tune(pairs_dir, tmp_path, CONFIG.model_copy(update={"loop": loop}), weights="random")
+    first = result.train["epochs"][0]["validation"]["map_crop"]
+    if through:
+        assert seen[0].kind == "learned"
+        # Without an epoch the fine-tuned network is the initial one, and so is its whitening.
+        assert first == result.evaluation["fine_tuned_whitened"]["map"]
+    else:
+        assert seen == [None]
+        assert first == result.evaluation["off_the_shelf"]["map"]
 
 
 def test_pairs_that_were_not_mined_to_the_end_are_refused(pairs_dir, tmp_path):

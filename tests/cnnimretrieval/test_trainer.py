@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from cnnimretrieval.descriptors.whitening import Whitening, apply
 from cnnimretrieval.networks.network import NetworkConfig, build
-from cnnimretrieval.training.losses import contrastive
-from cnnimretrieval.training.trainer import LoopConfig, run_loop, tuple_loss
+from cnnimretrieval.training.losses import contrastive, triplet
+from cnnimretrieval.training.trainer import LoopConfig, Training, mine_tuples, run_loop, tuple_loss
 from pairs.negatives import NegativesConfig
 
 CONFIG = LoopConfig(
@@ -26,10 +29,10 @@ def _nothing(network):
     return {}
 
 
-def _run(collection, folder, config=CONFIG, network=None, **options):
+def _run(collection, folder, config=CONFIG, network=None, workers=0, **options):
     network = network or _network()
-    progress = run_loop(network, collection, config, folder / "c.pt", "key", _nothing, seed=1, **options)
-    return network, progress
+    training = Training(network=network, collection=collection, config=config, seed=1, workers=workers)
+    return network, run_loop(training, folder / "c.pt", "key", _nothing, **options)
 
 
 def test_learning_lowers_the_loss_and_moves_weights_and_p(collection, tmp_path):
@@ -68,16 +71,8 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_unbroken_one(collec
 def test_a_checkpoint_of_another_training_is_not_used(collection, tmp_path):
     _run(collection, tmp_path)
     seen = []
-    run_loop(
-        _network(),
-        collection,
-        CONFIG,
-        tmp_path / "c.pt",
-        "other",
-        _nothing,
-        seed=1,
-        keep_tuples=lambda epoch, tuples: seen.append(epoch),
-    )
+    training = Training(network=_network(), collection=collection, config=CONFIG, seed=1)
+    run_loop(training, tmp_path / "c.pt", "other", _nothing, lambda epoch, tuples: seen.append(epoch))
     assert seen == [1, 2]
 
 
@@ -108,15 +103,46 @@ def test_the_initial_weights_have_their_share_of_the_average(collection, tmp_pat
         torch.testing.assert_close(mixed[name], 0.7 * end[name] + 0.3 * start[name], rtol=1e-5, atol=1e-7)
 
 
-def test_the_loss_of_a_tuple_is_that_of_its_pictures_one_by_one():
-    network = _network()
-    shapes = [(64, 80), (80, 64), (64, 80), (64, 64)]
+def _pictures() -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    pictures = [torch.randint(0, 256, (3, *s), generator=generator, dtype=torch.uint8) for s in shapes]
-    loss = tuple_loss(network, pictures, CONFIG, "cpu")
+    shapes = [(64, 80), (80, 64), (64, 80), (64, 64)]
+    return [torch.randint(0, 256, (3, *s), generator=generator, dtype=torch.uint8) for s in shapes]
+
+
+def _one_by_one(network) -> torch.Tensor:
     mean, std = (torch.tensor(v)[:, None, None] for v in (network.trunk.mean, network.trunk.std))
-    rows = torch.cat([network(((picture / 255 - mean) / std)[None]) for picture in pictures])
-    torch.testing.assert_close(loss, contrastive(rows[None], 1.2).sum())
+    return torch.cat([network(((picture / 255 - mean) / std)[None]) for picture in _pictures()])
+
+
+def test_the_loss_of_a_tuple_is_that_of_its_pictures_one_by_one(collection):
+    training = Training(network=_network(), collection=collection, config=CONFIG, seed=1)
+    rows = _one_by_one(training.network)
+    torch.testing.assert_close(tuple_loss(training, _pictures()), contrastive(rows[None], 1.2).sum())
+
+
+def test_with_a_whitening_the_loss_sees_whitened_descriptors(collection):
+    network = _network()
+    basis = np.random.default_rng(0).normal(size=(9, network.dim))
+    whitening = Whitening(mean=np.full(network.dim, 0.02), projection=basis, kind="learned", note="")
+    config = CONFIG.model_copy(update={"loss": "triplet", "margin": 0.4})
+    training = Training(network=network, collection=collection, config=config, seed=1, whitening=whitening)
+    loss = tuple_loss(training, _pictures())
+    rows = torch.from_numpy(apply(whitening, _one_by_one(network).detach().numpy()))
+    torch.testing.assert_close(loss.detach(), triplet(rows[None], 0.4).sum(), rtol=1e-4, atol=1e-5)
+    loss.backward()
+    assert all(weight.grad is not None for weight in network.trunk.parameters())
+
+
+def test_with_a_whitening_negatives_are_the_nearest_of_the_whitened(collection):
+    network = _network()
+    # One direction alone decides: negatives are those on the query's side of it.
+    axis = np.random.default_rng(1).normal(size=(1, network.dim))
+    whitening = Whitening(mean=np.full(network.dim, 0.04), projection=axis, kind="learned", note="")
+    plain = Training(network=network, collection=collection, config=CONFIG, seed=1)
+    whitened = replace(plain, whitening=whitening)
+    (one, _), (other, _) = (mine_tuples(t, np.random.default_rng(3)) for t in (plain, whitened))
+    np.testing.assert_array_equal(one.query, other.query)
+    assert not np.array_equal(one.negatives, other.negatives)
 
 
 def test_missing_negatives_are_counted(collection, tmp_path):
