@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 # Focal lengths as a phone or camera writes them; 43.27 mm is the diagonal of the 36 x 24 mm film.
-FOCALS_35MM = (24, 26, 28, 31, 35, 40, 50)
+FOCALS_35MM = (24, 26, 28, 31, 35, 40)
 FILM_DIAGONAL_MM = 43.2666
 
 
@@ -58,7 +58,7 @@ def ring(
         focal_35mm = int(rng.choice(FOCALS_35MM))
         focal_px = focal_35mm / FILM_DIAGONAL_MM * float(np.hypot(*size))
         # From a view with room around the front to one that shows a good half of it.
-        fill = rng.uniform(0.75, 1.35)
+        fill = rng.uniform(0.85, 1.4) * (1.0 if width > height else 1.3)
         span_m = max(width_m, 0.95 * height_m * width / height)
         distance = max(focal_px * span_m / (fill * width), 8.0)
         eye = rng.uniform(1.5, 1.9) if rng.random() < 0.7 else rng.uniform(2.5, 6.0)

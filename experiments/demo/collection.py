@@ -40,7 +40,7 @@ class DemoConfig(Settings):
     twins: bool = Field(default=True, description="Whether the last two places share a building.")
     width: int = Field(default=640, ge=64, description="Long side of a photo, px.")
     height: int = Field(default=480, ge=64, description="Short side of a photo, px.")
-    px_per_m: float = Field(default=48.0, gt=4, description="Texels per metre of wall.")
+    px_per_m: float = Field(default=48.0, ge=12, description="Texels per metre of wall.")
     supersampling: int = Field(default=2, ge=1, le=4, description="Rays per pixel in each direction.")
     points_per_square_m: float = Field(default=4.0, gt=0, description="True surface points, for tests.")
 

@@ -84,7 +84,7 @@ def draw_design(seed: int, kind: Kind) -> Design:
         rng.uniform(0.05, 0.15), rng.uniform(0, 0.25), 0.3 if dark_trim else rng.uniform(0.7, 0.9)
     )
     grey = rng.uniform(0.25, 0.75)
-    width = {"townhouse": 15.0, "church": 15.0, "tower": 11.0, "timber": 13.0, "palace": 20.0, "hall": 18.0}[
+    width = {"townhouse": 15.0, "church": 15.0, "tower": 11.0, "timber": 13.0, "palace": 17.0, "hall": 18.0}[
         kind
     ]
     return Design(
@@ -96,7 +96,8 @@ def draw_design(seed: int, kind: Kind) -> Design:
         bays=int(rng.integers(3, 7)),
         masonry=_MASONRY[kind][int(rng.integers(3))],
         wall=wall,
-        joint=(grey, grey * 0.96, grey * 0.9),
+        # Joints of the wall's own hue: a grid of bright lines would look the same on every building.
+        joint=(0.45 * wall[0] + 0.3 * grey, 0.45 * wall[1] + 0.29 * grey, 0.45 * wall[2] + 0.28 * grey),
         trim=trim,
         accent=colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.3, 0.7), rng.uniform(0.25, 0.65)),
         roof=colorsys.hsv_to_rgb(

@@ -116,7 +116,7 @@ def sign(rng: np.random.Generator, width: int, height: int, ground: Colour, ink:
     """A board with an invented name."""
     picture = Image.new("RGB", (width, height), to_bytes(ground))
     draw = ImageDraw.Draw(picture)
-    draw.rectangle((2, 2, width - 3, height - 3), outline=to_bytes(ink), width=max(1, height // 16))
+    draw.rectangle((1, 1, width - 2, height - 2), outline=to_bytes(ink), width=max(1, height // 16))
     _write(rng, draw, (0, int(0.12 * height)), width, int(0.66 * height), ink)
     return picture
 

@@ -57,7 +57,8 @@ def _halved(level: UInt8[np.ndarray, "height width 4"]) -> UInt8[np.ndarray, "h 
     rows, columns = (2 if height > 1 else 1), (2 if width > 1 else 1)
     cut = level[: height // rows * rows, : width // columns * columns].astype(np.uint16)
     summed = sum(cut[r::rows, c::columns] for r in range(rows) for c in range(columns))
-    return np.asarray(summed // (rows * columns), dtype=np.uint8)
+    # Rounded: seven levels that each round down would darken what is far away.
+    return np.asarray((summed + rows * columns // 2) // (rows * columns), dtype=np.uint8)
 
 
 def look_up(scene: Scene, atlas: Atlas, samples: Samples) -> Float[np.ndarray, "n 3"]:
