@@ -157,7 +157,26 @@ def map_images(
     pipeline.mapper.num_threads = 1
     pipeline.triangulation.random_seed = options.seed
     out.mkdir()
-    return len(pycolmap.incremental_mapping(database_path, scratch, out, options=pipeline))
+    models = pycolmap.incremental_mapping(database_path, scratch, out, options=pipeline)
+    for number, model in models.items():
+        if _drop_degenerate_cameras(model, pipeline):
+            model.write(out / str(number))
+    return len(models)
+
+
+def _drop_degenerate_cameras(
+    model: pycolmap.Reconstruction, options: pycolmap.IncrementalPipelineOptions
+) -> int:
+    """Take out the images whose focal length or distortion ran away, as the last adjustment may let them."""
+    limits = (options.min_focal_length_ratio, options.max_focal_length_ratio, options.max_extra_param)
+    dropped = {
+        image.frame_id
+        for image in model.images.values()
+        if image.has_pose and image.camera.has_bogus_params(*limits)
+    }
+    for frame_id in dropped:
+        model.deregister_frame(frame_id)
+    return len(dropped)
 
 
 def num_registered(folder: Path) -> int:

@@ -28,7 +28,7 @@ from sfm.tasks import Batch, cpu_seconds, run_batches
 if TYPE_CHECKING:
     from sfm.colmap import PairGeometry
 
-_VERSION = 1
+_VERSION = 2
 
 
 class MappingConfig(Settings):

@@ -175,10 +175,10 @@ def _match_batch(
 def _putative_matches(
     one: Float32[np.ndarray, "n d"], two: Float32[np.ndarray, "m d"], config: MatchingConfig
 ) -> UInt32[np.ndarray, "k 2"]:
-    """Matches of all descriptors; few or none where the first, of the largest keypoints, do not match."""
+    """Matches of all descriptors; none where the first ones, of the largest keypoints, hardly match."""
     size = config.preview_features
-    if size:
+    if 0 < size < max(len(one), len(two)):
         preview = mutual_matches(one[:size], two[:size], config.max_ratio)
-        if len(preview) < config.preview_min_matches or (len(one) <= size and len(two) <= size):
-            return preview
+        if len(preview) < config.preview_min_matches:
+            return preview[:0]
     return mutual_matches(one, two, config.max_ratio)

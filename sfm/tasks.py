@@ -162,7 +162,10 @@ def _completed(
     try:
         while True:
             while len(running) < _IN_FLIGHT and (following := next(queue, None)) is not None:
-                running[executor.submit(_measured, function, following[1])] = following[0]
+                future = executor.submit(_measured, function, following[1])
+                running[future] = following[0]
+                if future.done():
+                    break  # it ran at once: take note of it before anything else runs
             if not running:
                 return
             finished, _ = wait(running, return_when=FIRST_COMPLETED)

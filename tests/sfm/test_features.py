@@ -1,0 +1,70 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sfm.collection import Collection, ScanConfig, scan
+from sfm.features import FeatureConfig, Features, extract_features
+from sfm.tasks import LocalExecutor, SerialExecutor
+
+
+def _scan(photos: Path, out: Path) -> Collection:
+    return scan(photos, out, ScanConfig(), SerialExecutor())
+
+
+def _extract(collection: Collection, out: Path, **settings: int) -> Features:
+    return extract_features(collection, out, FeatureConfig(**settings), SerialExecutor())
+
+
+@pytest.mark.parametrize("max_side_px", [1600, 240])
+def test_keypoints_are_in_stored_pixels(tmp_path: Path, max_side_px: int) -> None:
+    y, x = np.mgrid[0:360, 0:480] + 0.5
+    blob = 30 + 200 * np.exp(-((x - 130.5) ** 2 + (y - 70.5) ** 2) / (2 * 8.0**2))
+    Image.fromarray(blob.round().astype(np.uint8)).save(tmp_path / "blob.png")
+    features = _extract(_scan(tmp_path, tmp_path / "out"), tmp_path / "out", max_side_px=max_side_px)
+    (image,) = features.store.read([1])
+    assert (image.name, image.width, image.height) == ("blob.png", 480, 360)
+    found_x, found_y, scale, _ = image.keypoints[0]
+    assert abs(found_x - 130.5) < 0.3
+    assert abs(found_y - 70.5) < 0.3
+    assert scale == pytest.approx(8.0, rel=0.15)
+
+
+def test_features_of_rendered_photos(two_scenes: dict[str, Any], tmp_path: Path) -> None:
+    collection = _scan(two_scenes["one"].folder, tmp_path)
+    features = _extract(collection, tmp_path, max_features=200)
+    images = list(features.store.read(range(1, 7)))
+    assert [image.name for image in images] == [f"{number}.png" for number in range(6)]
+    assert features.num_keypoints.tolist() == [len(image.keypoints) for image in images]
+    assert features.failed == {}
+    for image in images:
+        assert 200 <= len(image.keypoints) < 400
+        assert image.descriptors.shape == (len(image.keypoints), 128)
+        assert (np.diff(image.keypoints[:, 2]) <= 0).all()
+        assert ((image.keypoints[:, :2] > 0) & (image.keypoints[:, :2] < (480, 360))).all()
+
+
+def test_workers_do_not_change_features(two_scenes: dict[str, Any], tmp_path: Path) -> None:
+    collection = _scan(two_scenes["two"].folder, tmp_path)
+    alone = _extract(collection, tmp_path / "a")
+    with LocalExecutor(2) as executor:
+        together = extract_features(collection, tmp_path / "b", FeatureConfig(), executor)
+    assert together.key == alone.key
+    for name in ("keypoints.npy", "descriptors.npy", "images.npz"):
+        content = [(each.store.path(0) / name).read_bytes() for each in (alone, together)]
+        assert content[0] == content[1]
+    assert _extract(collection, tmp_path / "a", max_features=100).key != alone.key
+
+
+def test_a_photo_lost_since_the_scan_costs_itself_only(tmp_path: Path) -> None:
+    for number, seed in enumerate((5, 6, 7)):
+        pixels = np.random.default_rng(seed).integers(0, 256, (30, 40)).repeat(4, 0).repeat(4, 1)
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{number}.png")
+    collection = _scan(tmp_path, tmp_path / "out")
+    (tmp_path / "1.png").unlink()
+    features = _extract(collection, tmp_path / "out")
+    assert features.failed == {2: "unreadable since the scan: No such file or directory"}
+    assert features.num_keypoints[1] == 0
+    assert (features.num_keypoints[[0, 2]] > 30).all()

@@ -1,0 +1,265 @@
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pycolmap
+import pytest
+from PIL import Image
+
+from sfm.geometry import align_similarity, centres_in_world
+from sfm.mapping import MappingConfig
+from sfm.reconstruct import ReconstructConfig, ReconstructResult, reconstruct
+from sfm.store import UNFINISHED, exclusive, read_json
+from sfm.tasks import LocalExecutor, SerialExecutor
+
+
+@pytest.fixture(scope="module")
+def photos(two_scenes: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two places, a copy, a loner, a flat photo, and a file that is no photo."""
+    root = tmp_path_factory.mktemp("collection") / "photos"
+    for name, scene in two_scenes.items():
+        shutil.copytree(scene.folder, root / f"{name} \n{name}")
+    shutil.copy(root / "one \none" / "2.png", root / "zz.png")
+    noise = np.random.default_rng(1).integers(0, 256, (45, 60), dtype=np.uint8)
+    Image.fromarray(noise.repeat(8, axis=0).repeat(8, axis=1)).save(root / "loner.png")
+    Image.new("L", (480, 360), 99).save(root / "flat.png")
+    (root / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    return root
+
+
+@pytest.fixture(scope="module")
+def out(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an unbroken run on two workers."""
+    folder = tmp_path_factory.mktemp("out") / "sfm"
+    with LocalExecutor(2) as executor:
+        reconstruct(photos, folder, ReconstructConfig(), executor)
+    return folder
+
+
+class _Forbidden(Executor):
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        raise AssertionError(f"{fn} was submitted")
+
+
+class _Ending(SerialExecutor):
+    """Ends the run, as Ctrl-C would, after some tasks."""
+
+    def __init__(self, tasks: int) -> None:
+        self.left = tasks
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return super().submit(fn, *args, **kwargs)
+
+
+def _load(photos: Path, out: Path) -> ReconstructResult:
+    return reconstruct(photos, out, ReconstructConfig(), _Forbidden())
+
+
+def _contents(out: Path) -> dict[str, bytes]:
+    files = [out / "images.parquet", *(out / "models").rglob("*.*")]
+    return {file.relative_to(out).as_posix(): file.read_bytes() for file in files}
+
+
+def test_every_file_has_its_fate(photos: Path, out: Path) -> None:
+    images = _load(photos, out).images
+    rows = images[["name", "status", "reason", "model", "place"]].to_numpy().tolist()
+    assert rows == [
+        ["broken.jpg", "rejected", "not an image", -1, -1],
+        ["flat.png", "unregistered", "too few keypoints", -1, -1],
+        ["loner.png", "unregistered", "matches no other photo", -1, -1],
+        *([f"one \none/{number}.png", "registered", "", 0, 0] for number in range(6)),
+        *([f"two \ntwo/{number}.png", "registered", "", 1, 1] for number in range(4)),
+        ["zz.png", "duplicate", "same bytes as one \none/2.png", -1, -1],
+    ]
+    assert images.loc[3, ["width", "height", "orientation"]].tolist() == [480, 360, 1]
+
+
+def test_counts(photos: Path, out: Path) -> None:
+    stats = read_json(out / "stats.json")
+    assert stats == _load(photos, out).stats.model_dump(mode="json")
+    counts = {name: stats[name] for name in ("images", "rejected", "duplicates", "registered", "models")}
+    assert counts == {"images": 14, "rejected": 1, "duplicates": 1, "registered": 10, "models": 2}
+    assert stats["places"] == 2
+    assert stats["reasons"] == {"matches no other photo": 1, "not an image": 1, "too few keypoints": 1}
+    assert list(stats["stages"]) == ["candidates", "features", "graph", "mapping", "matching", "scan"]
+    assert stats["seconds"] == pytest.approx(sum(stage["seconds"] for stage in stats["stages"].values()))
+    assert read_json(out / "photos.json") == {"version": 1, "photos": str(photos)}
+
+
+def test_cameras_are_where_they_were(two_scenes: dict[str, Any], photos: Path, out: Path) -> None:
+    for model, scene in zip(_load(photos, out).models, two_scenes.values(), strict=True):
+        truth = np.array([scene.centres[Path(name).name] for name in model.names])
+        found = centres_in_world(model.rotations, model.translations)
+        errors = np.linalg.norm(align_similarity(found, truth).apply(found) - truth, axis=1)
+        # The cameras are 4.2 units from the corner they look at.
+        assert errors.max() < 0.042
+        # EXIF says 40 mm for all of them: they share one camera.
+        assert np.ptp(model.focal_px) == 0
+        assert model.focal_px[0] == pytest.approx(40 / np.hypot(36, 24) * 600, rel=0.01)
+
+
+def test_models_open_in_colmap_and_agree_with_the_arrays(photos: Path, out: Path) -> None:
+    for number, model in enumerate(_load(photos, out).models):
+        theirs = pycolmap.Reconstruction(out / "models" / str(number))
+        assert tuple(sorted(image.name for image in theirs.images.values())) == model.names
+        assert all((photos / name).is_file() for name in model.names)
+        assert model.place == number
+        assert theirs.num_points3D() == model.num_points
+        assert theirs.compute_num_observations() == model.num_observations
+        for row, name in enumerate(model.names):
+            image = theirs.find_image_with_name(name)
+            pose = image.cam_from_world()
+            np.testing.assert_allclose(pose.matrix()[:, :3], model.rotations[row])
+            np.testing.assert_allclose(pose.translation, model.translations[row])
+            mine = model.track_image == row
+            seen = model.points[model.track_point[mine]] @ model.rotations[row].T + model.translations[row]
+            projected = seen[:, :2] / seen[:, 2:] * model.focal_px[row] + np.array([240, 180])
+            # Distortion is left out of the arrays: pixels agree but for it.
+            assert np.median(np.linalg.norm(projected - model.track_xy[mine], axis=1)) < 2
+
+
+def test_one_worker_gives_the_same_bytes(photos: Path, out: Path, tmp_path: Path) -> None:
+    reconstruct(photos, tmp_path, ReconstructConfig(), SerialExecutor())
+    assert _contents(tmp_path) == _contents(out)
+
+
+def test_a_changed_option_redoes_its_stage_only(photos: Path, out: Path, tmp_path: Path) -> None:
+    shutil.copytree(out, tmp_path / "sfm")
+    submitted = []
+
+    class Noting(SerialExecutor):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            submitted.append(args[-1].name)
+            return super().submit(fn, *args, **kwargs)
+
+    config = ReconstructConfig(mapping=MappingConfig(min_model_size=5))
+    result = reconstruct(photos, tmp_path / "sfm", config, Noting())
+    assert submitted == ["place-00000"]
+    assert result.stats.models == 1
+    second = result.images[result.images["place"] == 1]
+    assert second["reason"].tolist() == ["place has too few photos"] * 4
+
+
+def test_a_run_ended_after_any_task_goes_on(photos: Path, out: Path, tmp_path: Path) -> None:
+    for _ in range(30):
+        try:
+            reconstruct(photos, tmp_path, ReconstructConfig(), _Ending(1))
+            break
+        except KeyboardInterrupt:
+            continue
+    assert _contents(tmp_path) == _contents(out)
+
+
+def test_a_killed_run_goes_on(photos: Path, out: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from sfm.reconstruct import *; from sfm.tasks import *\n"
+        "reconstruct(Path(sys.argv[1]), Path(sys.argv[2]), ReconstructConfig(), LocalExecutor(1))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    run = subprocess.Popen(
+        [sys.executable, "-c", script, str(photos), str(tmp_path)], env=environment, stderr=subprocess.DEVNULL
+    )
+    end = time.monotonic() + 60
+    while not list(tmp_path.glob("features/done/*.json")) and time.monotonic() < end:
+        time.sleep(0.005)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert not (tmp_path / "done" / "mapping.json").exists()
+    # Children of the killed run end by themselves, and may leave something unfinished.
+    time.sleep(0.5)
+    reconstruct(photos, tmp_path, ReconstructConfig(), SerialExecutor())
+    assert _contents(tmp_path) == _contents(out)
+    assert list(tmp_path.rglob(f"{UNFINISHED}*")) == []
+
+
+def test_half_a_model_is_made_again(photos: Path, out: Path, tmp_path: Path) -> None:
+    shutil.copytree(out, tmp_path / "sfm")
+    points = tmp_path / "sfm" / "models" / "1" / "points3D.bin"
+    points.write_bytes(points.read_bytes()[:100])
+    reconstruct(photos, tmp_path / "sfm", ReconstructConfig(), _Forbidden())
+    assert _contents(tmp_path / "sfm") == _contents(out)
+
+
+def test_photos_that_do_not_match_are_told(tmp_path: Path) -> None:
+    for seed in range(2):
+        noise = np.random.default_rng(seed).integers(0, 256, (45, 60), dtype=np.uint8)
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.fromarray(noise.repeat(4, axis=0).repeat(4, axis=1)).save(tmp_path / "photos" / f"{seed}.png")
+    with pytest.raises(ValueError, match="pair with 20 inliers, got at most 0 in 1 pairs"):
+        reconstruct(tmp_path / "photos", tmp_path / "out", ReconstructConfig(), SerialExecutor())
+
+
+def test_a_missing_folder_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        reconstruct(tmp_path / "gone", tmp_path / "out", ReconstructConfig(), _Forbidden())
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_runs_do_not_share_a_folder(photos: Path, tmp_path: Path) -> None:
+    with exclusive(tmp_path), pytest.raises(BlockingIOError, match="one that another run is writing to"):
+        reconstruct(photos, tmp_path, ReconstructConfig(), _Forbidden())
+
+
+def test_a_full_disk_is_told(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("sfm.features.write_shard", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        reconstruct(photos, tmp_path, ReconstructConfig(), SerialExecutor())
+    assert error.value.errno == errno.ENOSPC
+    assert error.value.strerror == (
+        f"output {tmp_path}: expected a folder with room to write, got 'No space left on device'; make room "
+        "or choose another folder, and run again to go on"
+    )
+    monkeypatch.undo()
+    result = reconstruct(photos, tmp_path, ReconstructConfig(), SerialExecutor())
+    assert result.stats.registered == 10
+
+
+def test_an_image_in_two_models_counts_where_it_sees_more(tmp_path: Path) -> None:
+    from sfm.mapping import Mapping
+    from sfm.model import Model, save_model
+    from sfm.reconstruct import _model_of_name
+
+    def model(names: tuple[str, ...], observations: list[int]) -> Model:
+        track_image = np.repeat(np.arange(len(names)), observations)
+        track_point = np.concatenate([np.arange(count) for count in observations])
+        return Model(
+            names=names,
+            rotations=np.tile(np.eye(3), (len(names), 1, 1)),
+            translations=np.zeros((len(names), 3)),
+            focal_px=np.full(len(names), 500.0),
+            sizes=np.tile([640, 480], (len(names), 1)),
+            points=np.random.default_rng(0).uniform(size=(max(observations), 3)),
+            track_image=track_image,
+            track_point=track_point,
+            track_xy=np.ones((len(track_image), 2)),
+            place=0,
+        )
+
+    folders = []
+    for number, stored in enumerate([model(("a", "b", "c"), [9, 4, 5]), model(("b", "c", "d"), [4, 8, 2])]):
+        folders.append(tmp_path / str(number))
+        save_model(stored, folders[-1] / "arrays.npz")
+    found = _model_of_name(Mapping(folders=tuple(folders), failed={}))
+    assert found == {"a": 0, "b": 0, "c": 1, "d": 1}
+
+
+def test_images_table_is_plain(photos: Path, out: Path) -> None:
+    images = pd.read_parquet(out / "images.parquet")
+    assert list(images) == ["name", "status", "reason", "model", "place", "width", "height", "orientation"]
+    assert images["name"].is_monotonic_increasing
