@@ -1,0 +1,109 @@
+"""Figures of the page as data URIs: models from above, curves of training, geometry of the positives."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.report.plan_view import PlanView
+from experiments.report.thumbnails import data_uri
+
+# Legible on light and on dark ground, as the figures have none of their own.
+INK = "#7b8494"
+BLUE, ORANGE, GREEN = "#3b82f6", "#f08c3a", "#2fa36b"
+_LABELS = {"map_crop": "crop queries", "map_whole": "whole photos"}
+
+
+def model_figure(view: PlanView) -> str:
+    """One model from above: points coloured by height, cameras as arrows."""
+    figure = Figure(figsize=(2.5, 2.5), dpi=110)
+    axes = figure.add_axes((0.02, 0.02, 0.96, 0.96))
+    low, high = np.quantile(view.heights, (0.02, 0.98)) if len(view.heights) else (0.0, 1.0)
+    points = view.points
+    axes.scatter(
+        points[:, 0], points[:, 1], s=1.6, c=view.heights, cmap="viridis", vmin=low, vmax=high, linewidths=0
+    )
+    axes.quiver(
+        *view.cameras.T,
+        *view.directions.T,
+        color=ORANGE,
+        scale=14,
+        width=0.011,
+        headwidth=3.2,
+        headlength=3.6,
+    )
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.margins(0.08)
+    axes.axis("off")
+    return _png(figure)
+
+
+def training_figure(epochs: Sequence[Mapping[str, Any]]) -> str:
+    """Loss of each epoch, and mAP of the held-out queries after it."""
+    figure = Figure(figsize=(8.4, 2.9))
+    loss_axes, map_axes = figure.subplots(1, 2)
+    trained = [epoch for epoch in epochs if epoch.get("loss") is not None]
+    loss_axes.plot([e["epoch"] for e in trained], [e["loss"] for e in trained], "o-", color=BLUE)
+    loss_axes.set_ylabel("training loss")
+    scores = [(epoch["epoch"], _map_scores(epoch)) for epoch in epochs]
+    kinds = sorted({kind for _, found in scores for kind in found})
+    for kind, colour in zip(kinds, (ORANGE, GREEN, BLUE), strict=False):
+        points = [(number, found[kind]) for number, found in scores if kind in found]
+        map_axes.plot(*zip(*points, strict=True), "o-", color=colour, label=_LABELS.get(kind, kind))
+    map_axes.set_ylabel("mAP, held-out places")
+    if kinds:
+        map_axes.legend(frameon=False, labelcolor=INK)
+    for axes in (loss_axes, map_axes):
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        _quiet(axes)
+    figure.tight_layout(w_pad=3)
+    return _svg(figure)
+
+
+def geometry_figure(positives: pd.DataFrame) -> str:
+    """How the positives differ from their queries: overlap, change of scale, angle between the axes."""
+    figure = Figure(figsize=(8.4, 2.3))
+    columns = (("overlap", "overlap"), ("scale_change", "scale change"), ("angle_deg", "angle, degrees"))
+    for axes, (column, label), colour in zip(
+        figure.subplots(1, 3), columns, (BLUE, ORANGE, GREEN), strict=True
+    ):
+        values = positives[column].to_numpy(dtype=float)
+        axes.hist(values[np.isfinite(values)], bins=24, color=colour, alpha=0.85)
+        axes.set_xlabel(label)
+        _quiet(axes)
+    figure.tight_layout(w_pad=2)
+    return _svg(figure)
+
+
+def _map_scores(epoch: Mapping[str, Any]) -> dict[str, float]:
+    found = epoch.get("validation") or {key: epoch[key] for key in ("map",) if key in epoch}
+    return {kind: value for kind, value in found.items() if value is not None}
+
+
+def _quiet(axes: Axes) -> None:
+    axes.tick_params(colors=INK, labelsize=9)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    axes.grid(alpha=0.25, color=INK, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(INK)
+
+
+def _png(figure: Figure) -> str:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", transparent=True)
+    return data_uri(stream.getvalue(), "image/png")
+
+
+def _svg(figure: Figure) -> str:
+    stream = io.BytesIO()
+    # Without a date and with fixed ids the same run gives the same page.
+    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    return data_uri(stream.getvalue(), "image/svg+xml")

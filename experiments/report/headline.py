@@ -1,0 +1,68 @@
+"""What the run came to, in a few sentences that say no more than the scores do."""
+
+from dataclasses import dataclass
+
+from experiments.report.reading import Json, RunFiles
+from experiments.report.tables import KINDS, score_kinds
+from experiments.scoreboard import ROWS
+
+START = "off_the_shelf"
+FINE_TUNED = ("fine_tuned", "fine_tuned_whitened")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """Title line, what it rests on, and whether fine-tuning won."""
+
+    title: str
+    detail: str
+    helped: bool | None
+
+
+def headline(files: RunFiles) -> Headline:
+    """The best row and its gain over the network as it came, or what there is instead."""
+    if not files.evaluation:
+        return Headline(
+            title="The run has no scores yet",
+            detail="Run it again: it continues where it stopped. Below is what there is so far.",
+            helped=None,
+        )
+    kind = score_kinds(files.evaluation)[0]
+    kept = (files.train or {}).get("kept") or max(
+        files.evaluation, key=lambda row: files.evaluation[row][kind]["map"] if files.evaluation else 0.0
+    )
+    return Headline(
+        title=_title(files.evaluation, kind, kept),
+        detail=_detail(files.evaluation, kind, (files.train or {}).get("gain")),
+        helped=kept in FINE_TUNED,
+    )
+
+
+def _title(evaluation: Json, kind: str, kept: str) -> str:
+    start, best = evaluation[START][kind]["map"], evaluation[kept][kind]["map"]
+    if kept in FINE_TUNED:
+        return f"{_capital(ROWS[kept])}: mAP {best:.3f}, from {start:.3f} off the shelf"
+    how = "as it came" if kept == START else "with PCA whitening"
+    return f"Fine-tuning did not help: the network {how} is kept, mAP {best:.3f}"
+
+
+def _detail(evaluation: Json, kind: str, gain: Json | None) -> str:
+    scores = evaluation[START][kind]
+    basis = (
+        f"Measured on {scores['queries']:,} {KINDS[kind]} of {scores['places']:,} held-out "
+        f"{'place' if scores['places'] == 1 else 'places'} that training never saw, "
+        "with the whole collection as database, averaged over places."
+    )
+    if gain is None:
+        return basis
+    compared = (
+        f" Fine-tuned with learned whitening against off the shelf with PCA whitening: {gain['map']:+.3f} "
+        f"± {gain['standard_error']:.3f} (standard error over places), better on {gain['places_better']:,} "
+        f"and worse on {gain['places_worse']:,}."
+    )
+    sure = abs(gain["map"]) > 2 * gain["standard_error"] and scores["places"] > 1
+    return basis + compared + ("" if sure else " So few places do not prove such a difference.")
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]

@@ -1,0 +1,122 @@
+"""Writes WORK/report/index.html: one page about a run, in one file that needs nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from experiments.report import figures, sheets, tables
+from experiments.report.headline import FINE_TUNED, headline
+from experiments.report.plan_view import plan_view
+from experiments.report.reading import RunFiles, read_run
+from experiments.report.thumbnails import Thumbnails
+from experiments.scoreboard import ROWS
+from sfm.model import Model
+from sfm.store import atomic_path
+
+# A figure is about 20 kB: this many keep the page small.
+_MOST_MODELS = 60
+
+
+def write_report(work: Path) -> Path:
+    """Write the page from the files in `work` and the photos they name; returns its path.
+
+    Parts of the run that are not there are named on the page. FileNotFoundError when `work` holds no run.
+    """
+    files = read_run(work)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template("index.html").render(**_content(files))
+    path = work / "report" / "index.html"
+    with atomic_path(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+    return path
+
+
+def _content(files: RunFiles) -> dict[str, Any]:
+    thumbnails = Thumbnails(files.photos)
+    return {
+        "headline": headline(files),
+        "missing": files.missing,
+        "cards": _cards(files),
+        **_counts(files),
+        **_scores(files),
+        "models": [
+            {"name": name, "model": model, "figure": _model_figure(model, files)}
+            for name, model in files.models[:_MOST_MODELS]
+        ],
+        "num_models": len(files.models),
+        **_pairs(files, thumbnails),
+        **_rankings(files, thumbnails),
+        "manifest": files.manifest,
+        "settings": list(tables.flattened(files.manifest["config"])) if files.manifest else [],
+    }
+
+
+def _cards(files: RunFiles) -> list[tuple[str, str]]:
+    """Number and what it counts, from photos to pairs."""
+    cards = []
+    if files.sfm:
+        cards += [(files.sfm["images"], "photos found"), (files.sfm["registered"], "registered")]
+        cards += [(files.sfm["places"], "places"), (files.sfm["models"], "3D models")]
+    if files.pairs:
+        cards += [
+            (files.pairs["queries"], "training and test queries"),
+            (files.pairs["positives"], "positives"),
+        ]
+    return [(f"{number:,}", what) for number, what in cards]
+
+
+def _counts(files: RunFiles) -> dict[str, Any]:
+    seconds = tables.stage_seconds(files)
+    return {
+        "photo_counts": tables.photo_counts(files.sfm) if files.sfm else [],
+        "photo_reasons": tables.reasons(files.sfm.get("reasons", {})) if files.sfm else [],
+        "dropped": tables.reasons(files.pairs.get("dropped", {})) if files.pairs else [],
+        "split": files.pairs.get("split", {}) if files.pairs else {},
+        "seconds": seconds,
+        "longest": max((value for _, value in seconds), default=0.0),
+    }
+
+
+def _scores(files: RunFiles) -> dict[str, Any]:
+    train, evaluation = files.train or {}, files.evaluation or {}
+    epochs = train.get("epochs", [])
+    return {
+        "train": train,
+        "kinds": [tables.KINDS[kind] for kind in tables.score_kinds(evaluation)] if evaluation else [],
+        "score_rows": tables.score_rows(evaluation, train.get("kept")) if evaluation else (),
+        "training_figure": figures.training_figure(epochs) if epochs else None,
+    }
+
+
+def _model_figure(model: Model, files: RunFiles) -> str:
+    known: dict[str, int] = {}
+    if files.images is not None:
+        known = dict(zip(files.images["name"], files.images["orientation"], strict=True))
+    orientations = np.array([known.get(name, 1) for name in model.names])
+    return figures.model_figure(plan_view(model, orientations))
+
+
+def _pairs(files: RunFiles, thumbnails: Thumbnails) -> dict[str, Any]:
+    if files.positives is None or files.positives.empty:
+        return {"tuples": (), "geometry_figure": None}
+    return {
+        "tuples": sheets.tuple_sheet(files.positives, files.tuples, thumbnails),
+        "geometry_figure": figures.geometry_figure(files.positives),
+    }
+
+
+def _rankings(files: RunFiles, thumbnails: Thumbnails) -> dict[str, Any]:
+    if files.rankings is None or files.rankings.empty:
+        return {"rankings": (), "after": ""}
+    kept = (files.train or {}).get("kept")
+    # Off the shelf against itself would show nothing: then the best that fine-tuning had to offer.
+    after = kept if kept in FINE_TUNED else "fine_tuned_whitened"
+    return {"rankings": sheets.ranking_sheet(files.rankings, after, thumbnails), "after": ROWS[after]}

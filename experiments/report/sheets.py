@@ -1,0 +1,136 @@
+"""Contact sheets: which training tuples and which rankings to show, with what the page writes below them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.report.thumbnails import Thumbnails
+
+BEFORE = "off_the_shelf"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One cell: a thumbnail (None: unreadable), the photo's name, a caption, and what it is to its query."""
+
+    uri: str | None
+    name: str
+    caption: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TupleRow:
+    """A query with its positive and hard negatives."""
+
+    query: Picture
+    positive: Picture
+    negatives: tuple[Picture, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingRow:
+    """One held-out query and its first photos in two networks' rankings."""
+
+    query: Picture
+    before: tuple[Picture, ...]
+    after: tuple[Picture, ...]
+    before_ap: float
+    after_ap: float
+
+
+def tuple_sheet(
+    positives: pd.DataFrame, tuples: pd.DataFrame | None, thumbnails: Thumbnails, rows: int = 12
+) -> tuple[TupleRow, ...]:
+    """Training examples from as many clusters as possible; without tuples, positives alone."""
+    geometry = positives.set_index(["query", "positive"])
+    geometry = geometry[~geometry.index.duplicated()]
+    source = positives if tuples is None else tuples
+    known = [pair in geometry.index for pair in zip(source["query"], source["positive"], strict=True)]
+    source = source[np.asarray(known, dtype=bool)]
+    made = []
+    for _, row in _spread(source, positives, rows).iterrows():
+        facts = geometry.loc[(row["query"], row["positive"])]
+        negatives = () if tuples is None else tuple(row["negatives"])
+        made.append(
+            TupleRow(
+                query=_picture(row["query"], thumbnails, kind="query"),
+                positive=_picture(row["positive"], thumbnails, _caption(facts), kind="positive"),
+                negatives=tuple(_picture(name, thumbnails, kind="other") for name in negatives),
+            )
+        )
+    return tuple(made)
+
+
+def ranking_sheet(
+    rankings: pd.DataFrame,
+    after: str,
+    thumbnails: Thumbnails,
+    *,
+    best: int = 3,
+    worst: int = 3,
+    shown: int = 7,
+) -> tuple[RankingRow, ...]:
+    """Queries whose average precision rose and fell most from off the shelf to the row `after`.
+
+    Crop queries where there are some. One query a photo, so that a single photo does not fill the sheet.
+    """
+    keys = ["query", "kind", "x1", "y1", "x2", "y2"]
+    kind = "crop" if (rankings["kind"] == "crop").any() else "whole"
+    of_kind = rankings[rankings["kind"] == kind]
+    both = of_kind[of_kind["row"] == BEFORE].merge(
+        of_kind[of_kind["row"] == after], on=keys, suffixes=("", "_after"), validate="one_to_one"
+    )
+    both["change"] = both["average_precision_after"] - both["average_precision"]
+    both = both.sort_values(["change", "query"], ascending=[False, True]).drop_duplicates("query")
+    rose, fell = both[both["change"] > 0].head(best), both[both["change"] < 0].tail(worst)
+    chosen = pd.concat([rose, fell])
+    if chosen.empty:
+        chosen = both.head(best + worst)
+    return tuple(_ranking_row(row, thumbnails, shown) for row in chosen.to_dict("records"))
+
+
+def _spread(source: pd.DataFrame, positives: pd.DataFrame, rows: int) -> pd.DataFrame:
+    """Rows of different groups of photos first: a group is what positives connect to the query."""
+    first_positive = positives.groupby("query")["positive"].min()
+    group = source["query"].map(first_positive)
+    turn = source.groupby(group.to_numpy()).cumcount()
+    return source.assign(_turn=turn).sort_values(["_turn", "query"], kind="stable").head(rows)
+
+
+def _caption(facts: pd.Series) -> str:
+    return (
+        f"{int(facts['shared_points']):,} shared points, overlap {facts['overlap']:.2f}, "
+        f"scale ×{facts['scale_change']:.2f}, {facts['angle_deg']:.0f}°"
+    )
+
+
+def _picture(name: str, thumbnails: Thumbnails, caption: str = "", kind: str = "") -> Picture:
+    return Picture(uri=thumbnails.photo(name), name=name, caption=caption, kind=kind)
+
+
+def _ranking_row(row: Mapping[Any, Any], thumbnails: Thumbnails, shown: int) -> RankingRow:
+    def ranked(column: str, positives: Sequence[str], junk: Sequence[str]) -> tuple[Picture, ...]:
+        names = list(_names(row[column]))[:shown]
+        kinds = ["positive" if n in positives else "junk" if n in junk else "other" for n in names]
+        return tuple(_picture(n, thumbnails, kind=k) for n, k in zip(names, kinds, strict=True))
+
+    positives, junk = set(_names(row["positives"])), set(_names(row["junk"]))
+    before_ap, after_ap = (
+        float(np.asarray(row[column])) for column in ("average_precision", "average_precision_after")
+    )
+    name = str(row["query"])
+    return RankingRow(
+        query=Picture(uri=thumbnails.query(row), name=name, kind="query"),
+        before=ranked("ranked", tuple(positives), tuple(junk)),
+        after=ranked("ranked_after", tuple(positives), tuple(junk)),
+        before_ap=before_ap,
+        after_ap=after_ap,
+    )
+
+
+def _names(value: object) -> tuple[str, ...]:
+    return tuple(str(name) for name in np.asarray(value, dtype=object))

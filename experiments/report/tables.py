@@ -1,0 +1,97 @@
+"""Tables of the page: plain rows of text out of the counts, scores and settings of a run."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.report.reading import Json, RunFiles
+from experiments.scoreboard import ROWS
+
+KINDS = {"crop": "crop queries", "whole": "whole photos"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One kind of query in one row: scores in [0, 1], and whether the row is the best of its kind."""
+
+    map: float
+    map_per_query: float
+    recall_at_1: float
+    best: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRow:
+    """One of the four networks."""
+
+    title: str
+    kept: bool
+    cells: tuple[Cell, ...]
+
+
+def score_kinds(evaluation: Json) -> tuple[str, ...]:
+    """The kinds of query that every row was scored on."""
+    return tuple(kind for kind in KINDS if all(kind in scores for scores in evaluation.values()))
+
+
+def score_rows(evaluation: Json, kept: str | None) -> tuple[ScoreRow, ...]:
+    """The rows in the order of the experiment, as many as there are."""
+    kinds = score_kinds(evaluation)
+    best = {kind: max(scores[kind]["map"] for scores in evaluation.values()) for kind in kinds}
+    return tuple(
+        ScoreRow(
+            title=title,
+            kept=row == kept,
+            cells=tuple(_cell(evaluation[row][kind], best[kind]) for kind in kinds),
+        )
+        for row, title in ROWS.items()
+        if row in evaluation
+    )
+
+
+def _cell(scores: Mapping[str, Any], best: float) -> Cell:
+    return Cell(
+        map=scores["map"],
+        map_per_query=scores["map_per_query"],
+        recall_at_1=scores["recall_at_1"],
+        best=scores["map"] == best,
+    )
+
+
+def photo_counts(sfm: Json) -> list[tuple[str, int]]:
+    """What became of the files found: these add up."""
+    known = [sfm[status] for status in ("registered", "duplicates", "rejected")]
+    return [
+        ("registered in a model", known[0]),
+        ("unregistered", sfm["images"] - sum(known)),
+        ("duplicate of another file", known[1]),
+        ("rejected", known[2]),
+    ]
+
+
+def reasons(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """The most frequent reason first."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def stage_seconds(files: RunFiles) -> list[tuple[str, float]]:
+    """Stages in order with their wall-clock time."""
+    rows: list[tuple[str, float]] = []
+    stages = (files.sfm or {}).get("stages", {})
+    order = ("scan", "features", "vlad", "candidates", "matching", "graph", "mapping")
+    known = [stage for stage in order if stage in stages]
+    rows += [
+        (stage, float(stages[stage]["seconds"])) for stage in [*known, *sorted(set(stages) - set(order))]
+    ]
+    rows += [("mining", float(files.pairs["seconds"]))] if files.pairs else []
+    rows += [("training", float(files.train["seconds"]))] if files.train and "seconds" in files.train else []
+    return rows
+
+
+def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as (dotted key, value)."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", "not set" if value is None else str(value)

@@ -1,0 +1,64 @@
+"""Small pictures of photos as data URIs, for a page that needs no other file."""
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from cnnimretrieval.descriptors.distort import Relit
+from cnnimretrieval.descriptors.images import ImageRequest, open_request
+
+
+def data_uri(content: bytes, media_type: str) -> str:
+    """The content as a URI that carries it."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+@dataclass(frozen=True, eq=False)
+class Thumbnails:
+    """Makes thumbnails of the photos in a folder, each once; None stands for a photo that cannot be read."""
+
+    photos: Path | None
+    longest_px: int = 180
+    quality: int = 74
+    _made: dict[object, str | None] = field(default_factory=dict)
+
+    def photo(self, name: str) -> str | None:
+        """The whole photo, upright."""
+        return self._of((name,), name)
+
+    def query(self, row: Mapping[Any, Any]) -> str | None:
+        """A held-out query as the network saw it: cut, tilted and relit where it is a crop.
+
+        `row` has the columns `kind, query, x1, y1, x2, y2, rotation_deg, seed` of the rankings.
+        """
+        if row["kind"] == "whole":
+            return self.photo(row["query"])
+        box = (float(row["x1"]), float(row["y1"]), float(row["x2"]), float(row["y2"]))
+        turned, seed = float(row["rotation_deg"]), int(row["seed"])
+        options = {"box": box, "rotation_deg": turned, "edit": Relit(seed), "as_photo": True}
+        return self._of((row["query"], box, turned, seed), row["query"], **options)
+
+    def _of(self, key: object, name: str, **options: Any) -> str | None:
+        if key not in self._made:
+            self._made[key] = self._make(name, options)
+        return self._made[key]
+
+    def _make(self, name: str, options: Mapping[str, Any]) -> str | None:
+        if self.photos is None:
+            return None
+        try:
+            picture = open_request(ImageRequest(path=self.photos / name, **options), self.longest_px)
+        except (OSError, ValueError):
+            return None
+        return data_uri(_jpeg(picture, self.quality), "image/jpeg")
+
+
+def _jpeg(picture: Image.Image, quality: int) -> bytes:
+    stream = io.BytesIO()
+    picture.convert("RGB").save(stream, format="JPEG", quality=quality, optimize=True)
+    return stream.getvalue()
