@@ -116,12 +116,18 @@ def _places(collection: Collection, graph: MatchGraph, min_size: int) -> list[_P
     shared = usable["camera"] + " " + usable["width"].astype(str) + "x" + usable["height"].astype(str)
     own = usable["image_id"].astype(str)
     camera_of_row = pd.factorize(shared.where(usable["camera"] != "", own))[0] + 1
+    numbers = np.arange(graph.num_places + 1)
+    rows = np.argsort(graph.place_of_image, kind="stable")
+    first_row = np.searchsorted(graph.place_of_image[rows], numbers)
+    pairs = graph.pairs.sort_values("place", kind="stable")
+    first_pair = np.searchsorted(pairs["place"].to_numpy(), numbers)
     places = []
-    for number, pairs in graph.pairs.groupby("place", sort=True):
-        image_ids = np.flatnonzero(graph.place_of_image == number) + 1
-        if len(image_ids) >= min_size:
-            cameras = {int(image_id): int(camera_of_row[image_id - 1]) for image_id in image_ids}
-            places.append(_Place(number=int(str(number)), cameras=cameras, pairs=pairs))
+    for number in range(graph.num_places):
+        own_rows = rows[first_row[number] : first_row[number + 1]].tolist()
+        if len(own_rows) >= min_size:
+            cameras = {row + 1: int(camera_of_row[row]) for row in own_rows}
+            own_pairs = pairs.iloc[first_pair[number] : first_pair[number + 1]]
+            places.append(_Place(number=number, cameras=cameras, pairs=own_pairs))
     return places
 
 
@@ -134,38 +140,48 @@ def _map_batch(
     config: MappingConfig,
     seed: int,
 ) -> tuple[dict[str, Any], Sequence[Path]]:
+
+    if not batch.items:
+        return {"models": 0}, []
+    (place,) = batch.items
+    path = folder / batch.name
+    with atomic_path(path) as unfinished:
+        unfinished.mkdir()
+        try:
+            models = _map_place(place, store, matches, unfinished, config, seed)
+        except (RuntimeError, ValueError, IndexError, MemoryError) as error:
+            require_space(folder)
+            return {"models": 0, "failed": f"mapper: {str(error).splitlines()[0]}"}, []
+    return {"models": models}, [path]
+
+
+def _map_place(
+    place: _Place, store: FeatureStore, matches: Path, out: Path, config: MappingConfig, seed: int
+) -> int:
+    """Put the place's models into `out`/0, 1, ...; return how many."""
     from sfm import colmap  # in the child only: pycolmap is heavy, and ends the process when it fails
 
-    (place,) = batch.items
     images = list(store.read(place.cameras))
-    tries = [
+    for min_inliers, min_angle_deg in (
         (config.init_min_inliers, config.init_min_angle_deg),
         (config.relaxed_min_inliers, config.relaxed_min_angle_deg),
-    ]
-    kept = 0
-    with atomic_path(folder / batch.name) as unfinished:
-        unfinished.mkdir()
-        while tries and not kept:
-            min_inliers, min_angle_deg = tries.pop(0)
-            options = colmap.MapperOptions(
-                seed=seed,
-                init_min_inliers=min_inliers,
-                init_min_angle_deg=min_angle_deg,
-                min_model_size=config.min_model_size,
-                max_models=len(images),
-                global_ba_ratio=config.global_ba_ratio,
-                global_ba_refinements=config.global_ba_refinements,
-            )
-            with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder) as scratch:
-                found = Path(scratch) / "models"
-                pairs = _geometries(matches, place.pairs)
-                try:
-                    colmap.map_images(images, place.cameras, pairs, Path(scratch), found, options)
-                    kept = _keep(found, unfinished, place.number, config.min_model_size)
-                except (RuntimeError, ValueError, IndexError, MemoryError) as error:
-                    require_space(folder)
-                    return {"failed": f"mapper: {str(error).splitlines()[0]}"}, []
-    return {"models": kept}, [folder / batch.name]
+    ):
+        options = colmap.MapperOptions(
+            seed=seed,
+            init_min_inliers=min_inliers,
+            init_min_angle_deg=min_angle_deg,
+            min_model_size=config.min_model_size,
+            max_models=len(images),
+            global_ba_ratio=config.global_ba_ratio,
+            global_ba_refinements=config.global_ba_refinements,
+        )
+        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=out.parent) as scratch:
+            found = Path(scratch) / "models"
+            pairs = _geometries(matches, place.pairs)
+            colmap.map_images(images, place.cameras, pairs, Path(scratch), found, options)
+            if kept := _keep(found, out, place.number, config.min_model_size):
+                return kept
+    return 0
 
 
 def _geometries(matches: Path, pairs: pd.DataFrame) -> "Iterator[tuple[int, int, PairGeometry]]":

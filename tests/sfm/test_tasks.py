@@ -188,7 +188,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def _wait_for(condition, seconds: float = 20.0):  # type: ignore[no-untyped-def]
+def _wait_for(condition, seconds: float = 90.0):  # type: ignore[no-untyped-def]
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if value := condition():
