@@ -50,11 +50,13 @@ class Mapping:
     Attributes:
         folders: models/<k>, k = 0, 1, ... by falling number of images, then by first name.
         failed: place -> reason, for places that kill their worker or that the mapper cannot read.
+        key: changes with anything that changes a model.
 
     """
 
     folders: tuple[Path, ...]
     failed: dict[int, str]
+    key: str
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ def map_places(
         facts = {"models": number, "failed places": len(failed), "cpu_seconds": cpu_seconds(results)}
         seconds = time.perf_counter() - started
         record = mark_done(out, "mapping", key, seconds=seconds, facts=facts, outputs=[models])
-    return Mapping(folders=tuple(models / str(k) for k in range(record.facts["models"])), failed=failed)
+    folders = tuple(models / str(k) for k in range(record.facts["models"]))
+    return Mapping(folders=folders, failed=failed, key=key)
 
 
 def _places(collection: Collection, graph: MatchGraph, min_size: int) -> list[_Place]:

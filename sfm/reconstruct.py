@@ -130,7 +130,7 @@ def _conclude(
     """Write the line about every file and the counts."""
     started = time.perf_counter()
     files = collection.table[["name", "status", "reason"]].to_numpy().tolist()
-    key = key_of("images", _VERSION, config, files, graph.key)
+    key = key_of("images", _VERSION, config, files, mapping.key)
     images_path, stats_path = out / "images.parquet", out / "stats.json"
     if not load_done(out, "images", key):
         images = _images(collection, features, graph, mapping, config)

@@ -270,7 +270,7 @@ def test_an_image_in_two_models_counts_where_it_sees_more(tmp_path: Path) -> Non
     for number, stored in enumerate([model(("a", "b", "c"), [9, 4, 5]), model(("b", "c", "d"), [4, 8, 2])]):
         folders.append(tmp_path / str(number))
         save_model(stored, folders[-1] / "arrays.npz")
-    found = _model_of_name(Mapping(folders=tuple(folders), failed={}))
+    found = _model_of_name(Mapping(folders=tuple(folders), failed={}, key=""))
     assert found == {"a": 0, "b": 0, "c": 1, "d": 1}
 
 
