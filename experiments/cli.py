@@ -1,6 +1,5 @@
 """The command line: parse, check what can be checked at once, call one stage, print its result."""
 
-import json
 import logging
 import sys
 import traceback
@@ -10,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from experiments import lock, options, protocol
+from experiments import lock, options, protocol, retrieval
 from experiments.faults import INTERRUPTED, exit_code, lines_of
 
 # Stages are imported inside their commands: --help and reconstruct must not wait for torch.
@@ -107,7 +106,7 @@ def reconstruct(
 
     config = protocol.read(protocol_name, overrides, seed=seed).resolve(ReconstructConfig, "sfm")
     options.folder(photos, "PHOTOS")
-    with lock.hold(out), LocalExecutor(options.num_workers(workers)) as executor:
+    with LocalExecutor(options.num_workers(workers)) as executor:
         stage(photos, out, config, executor)
     print(f"{metrics.Reconstruction.read(out)}\n{out / 'images.parquet'}")
 
@@ -159,86 +158,9 @@ def train(
     print(f"{result.train['verdict']}\n{out}")
 
 
-@app.command()
-def extract(
-    model: options.Model,
-    photos: options.Photos,
-    out: Annotated[Path, typer.Option(help="Folder to write: vectors.npy, images.parquet, meta.json.")],
-    scales: Annotated[
-        str | None, typer.Option(metavar="S,S,...", help="Factors on top of --image-size, e.g. 1,0.7071,0.5.")
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(metavar="PX", help="Longest side; photos are never enlarged.")
-    ] = None,
-    whitening: Annotated[
-        bool, typer.Option("--whitening/--no-whitening", help="Apply the network's own, if it has one.")
-    ] = True,
-    table: Annotated[
-        Path | None,
-        typer.Option("--list", metavar="FILE.csv", help="Only these: a line is name or name,x1,y1,x2,y2."),
-    ] = None,
-    weights: options.Weights = None,
-    device: options.Device = "auto",
-    workers: options.Workers = None,
-) -> None:
-    """Describe photos as a folder of descriptors."""
-    options.folder(photos, "PHOTOS")
-    if table is not None:
-        options.file(table, "--list")
-    from cnnimretrieval.descriptors import store
-    from experiments import listing, machine
-
-    config = listing.extraction(scales, image_size)
-    network, on = machine.load_network(model, weights), machine.device(device)
-    requests = listing.all_below(photos, out) if table is None else listing.listed(photos, table)
-    count = options.num_workers(workers)
-    with lock.hold(out):
-        found = store.extract(
-            network, requests, photos, out, config, whiten=whitening, device=on, workers=count
-        )
-    rejected = (
-        f", {len(found.rejected):,} rejected: {out / 'rejected.parquet'}" if len(found.rejected) else ""
-    )
-    print(f"{len(found.vectors):,} descriptors of length {found.vectors.shape[1]:,}{rejected}")
-    print(out / "vectors.npy")
-
-
-@app.command()
-def search(
-    model: options.Model,
-    database: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `extract` wrote.")],
-    queries: Annotated[list[Path], typer.Argument(metavar="QUERY...", help="Photos to search with.")],
-    top: Annotated[int, typer.Option(min=1, metavar="N", help="Photos to list for each query.")] = 10,
-    box: Annotated[
-        str | None,
-        typer.Option(
-            metavar="X1,Y1,X2,Y2", help="Search with this part of each query, in px of the upright photo."
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    weights: options.Weights = None,
-    device: options.Device = "auto",
-    workers: options.Workers = None,
-) -> None:
-    """Rank the photos of an extracted folder for each query."""
-    options.folder(database, "DIR", "extract the photos first")
-    part = None if box is None else options.box(box, "--box")
-    for query in queries:
-        options.file(query, "QUERY")
-    from cnnimretrieval.descriptors import store
-    from cnnimretrieval.descriptors.images import ImageRequest
-    from experiments import machine, ranking
-
-    network, on = machine.load_network(model, weights), machine.device(device)
-    answers = ranking.rank(
-        network,
-        store.read_store(database),
-        [ImageRequest(path=query, box=part) for query in queries],
-        top,
-        device=on,
-        workers=min(options.num_workers(workers), len(queries)),
-    )
-    print(json.dumps(ranking.as_json(answers), indent=1) if as_json else ranking.as_table(answers))
+app.command()(retrieval.extract)
+app.command()(retrieval.search)
+app.command()(retrieval.evaluate)
 
 
 @app.command()

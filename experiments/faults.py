@@ -1,6 +1,7 @@
 """What a person at the command line gets to see when something goes wrong: one line and an exit code."""
 
 import errno
+import os
 from collections.abc import Sequence
 
 import typer
@@ -45,8 +46,10 @@ def lines_of(error: BaseException) -> list[str]:
 
 def _system_error(error: OSError) -> str:
     """`<path>: expected ..., got ...; what to do` for an error that the operating system reported."""
+    if error.strerror != os.strerror(error.errno or 0):
+        return error.strerror or str(error)  # somebody has said it better already
     where = f"{error.filename}" if error.filename is not None else "the output folder"
-    reason = (error.strerror or str(error)).lower()
+    reason = error.strerror.lower()
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
             return f"{where}: expected free space on the disk, got '{reason}'; free some and run it again"
@@ -54,8 +57,6 @@ def _system_error(error: OSError) -> str:
             return (
                 f"{where}: expected leave to read and write, got '{reason}'; change it or take another folder"
             )
-        case errno.ENOENT if error.filename is None:
-            return str(error)
         case _:
             return f"{where}: {reason}"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import Box, ImageRequest
+from cnnimretrieval.evaluation.groundtruth import JudgedQuery, read_ground_truth, relevance_of
 from experiments import options
 from experiments.faults import UsageFault
 from experiments.protocol import Protocol
@@ -27,14 +28,26 @@ def extraction(scales: str | None, image_size: int | None) -> ExtractConfig:
     return Protocol(source="extract", values=values, overrides=given).resolve(ExtractConfig)
 
 
-def all_below(photos: Path, leave_out: Path) -> list[ImageRequest]:
+def all_below(photos: Path, leave_out: Path | None = None) -> list[ImageRequest]:
     """Every file below `photos`, whatever it is called, in order of name; not those below `leave_out`."""
-    ours = leave_out.resolve()
+    ours = None if leave_out is None else leave_out.resolve()
     files = (path for path in photos.rglob("*") if path.is_file() and ours not in path.resolve().parents)
-    return [
-        ImageRequest(path=path)
-        for path in sorted(files, key=lambda path: path.relative_to(photos).as_posix())
-    ]
+    ordered = sorted(files, key=lambda path: path.relative_to(photos).as_posix())
+    return [ImageRequest(path=path) for path in ordered]
+
+
+def judged(benchmark: Path, photos: Path, requests: Sequence[ImageRequest]) -> Sequence[JudgedQuery]:
+    """The queries of a ground-truth file, all of whose names are among the `requests`, files below `photos`.
+
+    Raises:
+        UsageFault: it has another form or other names.
+    """
+    try:
+        queries = read_ground_truth(benchmark)
+        relevance_of(queries, [request.path.relative_to(photos).as_posix() for request in requests])
+    except ValueError as error:
+        raise UsageFault(str(error)) from error
+    return queries
 
 
 def listed(photos: Path, table: Path) -> list[ImageRequest]:

@@ -32,6 +32,14 @@ Overrides = Annotated[
         "--set", metavar="KEY=VALUE", help="One setting, over the protocol's; dotted key, TOML value."
     ),
 ]
+Scales = Annotated[
+    str | None, typer.Option(metavar="S,S,...", help="Factors on top of --image-size, e.g. 1,0.7071,0.5.")
+]
+ImageSize = Annotated[int | None, typer.Option(metavar="PX", help="Longest side; photos are never enlarged.")]
+ApplyWhitening = Annotated[
+    bool, typer.Option("--whitening/--no-whitening", help="Apply the network's own, if it has one.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Weights = Annotated[
     str | None,
     typer.Option(

@@ -65,7 +65,7 @@ def run(photos: Path, work: Path, config: RunConfig, execution: Execution) -> Ou
     started, clock = datetime.now(UTC), time.monotonic()
     step = _Steps(total=4)
     with ExitStack() as locks:
-        for folder in (work, work / SFM, work / PAIRS, work / MODEL):
+        for folder in (work, work / PAIRS, work / MODEL):  # a reconstruction locks its own folder
             locks.enter_context(lock.hold(folder))
         machine.check_weights(config.train.network, config.weights)
         sweep(work)

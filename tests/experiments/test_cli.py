@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -217,6 +218,36 @@ def test_wrong_list_is_one_line_and_2(command, photos, weights, tmp_path, row, l
     assert command(*words, "--list", tmp_path / "list.csv") == (2, "", [f"cnnimretrieval: {line}"])
 
 
+def test_evaluate_judged_photos(command, photos, weights, tmp_path):
+    # b is searched with and finds a, its copy, before everything else; for c geometry of chance decides.
+    shutil.copy(photos / "deep er/b c.png", photos / "a.png")
+    benchmark = tmp_path / "judged.json"
+    benchmark.write_text(
+        json.dumps([{"query": "deep er/b c.png", "positives": ["a.png"], "junk": ["c.jpg"]}])
+    )
+    words = ["evaluate", "squeezenet1_1", benchmark, "--data", photos, "--weights", weights, "--workers", "1"]
+    code, text, _ = command(*words)
+    assert code == 0
+    assert [line.split() for line in text.splitlines()] == [
+        ["map", "1.0000"],
+        *([f"precision_at_{k}", "1.0000"] for k in (1, 5, 10)),
+        *([f"recall_at_{k}", "1.0000"] for k in (1, 5, 10)),
+        ["queries", "1"],
+        ["photos", "4"],
+        ["unreadable", "1"],
+    ]
+    code, text, _ = command(*words, "--json", "--image-size", "64", "--scales", "1,0.5")
+    assert (code, json.loads(text)["map"], json.loads(text)["photos"]) == (0, 1.0, 4)
+
+
+def test_ground_truth_of_other_photos_is_2_before_any_work(command, photos, tmp_path):
+    benchmark = tmp_path / "judged.json"
+    benchmark.write_text('[{"query": "a.jpg", "positives": ["z.jpg"]}]')
+    words = ["evaluate", "squeezenet1_1", benchmark, "--data", photos, "--weights", "nowhere.pth"]
+    line = "ground truth of 'a.jpg': expected positives among the photos, got 'z.jpg'; "
+    assert command(*words) == (2, "", [f"cnnimretrieval: {line}correct the name, or take it out"])
+
+
 def test_another_network_does_not_search(command, photos, weights):
     out = photos.parent / "out"
     options = ["--weights", weights, "--workers", "1", "--device", "cpu"]
@@ -259,11 +290,19 @@ IMPORTS = """
 import sys
 from experiments import cli
 code = cli.main(sys.argv[1:])
-print([name for name in ("torch", "pycolmap", "matplotlib") if name in sys.modules], code)
+print([name for name in ("torch", "torchvision", "matplotlib") if name in sys.modules], code)
 """
 
 
-@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["mine", "nowhere", "--out", "x"], 2)])
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--help"], 0),
+        (["run", "--help"], 0),
+        (["mine", "nowhere", "--out", "x"], 2),
+        (["reconstruct", "nowhere", "--out", "x"], 2),
+    ],
+)
 def test_help_and_geometry_do_not_wait_for_torch(words, code):
     command = [sys.executable, "-c", IMPORTS, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

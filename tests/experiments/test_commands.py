@@ -18,6 +18,11 @@ COMMANDS = {
         | MACHINE,
     ),
     "search": (["MODEL", "DIR", "QUERY..."], {"--top", "--box", "--json", "--weights"} | MACHINE),
+    "evaluate": (
+        ["MODEL", "BENCHMARK"],
+        {"--data", "--scales", "--image-size", "--whitening", "--no-whitening", "--json", "--weights"}
+        | MACHINE,
+    ),
     "report": (["WORK"], set()),
     "demo": ([], {"--out", "--set", "--seed"} | MACHINE),
 }

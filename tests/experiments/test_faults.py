@@ -49,6 +49,11 @@ from experiments.faults import UsageFault, exit_code, lines_of
                 "change it or take another folder"
             ],
         ),
+        (
+            OSError(errno.ENOSPC, "output w: expected a folder with room, got 'full'; make room"),
+            1,
+            ["output w: expected a folder with room, got 'full'; make room"],
+        ),
         (OSError(errno.EIO, "Input/output error", "w/x"), 1, ["w/x: input/output error"]),
         (
             OSError("photo a.jpg: expected an image; replace it"),

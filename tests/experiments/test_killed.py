@@ -12,10 +12,20 @@ from experiments.demo.collection import DemoConfig, render_collection
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = (
-    *("weights=random", "train.network.backbone=squeezenet1_1", "train.loop.image_size=96"),
-    *("train.loop.epochs=2", "train.loop.tuples_per_epoch=10", "pairs.heldout.crops_per_image=1"),
-)
+SETTINGS = """
+weights = "random"
+[pairs.heldout]
+crops_per_image = 1
+[train.network]
+backbone = "squeezenet1_1"
+[train.loop]
+image_size = 96
+epochs = 2
+tuples_per_epoch = 10
+learning_rate = 1e-5
+[train.whitening]
+shrinkage = 0.1
+"""
 # What lies in WORK once the stage to be killed has begun and is not yet done.
 BEGUN = {
     "features": "sfm/done/scan.json",
@@ -31,16 +41,16 @@ BEGUN = {
 def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     small = DemoConfig(
-        places=4, min_views=6, max_views=7, unrelated=3, twins=False, width=400, height=300, px_per_m=32
+        places=4, min_views=6, max_views=7, unrelated=2, twins=False, width=400, height=300, px_per_m=32
     )
-    render_collection(folder, small.model_copy(update={"supersampling": 1}), workers=0)
+    render_collection(folder, small)
+    (folder / "tiny.toml").write_text(SETTINGS)
     return folder / "photos"
 
 
 def start(photos, work):
-    words = ["run", photos, "--out", work, "--workers", "1", "--device", "cpu"]
-    settings = [word for setting in SETTINGS for word in ("--set", setting)]
-    command = [sys.executable, "-m", "experiments.cli", *map(str, words), *settings]
+    words = ["run", photos, "--out", work, "--protocol", photos.parent / "tiny.toml"]
+    command = [sys.executable, "-m", "experiments.cli", *map(str, words), "--workers", "1", "--device", "cpu"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
@@ -71,8 +81,7 @@ def test_killed_in_every_stage(photos, tmp_path):
     for path in BEGUN.values():
         kill_once_there(photos, tmp_path / "broken", tmp_path / "broken" / path)
     assert finish(photos, tmp_path / "broken") == unbroken
-    leftovers = [path for path in (tmp_path / "broken").rglob(".unfinished-*")]
-    assert leftovers == []
+    assert list((tmp_path / "broken").rglob(".unfinished-*")) == []
 
 
 def test_second_run_waits_for_nobody(photos, tmp_path):

@@ -122,4 +122,4 @@ def test_every_folder_of_a_run_is_locked_while_it_goes(tmp_path, calls, monkeypa
     monkeypatch.setattr(lock, "hold", lambda folder, hold=lock.hold: held.append(folder) or hold(folder))
     pipeline.run(tmp_path / "photos", tmp_path / "work", CONFIG, EXECUTION)
     work = tmp_path / "work"
-    assert held == [work, work / "sfm", work / "pairs", work / "model"]
+    assert held == [work, work / "pairs", work / "model"]

@@ -1,0 +1,124 @@
+"""The commands that use a network: extract, search, evaluate."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments import lock, options
+
+# Whatever needs torch is imported inside the commands: --help must not wait for it.
+
+
+def extract(
+    model: options.Model,
+    photos: options.Photos,
+    out: Annotated[Path, typer.Option(help="Folder to write: vectors.npy, images.parquet, meta.json.")],
+    scales: options.Scales = None,
+    image_size: options.ImageSize = None,
+    whitening: options.ApplyWhitening = True,
+    table: Annotated[
+        Path | None,
+        typer.Option("--list", metavar="FILE.csv", help="Only these: a line is name or name,x1,y1,x2,y2."),
+    ] = None,
+    weights: options.Weights = None,
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+) -> None:
+    """Describe photos as a folder of descriptors."""
+    options.folder(photos, "PHOTOS")
+    if table is not None:
+        options.file(table, "--list")
+    from cnnimretrieval.descriptors import store
+    from experiments import listing, machine
+
+    config = listing.extraction(scales, image_size)
+    network, on = machine.load_network(model, weights), machine.device(device)
+    requests = listing.all_below(photos, out) if table is None else listing.listed(photos, table)
+    count = options.num_workers(workers)
+    with lock.hold(out):
+        found = store.extract(
+            network, requests, photos, out, config, whiten=whitening, device=on, workers=count
+        )
+    rejected = (
+        f", {len(found.rejected):,} rejected: {out / 'rejected.parquet'}" if len(found.rejected) else ""
+    )
+    print(f"{len(found.vectors):,} descriptors of length {found.vectors.shape[1]:,}{rejected}")
+    print(out / "vectors.npy")
+
+
+def search(
+    model: options.Model,
+    database: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `extract` wrote.")],
+    queries: Annotated[list[Path], typer.Argument(metavar="QUERY...", help="Photos to search with.")],
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="Photos to list for each query.")] = 10,
+    box: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X1,Y1,X2,Y2", help="Search with this part of each query, in px of the upright photo."
+        ),
+    ] = None,
+    as_json: options.Json = False,
+    weights: options.Weights = None,
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+) -> None:
+    """Rank the photos of an extracted folder for each query."""
+    options.folder(database, "DIR", "extract the photos first")
+    part = None if box is None else options.box(box, "--box")
+    for query in queries:
+        options.file(query, "QUERY")
+    from cnnimretrieval.descriptors import store
+    from cnnimretrieval.descriptors.images import ImageRequest
+    from experiments import machine, ranking
+
+    network, on = machine.load_network(model, weights), machine.device(device)
+    answers = ranking.rank(
+        network,
+        store.read_store(database),
+        [ImageRequest(path=query, box=part) for query in queries],
+        top,
+        device=on,
+        workers=min(options.num_workers(workers), len(queries)),
+    )
+    print(json.dumps(ranking.as_json(answers), indent=1) if as_json else ranking.as_table(answers))
+
+
+def evaluate(
+    model: options.Model,
+    benchmark: Annotated[
+        Path,
+        typer.Argument(
+            metavar="BENCHMARK",
+            help="JSON file of judged queries: "
+            '[{"query": NAME, "box": [x1, y1, x2, y2], "positives": [NAME, ...], "junk": [NAME, ...]}, ...]. '
+            'Names lie below --data; "box", in px of the upright photo, and "junk" may be left out. '
+            "The query's own photo is junk unless it is a positive.",
+        ),
+    ],
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the photos; all of them are searched.")
+    ],
+    scales: options.Scales = None,
+    image_size: options.ImageSize = None,
+    whitening: options.ApplyWhitening = True,
+    as_json: options.Json = False,
+    weights: options.Weights = None,
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+) -> None:
+    """Score a network on photos that somebody has judged."""
+    options.folder(data, "--data")
+    options.file(benchmark, "BENCHMARK")
+    from cnnimretrieval.evaluation.benchmark import evaluate as score
+    from experiments import listing, machine, scoreboard
+
+    config, photos = listing.extraction(scales, image_size), listing.all_below(data)
+    queries = listing.judged(benchmark, data, photos)
+    network, on = machine.load_network(model, weights), machine.device(device)
+    count = options.num_workers(workers)
+    result = score(network, queries, photos, data, config, whiten=whitening, device=on, workers=count)
+    print(
+        json.dumps(scoreboard.benchmark(result), indent=1) if as_json else scoreboard.benchmark_table(result)
+    )
