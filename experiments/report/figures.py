@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -105,5 +106,6 @@ def _png(figure: Figure) -> str:
 def _svg(figure: Figure) -> str:
     stream = io.BytesIO()
     # Without a date and with fixed ids the same run gives the same page.
-    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "report"}):
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     return data_uri(stream.getvalue(), "image/svg+xml")

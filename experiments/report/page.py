@@ -89,7 +89,6 @@ def _scores(files: RunFiles) -> dict[str, Any]:
     train, evaluation = files.train or {}, files.evaluation or {}
     epochs = train.get("epochs", [])
     return {
-        "train": train,
         "kinds": [tables.KINDS[kind] for kind in tables.score_kinds(evaluation)] if evaluation else [],
         "score_rows": tables.score_rows(evaluation, train.get("kept")) if evaluation else (),
         "training_figure": figures.training_figure(epochs) if epochs else None,
@@ -107,8 +106,9 @@ def _model_figure(model: Model, files: RunFiles) -> str:
 def _pairs(files: RunFiles, thumbnails: Thumbnails) -> dict[str, Any]:
     if files.positives is None or files.positives.empty:
         return {"tuples": (), "geometry_figure": None}
+    clusters = {name: row for row, (_, model) in enumerate(files.models) for name in model.names}
     return {
-        "tuples": sheets.tuple_sheet(files.positives, files.tuples, thumbnails),
+        "tuples": sheets.tuple_sheet(files.positives, files.tuples, clusters, thumbnails),
         "geometry_figure": figures.geometry_figure(files.positives),
     }
 

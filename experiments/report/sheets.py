@@ -43,7 +43,11 @@ class RankingRow:
 
 
 def tuple_sheet(
-    positives: pd.DataFrame, tuples: pd.DataFrame | None, thumbnails: Thumbnails, rows: int = 12
+    positives: pd.DataFrame,
+    tuples: pd.DataFrame | None,
+    cluster_of: Mapping[str, int],
+    thumbnails: Thumbnails,
+    rows: int = 12,
 ) -> tuple[TupleRow, ...]:
     """Training examples from as many clusters as possible; without tuples, positives alone."""
     geometry = positives.set_index(["query", "positive"])
@@ -52,7 +56,7 @@ def tuple_sheet(
     known = [pair in geometry.index for pair in zip(source["query"], source["positive"], strict=True)]
     source = source[np.asarray(known, dtype=bool)]
     made = []
-    for _, row in _spread(source, positives, rows).iterrows():
+    for _, row in _spread(source, cluster_of, rows).iterrows():
         facts = geometry.loc[(row["query"], row["positive"])]
         negatives = () if tuples is None else tuple(row["negatives"])
         made.append(
@@ -72,7 +76,7 @@ def ranking_sheet(
     *,
     best: int = 3,
     worst: int = 3,
-    shown: int = 7,
+    shown: int = 6,
 ) -> tuple[RankingRow, ...]:
     """Queries whose average precision rose and fell most from off the shelf to the row `after`.
 
@@ -93,12 +97,13 @@ def ranking_sheet(
     return tuple(_ranking_row(row, thumbnails, shown) for row in chosen.to_dict("records"))
 
 
-def _spread(source: pd.DataFrame, positives: pd.DataFrame, rows: int) -> pd.DataFrame:
-    """Rows of different groups of photos first: a group is what positives connect to the query."""
-    first_positive = positives.groupby("query")["positive"].min()
-    group = source["query"].map(first_positive)
-    turn = source.groupby(group.to_numpy()).cumcount()
-    return source.assign(_turn=turn).sort_values(["_turn", "query"], kind="stable").head(rows)
+def _spread(source: pd.DataFrame, cluster_of: Mapping[str, int], rows: int) -> pd.DataFrame:
+    """One row of each cluster, then a second one of each, and so on; other queries before the same again."""
+    cluster = source["query"].map(lambda name: cluster_of.get(name, -1))
+    again = source.groupby("query").cumcount()
+    ordered = source.assign(_cluster=cluster, _again=again).sort_values(["_again", "query"], kind="stable")
+    turn = ordered.groupby("_cluster").cumcount()
+    return ordered.assign(_turn=turn).sort_values(["_turn", "_cluster"], kind="stable").head(rows)
 
 
 def _caption(facts: pd.Series) -> str:
