@@ -68,7 +68,7 @@ def run(
     seed: options.Seed = None,
 ) -> None:
     """Do everything; run it again to continue."""
-    options.folder(photos, "PHOTOS")
+    options.photos(photos, out)
     settings = protocol.read(protocol_name, overrides, seed=seed, weights=weights)
     _run(photos, out, settings, device, workers)
 
@@ -105,7 +105,7 @@ def reconstruct(
     from sfm.tasks import LocalExecutor
 
     config = protocol.read(protocol_name, overrides, seed=seed).resolve(ReconstructConfig, "sfm")
-    options.folder(photos, "PHOTOS")
+    options.photos(photos, out)
     with LocalExecutor(options.num_workers(workers)) as executor:
         stage(photos, out, config, executor)
     print(f"{metrics.Reconstruction.read(out)}\n{out / 'images.parquet'}")

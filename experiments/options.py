@@ -76,6 +76,18 @@ def folder(path: Path, what: str, remedy: str = "check the path") -> Path:
     return path
 
 
+def photos(path: Path, out: Path) -> Path:
+    """`path`, if it is a folder and what is written to `out` cannot become one of its files.
+
+    Raises:
+        UsageFault: it is no folder, or `out` is or lies in it.
+    """
+    folder(path, "PHOTOS")
+    if out.resolve().is_relative_to(path.resolve()):
+        raise UsageFault(f"--out: expected a folder outside PHOTOS, got {out}; write somewhere else")
+    return path
+
+
 def file(path: Path, what: str) -> Path:
     """`path`, if it is a file.
 

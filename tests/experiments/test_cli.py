@@ -51,6 +51,16 @@ def test_nothing_said_is_help(command):
     assert out.startswith("Usage: cnnimretrieval [OPTIONS] COMMAND [ARGS]...")
 
 
+@pytest.mark.parametrize("name", ["run", "reconstruct"])
+@pytest.mark.parametrize("inside", [".", "work/sfm"])
+def test_nothing_is_written_among_the_photos(command, photos, name, inside):
+    out = photos / inside
+    code, _, err = command(name, photos, "--out", out)
+    expected = f"cnnimretrieval: --out: expected a folder outside PHOTOS, got {out}; write somewhere else"
+    assert (code, err) == (2, [expected])
+    assert not (photos / "work").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "names"),
     [
