@@ -18,6 +18,7 @@ def extraction(scales: str | None, image_size: int | None) -> ExtractConfig:
 
     Raises:
         UsageFault: a value out of range.
+
     """
     values: dict[str, Any] = {}
     if scales is not None:
@@ -41,6 +42,7 @@ def judged(benchmark: Path, photos: Path, requests: Sequence[ImageRequest]) -> S
 
     Raises:
         UsageFault: it has another form or other names.
+
     """
     try:
         queries = read_ground_truth(benchmark)
@@ -55,6 +57,7 @@ def listed(photos: Path, table: Path) -> list[ImageRequest]:
 
     Raises:
         UsageFault: a row of another form, named by its line.
+
     """
     with table.open(encoding="utf-8", newline="") as file:
         try:

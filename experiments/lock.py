@@ -32,6 +32,7 @@ def hold(folder: Path) -> Iterator[None]:
         FolderInUse: another process holds it; the message names that process.
         UsageFault: `folder` is a file.
         OSError: `folder` cannot be created or written.
+
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

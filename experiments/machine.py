@@ -14,6 +14,7 @@ def device(name: str) -> str:
 
     Raises:
         UsageFault: no such device here.
+
     """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -38,6 +39,7 @@ def load_network(model: str, weights: str | None) -> RetrievalNetwork:
     Raises:
         UsageFault: neither, or weights that cannot be read or belong to another architecture.
         OSError: a download that failed.
+
     """
     try:
         return network.load(Path(model) if Path(model).is_dir() else model, weights)
@@ -51,6 +53,7 @@ def check_weights(config: NetworkConfig, weights: str) -> None:
     Raises:
         UsageFault: weights that cannot be read or belong to another architecture.
         OSError: a download that failed.
+
     """
     try:
         network.build(config, weights)

@@ -66,6 +66,7 @@ def folder(path: Path, what: str, remedy: str = "check the path") -> Path:
 
     Raises:
         UsageFault: it is missing, a file, or not to be read; the message calls it `what`.
+
     """
     if not path.exists():
         raise UsageFault(f"{what}: expected a folder, got {path}, which does not exist; {remedy}")
@@ -81,6 +82,7 @@ def photos(path: Path, out: Path) -> Path:
 
     Raises:
         UsageFault: it is no folder, or `out` is or lies in it.
+
     """
     folder(path, "PHOTOS")
     if out.resolve().is_relative_to(path.resolve()):
@@ -93,6 +95,7 @@ def file(path: Path, what: str) -> Path:
 
     Raises:
         UsageFault: it is missing or a folder; the message calls it `what`.
+
     """
     if not path.is_file():
         got = "which is a folder" if path.is_dir() else "which does not exist"
@@ -105,6 +108,7 @@ def numbers(text: str, option: str) -> tuple[float, ...]:
 
     Raises:
         UsageFault: something else stands there.
+
     """
     try:
         return tuple(float(part) for part in text.split(","))
@@ -119,6 +123,7 @@ def box(text: str, option: str) -> tuple[float, float, float, float]:
 
     Raises:
         UsageFault: other than four numbers, or corners in another order.
+
     """
     values = numbers(text, option)
     if len(values) != 4 or not (values[0] < values[2] and values[1] < values[3]):

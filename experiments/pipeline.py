@@ -35,6 +35,7 @@ class Execution:
         command: the words of the command line.
         protocol: where the settings came from.
         overrides: every `--set`, as written.
+
     """
 
     device: str
@@ -61,6 +62,7 @@ def run(photos: Path, work: Path, config: RunConfig, execution: Execution) -> Ou
         UsageFault: weights that cannot be read or do not fit, before any work.
         FolderInUse: another process writes `work`.
         ValueError: the photos are not enough to learn from; the message says what is missing.
+
     """
     started, clock = datetime.now(UTC), time.monotonic()
     step = _Steps(total=4)

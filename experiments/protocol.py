@@ -32,6 +32,7 @@ class Protocol:
         source: name of the TOML file, for messages and the manifest.
         values: nested tables; their first level is `seed`, `weights` or one of `SECTIONS`.
         overrides: dotted key -> the whole `--set` that gave its value.
+
     """
 
     source: str
@@ -43,6 +44,7 @@ class Protocol:
 
         Raises:
             UsageFault: one line for each key that is unknown or has a wrong value.
+
         """
         values = self.values.get(section, {}) if section else self.values
         try:
@@ -65,6 +67,7 @@ def read(
 
     Raises:
         UsageFault: no such protocol or file, no valid TOML, or a section that no stage has.
+
     """
     source, text = _text_of(name)
     try:
