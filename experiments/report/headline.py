@@ -60,7 +60,7 @@ def _detail(evaluation: Json, kind: str, gain: Json | None) -> str:
         f"± {gain['standard_error']:.3f} (standard error over places), better on {gain['places_better']:,} "
         f"and worse on {gain['places_worse']:,}."
     )
-    sure = abs(gain["map"]) > 0 * gain["standard_error"] and scores["places"] > 1
+    sure = abs(gain["map"]) > 2 * gain["standard_error"] and scores["places"] > 1
     return basis + compared + ("" if sure else " So few places do not prove such a difference.")
 
 

@@ -326,6 +326,23 @@ def test_rankings_show_the_largest_gain_and_loss_with_their_kinds(work):
     assert (fell.query.name, fell.after_ap) == ("d.jpg", 0.555)
 
 
+def test_of_many_rankings_the_most_changed_are_shown_one_a_photo():
+    before = {"a.jpg": 0.5, "b.jpg": 0.5, "c.jpg": 0.5, "d.jpg": 0.5, "e.jpg": 0.5}
+    after = {"a.jpg": 0.6, "b.jpg": 0.9, "c.jpg": 0.1, "d.jpg": 0.4, "e.jpg": 0.5}
+    frame = pd.DataFrame(
+        [
+            ranking(row, query, (0, 0, size, 9), ("a.jpg",), ap)
+            for row, found in (("off_the_shelf", before), ("fine_tuned", after))
+            for query, ap in found.items()
+            for size in (9, 7)
+        ]
+    )
+    shown = ranking_sheet(frame, "fine_tuned", Thumbnails(None), best=1, worst=1)
+    assert [row.query.name for row in shown] == ["b.jpg", "c.jpg"]
+    everything = ranking_sheet(frame, "fine_tuned", Thumbnails(None), best=5, worst=5)
+    assert [row.query.name for row in everything] == ["b.jpg", "a.jpg", "d.jpg", "c.jpg"]
+
+
 def test_a_crop_query_is_shown_as_the_network_saw_it(work):
     files = read_run(work)
     thumbnails = Thumbnails(files.photos)
