@@ -2,9 +2,13 @@
 
 import errno
 import os
+import re
 from collections.abc import Sequence
 
 import typer
+
+# How libraries that keep the system's error to themselves tell of a full disk: safetensors, numpy, torch.
+_FULL_DISK = re.compile(r"No space left on device|\d+ requested and \d+ written|inline_container\.cc")
 
 FAILED = 1
 WRONG_USAGE = 2
@@ -38,6 +42,8 @@ def lines_of(error: BaseException) -> list[str]:
         return ["interrupted; run the same command again to continue"]
     if isinstance(error, OSError) and error.errno is not None:
         return [_flat(_system_error(error))]
+    if _FULL_DISK.search(str(error)):
+        return lines_of(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     if isinstance(error, ValueError | TypeError | FileNotFoundError | RuntimeError | OSError) and str(error):
         return [_flat(str(error))]
     what = ": ".join(filter(None, (f"unexpected {type(error).__name__}", str(error))))

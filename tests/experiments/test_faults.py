@@ -54,6 +54,21 @@ from experiments.faults import UsageFault, exit_code, lines_of
             1,
             ["output w: expected a folder with room, got 'full'; make room"],
         ),
+        *(
+            (
+                error,
+                1,
+                [
+                    "the output folder: expected free space on the disk, got 'no space left on device'; "
+                    "free some and run it again"
+                ],
+            )
+            for error in (
+                OSError("1000000 requested and 131056 written"),
+                RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 576 vs 534"),
+                RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            )
+        ),
         (OSError(errno.EIO, "Input/output error", "w/x"), 1, ["w/x: input/output error"]),
         (
             OSError("photo a.jpg: expected an image; replace it"),
