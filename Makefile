@@ -15,7 +15,7 @@ demo: .venv/bin/python
 	$(BIN)/cnnimretrieval demo --out demo
 	@echo "The report is $(CURDIR)/demo/report/index.html"
 
-# Static checks, the fast tests, then the tests on real photos where ../shared/photos is there.
+# Static checks, the fast tests, then the slow ones and those on real photos where ../shared/photos is there.
 test: .venv/bin/python
 	$(PIP) install --editable '.[dev,demo]'
 	$(BIN)/ruff check .
@@ -23,7 +23,7 @@ test: .venv/bin/python
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest
-	$(BIN)/pytest -m real
+	$(BIN)/pytest -m 'slow or real'
 
 clean:
 	rm -rf .venv build demo *.egg-info
