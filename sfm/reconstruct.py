@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from sfm.candidates import CandidateConfig, propose_pairs
 from sfm.collection import Collection, ScanConfig, require_folder, scan
@@ -38,7 +39,7 @@ _STAGES = ("scan", "features", "vlad", "candidates", "matching", "graph", "mappi
 class ReconstructConfig(Settings):
     """Settings of all stages of a reconstruction."""
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, description="of samples, RANSAC and the mapper")
     scan: ScanConfig = ScanConfig()
     features: FeatureConfig = FeatureConfig()
     candidates: CandidateConfig = CandidateConfig()

@@ -129,7 +129,8 @@ def fine_tune(
     }
     result = _result(descriptions.test, candidates, progress, config)
     _write(out, result, candidates)
-    outputs = [path for path in out.iterdir() if path.is_file() and path.name != _CHECKPOINT]
+    passing = (_CHECKPOINT, ".lock")
+    outputs = [path for path in out.iterdir() if path.is_file() and path.name not in passing]
     mark_done(out, _STAGE, key, seconds=time.monotonic() - started, outputs=outputs)
     logger.info("kept %s: %s", result.kept, result.train["verdict"])
     return result
