@@ -238,13 +238,14 @@ def _row_scores(proof: Proof, decisive: str) -> dict[str, Any]:
 
 
 def _verdict(kept: Row, over: Gain) -> str:
-    spread = f"{over.map:+.4f} mAP (standard error {over.standard_error:.4f}) on {over.kind} queries"
-    if kept == "fine_tuned_whitened":
-        return f"fine-tuning with learned whitening is {spread} over off the shelf with PCA whitening"
-    return (
-        f"fine-tuning with learned whitening is {spread} over off the shelf with PCA whitening; "
-        f"the best of the four rows, {kept.replace('_', ' ')}, is kept"
+    found = (
+        f"fine-tuning with learned whitening is {over.map:+.4f} mAP "
+        f"(standard error {over.standard_error:.4f}) on {over.kind} queries "
+        "over off the shelf with PCA whitening"
     )
+    if kept == "fine_tuned_whitened":
+        return found
+    return f"{found}; the best of the four rows, {kept.replace('_', ' ')}, is kept"
 
 
 def _write(out: Path, result: TrainResult, candidates: Mapping[Row, _Candidate]) -> None:
