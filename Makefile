@@ -17,7 +17,7 @@ demo: .venv/bin/python
 
 # Static checks, the fast tests, then the slow ones and those on real photos where ../shared/photos is there.
 test: .venv/bin/python
-	$(PIP) install --editable '.[dev,demo]'
+	$(PIP) install --editable '.[dev,demo,cluster]'
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
