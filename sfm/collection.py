@@ -20,12 +20,13 @@ from sfm.settings import Settings
 from sfm.store import key_of, load_done, mark_done, read_table, write_table
 from sfm.tasks import Batch, run_batches
 
-_VERSION = 1
+_VERSION = 2
 _BATCH = 128
 _COLUMNS = (
     *("name", "status", "reason", "sha256", "width", "height"),
-    *("orientation", "focal_px", "camera", "image_id"),
+    *("orientation", "focal_px", "camera", "latitude", "longitude", "image_id"),
 )
+_NUMBERS = ("focal_px", "latitude", "longitude")
 
 
 class ScanConfig(Settings):
@@ -46,8 +47,8 @@ class Collection:
     Attributes:
         photos: absolute path of the folder.
         table: one row per file, sorted by name: `name, status (usable|duplicate|rejected), reason, sha256,
-            width, height (stored pixels), orientation (EXIF, 1..8), focal_px (NaN: unknown), camera,
-            image_id (1.. in order of name for usable photos, else 0)`.
+            width, height (stored pixels), orientation (EXIF, 1..8), focal_px, camera, latitude,
+            longitude (degrees), image_id (1.. in order of name for usable photos, else 0)`.
         key: changes with the usable photos' names or bytes, and with nothing else.
 
     """
@@ -178,7 +179,8 @@ def _inspect_batch(
         except UnusablePhoto as finding:
             rows[name] = {"reason": str(finding)}
         else:
-            rows[name] = asdict(photo) | {"focal_px": None if isnan(photo.focal_px) else photo.focal_px}
+            facts = asdict(photo)
+            rows[name] = facts | {column: None for column in _NUMBERS if isnan(facts[column])}
     return rows, ()
 
 
@@ -194,7 +196,7 @@ def _table(found: Sequence[_Found], rows: Sequence[dict[str, Any]]) -> pd.DataFr
             status, reason = "duplicate", f"same bytes as {first}"
         else:
             image_id, next_id = next_id, next_id + 1
-        focal_px = row.get("focal_px")
+        numbers = {column: row.get(column) for column in _NUMBERS}
         table.append(
             {
                 "name": file.name,
@@ -204,9 +206,9 @@ def _table(found: Sequence[_Found], rows: Sequence[dict[str, Any]]) -> pd.DataFr
                 "width": row.get("width", 0),
                 "height": row.get("height", 0),
                 "orientation": row.get("orientation", 1),
-                "focal_px": nan if focal_px is None else focal_px,
                 "camera": row.get("camera", ""),
                 "image_id": image_id,
+                **{column: nan if number is None else number for column, number in numbers.items()},
             }
         )
-    return pd.DataFrame(table, columns=list(_COLUMNS)).astype({"focal_px": "float64"})
+    return pd.DataFrame(table, columns=list(_COLUMNS)).astype(dict.fromkeys(_NUMBERS, "float64"))

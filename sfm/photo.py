@@ -24,6 +24,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from sfm.gps import read_position
+
 # Formats that Pillow decodes by itself: others start outside programs (EPS) or are no photos. Naming their
 # modules also registers them here, once, rather than at the first photo of every child process.
 _FORMATS = [
@@ -37,7 +39,7 @@ _FORMATS = [
     Jpeg2KImagePlugin.Jpeg2KImageFile.format,
     AvifImagePlugin.AvifImageFile.format,
 ]
-_ORIENTATION, _MAKE, _MODEL, _EXIF_FOLDER = 0x0112, 0x010F, 0x0110, 0x8769
+_ORIENTATION, _MAKE, _MODEL, _EXIF_FOLDER, _GPS_FOLDER = 0x0112, 0x010F, 0x0110, 0x8769, 0x8825
 _FOCAL_MM, _FOCAL_35MM, _WIDTH_PX, _HEIGHT_PX = 0x920A, 0xA405, 0xA002, 0xA003
 _PLANE_RESOLUTION, _PLANE_UNIT = 0xA20E, 0xA210
 _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
@@ -58,6 +60,8 @@ class Photo:
         orientation: EXIF orientation, 1 (upright) to 8.
         focal_px: focal length from EXIF in stored pixels, NaN where EXIF does not tell.
         camera: make, model and focal length from EXIF; equal for photos that share a lens setting, else "".
+        latitude: in degrees from EXIF, north positive; NaN where EXIF does not tell.
+        longitude: the same, east positive.
 
     """
 
@@ -67,6 +71,8 @@ class Photo:
     orientation: int
     focal_px: float
     camera: str
+    latitude: float
+    longitude: float
 
 
 def inspect_photo(path: Path, *, max_megapixels: float, min_side_px: int) -> Photo:
@@ -82,6 +88,7 @@ def inspect_photo(path: Path, *, max_megapixels: float, min_side_px: int) -> Pho
                 raise UnusablePhoto("too small")
             _decode(image)
             orientation, focal_px, camera = _read_exif(image)
+            latitude, longitude = _read_gps(image)
         digest = _sha256(path)
     except Image.DecompressionBombError:
         raise UnusablePhoto("too large") from None
@@ -97,6 +104,8 @@ def inspect_photo(path: Path, *, max_megapixels: float, min_side_px: int) -> Pho
         orientation=orientation,
         focal_px=focal_px,
         camera=camera,
+        latitude=latitude,
+        longitude=longitude,
     )
 
 
@@ -163,6 +172,13 @@ def _read_exif(image: Image.Image) -> tuple[int, float, str]:
         return orientation, focal_px, ""
     maker = " ".join(str(exif.get(tag, "")).strip(" \0") for tag in (_MAKE, _MODEL)).strip()
     return orientation, focal_px, f"{maker} {focal_px:.2f}" if maker else ""
+
+
+def _read_gps(image: Image.Image) -> tuple[float, float]:
+    try:
+        return read_position(image.getexif().get_ifd(_GPS_FOLDER))
+    except Exception:  # a damaged EXIF block costs its hints only
+        return math.nan, math.nan
 
 
 def _focal_px(lens: dict[int, object], width: int, height: int) -> float:

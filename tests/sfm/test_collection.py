@@ -55,7 +55,17 @@ def test_every_file_is_listed_once_with_its_fate(tmp_path: Path) -> None:
     usable = collection.usable
     assert usable["image_id"].tolist() == [1, 2]
     assert usable[["width", "height", "orientation"]].to_numpy().tolist() == [[100, 80, 1]] * 2
-    assert usable["focal_px"].isna().all()
+    assert usable[["focal_px", "latitude", "longitude"]].isna().all(axis=None)
+
+
+def test_what_exif_tells_is_listed(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8825).update({1: "S", 2: (33.0, 30.0, 0.0), 3: "E", 4: (151.0, 15.0, 0.0)})
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 100), dtype=np.uint8)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "photos" / "a.jpg", exif=exif)
+    usable = _scan(tmp_path / "photos", tmp_path / "out").usable
+    assert usable[["latitude", "longitude"]].to_numpy().tolist() == [[-33.5, 151.25]]
 
 
 def test_the_key_follows_names_and_bytes_only(tmp_path: Path) -> None:

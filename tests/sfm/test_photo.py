@@ -132,6 +132,18 @@ def test_focal_length_from_exif(tmp_path: Path, lens: dict[int, object], focal_p
     assert photo.camera == ("" if math.isnan(focal_px) else f"Maker Model 1 {focal_px:.2f}")
 
 
+def test_position_from_exif(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8825).update({1: "N", 2: (59.0, 26.0, 13.2), 3: "W", 4: (24.0, 45.0, 0.0)})
+    _noise().save(tmp_path / "a.jpg", exif=exif)
+    photo = _inspect(tmp_path / "a.jpg")
+    assert (photo.latitude, photo.longitude) == (pytest.approx(59.437), -24.75)
+    _noise().save(tmp_path / "b.jpg")
+    photo = _inspect(tmp_path / "b.jpg")
+    assert math.isnan(photo.latitude)
+    assert math.isnan(photo.longitude)
+
+
 def test_16_bit_is_scaled_not_clipped(tmp_path: Path) -> None:
     ramp = np.linspace(0, 65535, 60).round().astype(np.uint16)
     Image.fromarray(np.tile(ramp, (40, 1))).save(tmp_path / "a.png")
