@@ -10,8 +10,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.report.plan_view import PlanView
 from experiments.report.thumbnails import data_uri
+from experiments.report.upright import Upright
 
 # Legible on light and on dark ground, as the figures have none of their own.
 INK = "#7b8494"
@@ -19,18 +19,16 @@ BLUE, ORANGE, GREEN = "#3b82f6", "#f08c3a", "#2fa36b"
 _LABELS = {"map_crop": "crop queries", "map_whole": "whole photos"}
 
 
-def model_figure(view: PlanView) -> str:
-    """One model from above: points coloured by height, cameras as arrows."""
+def model_figure(view: Upright) -> str:
+    """One model from above: points coloured by height, cameras as arrows, short if they look up or down."""
     figure = Figure(figsize=(2.5, 2.5), dpi=110)
     axes = figure.add_axes((0.02, 0.02, 0.96, 0.96))
-    low, high = np.quantile(view.heights, (0.02, 0.98)) if len(view.heights) else (0.0, 1.0)
-    points = view.points
-    axes.scatter(
-        points[:, 0], points[:, 1], s=1.6, c=view.heights, cmap="viridis", vmin=low, vmax=high, linewidths=0
-    )
+    x, y, heights = view.points.T
+    low, high = np.quantile(heights, (0.02, 0.98)) if len(heights) else (0.0, 1.0)
+    axes.scatter(x, y, s=1.6, c=heights, cmap="viridis", vmin=low, vmax=high, linewidths=0)
     axes.quiver(
-        *view.cameras.T,
-        *view.directions.T,
+        *view.centres[:, :2].T,
+        *view.rotations[:, 2, :2].T,
         color=ORANGE,
         scale=14,
         width=0.011,

@@ -1,28 +1,31 @@
-"""Writes WORK/report/index.html: one page about a run, in one file that needs nothing else."""
+"""Writes WORK/report: index.html, one page about a run that opens at once, and models.html beside it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from experiments.report import figures, sheets, tables
+from experiments.report import figures, sheets, tables, viewer
 from experiments.report.headline import FINE_TUNED, headline
-from experiments.report.plan_view import plan_view
 from experiments.report.reading import RunFiles, read_run
 from experiments.report.thumbnails import Thumbnails
+from experiments.report.upright import upright
+from experiments.report.viewer import DrawnModel
 from experiments.scoreboard import ROWS
 from sfm.model import Model
 from sfm.store import atomic_path
 
-# A figure is about 20 kB: this many keep the page small.
+# A figure is about 20 kB, a model in 3D at most 100 kB: this many keep the pages small.
 _MOST_MODELS = 60
 
 
 def write_report(work: Path) -> Path:
-    """Write the page from the files in `work` and the photos they name; returns its path.
+    """Write the pages from the files in `work` and the photos they name; returns the path of index.html.
 
-    Parts of the run that are not there are named on the page. FileNotFoundError when `work` holds no run.
+    Neither needs another file or the network, except for the links between them. Parts of the run that are
+    not there are named on the page. FileNotFoundError when `work` holds no run.
     """
     files = read_run(work)
     environment = Environment(
@@ -32,14 +35,20 @@ def write_report(work: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text = environment.get_template("index.html").render(**_content(files))
-    path = work / "report" / "index.html"
+    drawn = [_stand_up(name, model, files) for name, model in files.models[:_MOST_MODELS]]
+    text = environment.get_template("index.html").render(**_content(files, drawn))
+    report = work / "report"
+    if drawn:
+        viewer.write_viewer(drawn, report, environment)
+    else:
+        (report / viewer.NAME).unlink(missing_ok=True)
+    path = report / "index.html"
     with atomic_path(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
     return path
 
 
-def _content(files: RunFiles) -> dict[str, Any]:
+def _content(files: RunFiles, drawn: Sequence[DrawnModel]) -> dict[str, Any]:
     thumbnails = Thumbnails(files.photos)
     return {
         "headline": headline(files),
@@ -47,10 +56,7 @@ def _content(files: RunFiles) -> dict[str, Any]:
         "cards": _cards(files),
         **_counts(files),
         **_scores(files),
-        "models": [
-            {"name": name, "model": model, "figure": _model_figure(model, files)}
-            for name, model in files.models[:_MOST_MODELS]
-        ],
+        "models": [(one, figures.model_figure(one.view)) for one in drawn],
         "num_models": len(files.models),
         **_pairs(files, thumbnails),
         **_rankings(files, thumbnails),
@@ -95,12 +101,12 @@ def _scores(files: RunFiles) -> dict[str, Any]:
     }
 
 
-def _model_figure(model: Model, files: RunFiles) -> str:
+def _stand_up(name: str, model: Model, files: RunFiles) -> DrawnModel:
     known: dict[str, int] = {}
     if files.images is not None:
         known = dict(zip(files.images["name"], files.images["orientation"], strict=True))
     orientations = np.array([known.get(name, 1) for name in model.names])
-    return figures.model_figure(plan_view(model, orientations))
+    return DrawnModel(name=name, model=model, view=upright(model, orientations))
 
 
 def _pairs(files: RunFiles, thumbnails: Thumbnails) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from PIL import Image
 
 from experiments.report.headline import headline
 from experiments.report.page import write_report
-from experiments.report.plan_view import plan_view
 from experiments.report.reading import read_run
 from experiments.report.sheets import ranking_sheet, tuple_sheet
 from experiments.report.tables import flattened, photo_counts, score_rows, stage_seconds
 from experiments.report.thumbnails import Thumbnails
+from experiments.report.upright import upright
 from sfm.model import Model, save_model
 from sfm.store import write_json, write_table
 
@@ -189,7 +189,8 @@ def test_the_page_is_one_file_of_readable_pictures(page):
         content = base64.b64decode(source.split(",", 1)[1])
         if "svg" not in source[:20]:
             Image.open(io.BytesIO(content)).load()
-    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    # Only the 3D view is another file.
+    assert set(re.findall(r'(?:src|href)="(?!data:)([^"#]*)', page)) == {"models.html"}
     assert "not readable" in text_of(page)
 
 
@@ -203,7 +204,10 @@ def test_the_same_run_gives_the_same_page(work, page):
     path = write_report(work)
     assert path == work / "report/index.html"
     assert path.read_text(encoding="utf-8") == page
-    assert [path.name for path in (work / "report").iterdir()] == ["index.html"]
+    assert sorted(path.name for path in (work / "report").iterdir()) == ["index.html", "models.html"]
+    viewer = (work / "report/models.html").read_bytes()
+    write_report(work)
+    assert (work / "report/models.html").read_bytes() == viewer
 
 
 @pytest.mark.parametrize(
@@ -364,19 +368,21 @@ def test_tuples_take_turns_between_clusters(work):
     assert [row.negatives for row in alone] == [()] * 4
 
 
-def test_a_model_is_seen_from_above_whatever_its_frame():
+def test_a_model_is_set_upright_whatever_its_frame():
     model = ring_model()
-    view = plan_view(model, np.ones(6, dtype=int))
+    view = upright(model, np.ones(6, dtype=int))
     assert len(view.points) == 80
+    np.testing.assert_allclose(view.centres.mean(axis=0), 0, atol=1e-9)
     centres = -np.einsum("nij,ni->nj", model.rotations, model.translations)
-    np.testing.assert_allclose(np.linalg.norm(view.directions, axis=1), 1, atol=1e-9)
+    np.testing.assert_allclose(view.rotations[:, 2, 2], 0, atol=1e-9)
     truth = centres[:, [0, 2]]
-    distances = np.linalg.norm(view.cameras[:, None] - view.cameras, axis=2)
+    cameras = view.centres[:, :2]
+    distances = np.linalg.norm(cameras[:, None] - cameras, axis=2)
     np.testing.assert_allclose(distances, np.linalg.norm(truth[:, None] - truth, axis=2), atol=1e-9)
     # Seen from above and not from below: a camera that is further right stays so.
     by_x = np.argsort(centres[:, 0])
-    assert (np.diff(view.cameras[by_x, 0]) > 0).all()
-    assert view.directions[:, 1].min() > 0.5
+    assert (np.diff(cameras[by_x, 0]) > 0).all()
+    assert view.rotations[:, 2, 1].min() > 0.5
 
     turn = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
     turn *= np.sign(np.linalg.det(turn))
@@ -389,15 +395,15 @@ def test_a_model_is_seen_from_above_whatever_its_frame():
             "points": model.points @ turn.T,
         }
     )
-    again = plan_view(moved, np.ones(6, dtype=int))
-    np.testing.assert_allclose(again.cameras - again.cameras[0], view.cameras - view.cameras[0], atol=1e-9)
-    np.testing.assert_allclose(again.heights, view.heights, atol=1e-9)
+    again = upright(moved, np.ones(6, dtype=int))
+    np.testing.assert_allclose(again.centres, view.centres, atol=1e-9)
+    np.testing.assert_allclose(again.points, view.points, atol=1e-9)
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])
-def test_photos_stored_on_their_side_are_seen_from_above_too(orientation):
+def test_photos_stored_on_their_side_are_set_upright_too(orientation):
     model = ring_model()
-    upright = plan_view(model, np.ones(6, dtype=int))
+    as_held = upright(model, np.ones(6, dtype=int))
     # Stored axes in upright ones: 3 is upside down, 6 has its top in the first column, 8 in the last.
     axes = {
         3: np.array([[-1, 0, 0], [0, -1, 0], [0, 0, 1.0]]),
@@ -412,5 +418,5 @@ def test_photos_stored_on_their_side_are_seen_from_above_too(orientation):
             "translations": model.translations @ axes.T,
         }
     )
-    view = plan_view(stored, np.full(6, orientation))
-    np.testing.assert_allclose(view.cameras, upright.cameras, atol=1e-9)
+    view = upright(stored, np.full(6, orientation))
+    np.testing.assert_allclose(view.centres, as_held.centres, atol=1e-9)

@@ -1,4 +1,4 @@
-"""Models seen from above: points and cameras on the ground plane that the cameras tell."""
+"""A model set upright: points and cameras in a frame whose third axis points to the sky."""
 
 from dataclasses import dataclass
 
@@ -10,34 +10,45 @@ from sfm.model import Model
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PlanView:
-    """Positions on the ground, in the model's unit; the cameras look up the page on average.
+class Upright:
+    """Positions in the model's unit, from the mean camera: x to the right, y ahead, z up.
 
     Attributes:
         points: of the point cloud, far outliers left out.
-        heights: of these points above the mean camera.
-        cameras: projection centres.
-        directions: unit viewing directions; shorter where a camera looks up or down.
+        centres: projection centres.
+        rotations: cam_from_world in this frame; the third rows are the unit viewing directions.
 
     """
 
-    points: Float[np.ndarray, "m 2"]
-    heights: Float[np.ndarray, " m"]
-    cameras: Float[np.ndarray, "n 2"]
-    directions: Float[np.ndarray, "n 2"]
+    points: Float[np.ndarray, "m 3"]
+    centres: Float[np.ndarray, "n 3"]
+    rotations: Float[np.ndarray, "n 3 3"]
 
 
 # What is down in the upright photo, in axes of the stored one, by EXIF orientation.
 _DOWN = {1: (0, 1), 2: (0, 1), 3: (0, -1), 4: (0, -1), 5: (1, 0), 6: (1, 0), 7: (-1, 0), 8: (-1, 0)}
 
 
-def plan_view(model: Model, orientations: Int[np.ndarray, " n"]) -> PlanView:
-    """The model from above; `orientations` are the EXIF orientations of its images.
+def upright(model: Model, orientations: Int[np.ndarray, " n"]) -> Upright:
+    """The model with the sky above; `orientations` are the EXIF orientations of its images.
 
     People hold cameras level and walk on the ground: up is where the cameras' horizontal axes, their viewing
-    directions and the spread of their centres together point least.
+    directions and the spread of their centres together point least. Ahead is where they look on average.
     """
     centres = centres_in_world(model.rotations, model.translations)
+    axes = _axes(model, centres, orientations)
+    origin = centres.mean(axis=0)
+    return Upright(
+        points=(_without_outliers(model.points, centres) - origin) @ axes,
+        centres=(centres - origin) @ axes,
+        rotations=model.rotations @ axes,
+    )
+
+
+def _axes(
+    model: Model, centres: Float[np.ndarray, "n 3"], orientations: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, "3 3"]:
+    """Right, ahead and up as columns, in the model's world."""
     x, y, forward = model.rotations[:, 0], model.rotations[:, 1], model.rotations[:, 2]
     down_x, down_y = np.array([_DOWN[int(orientation)] for orientation in orientations]).T[:, :, None]
     downwards, sideways = down_x * x + down_y * y, down_y * x + down_x * y
@@ -53,14 +64,7 @@ def plan_view(model: Model, orientations: Int[np.ndarray, " n"]) -> PlanView:
         # Cameras all around look nowhere on average: any direction will do.
         ahead = np.cross(up, np.eye(3)[int(np.argmin(np.abs(up)))])
     ahead = ahead / np.linalg.norm(ahead)
-    ground = np.stack([np.cross(ahead, up), ahead], axis=1)
-    kept = _without_outliers(model.points, centres)
-    return PlanView(
-        points=kept @ ground,
-        heights=(kept - centres.mean(axis=0)) @ up,
-        cameras=centres @ ground,
-        directions=forward @ ground,
-    )
+    return np.stack([np.cross(ahead, up), ahead, up], axis=1)
 
 
 def _without_outliers(
