@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from experiments import lock, options, protocol, retrieval
+from experiments import options, protocol, retrieval
 from experiments.faults import INTERRUPTED, exit_code, lines_of
+from sfm.lock import hold
 
 # Stages are imported inside their commands: --help and reconstruct must not wait for torch.
 
@@ -126,7 +127,7 @@ def mine(
 
     config = protocol.read(protocol_name, overrides, seed=seed).resolve(MineConfig, "pairs")
     options.folder(sfm, "WORK/sfm", "run reconstruct first")
-    with lock.hold(out):
+    with hold(out):
         stage(sfm, out, config)
     print(f"{metrics.Mining.read(out)}\n{out / 'positives.parquet'}")
 
@@ -152,7 +153,7 @@ def train(
     config, on = settings.resolve(RunConfig), machine.device(device)
     machine.check_weights(config.train.network, config.weights)
     count = options.num_workers(workers)
-    with lock.hold(out):
+    with hold(out):
         result = fine_tune(pairs, out, config.train, weights=config.weights, device=on, workers=count)
     print(scoreboard.as_table(result.evaluation, result.kept))
     print(f"{result.train['verdict']}\n{out}")
@@ -184,7 +185,7 @@ def demo(
     settings = protocol.read("demo", overrides, seed=seed)
     from experiments.demo.collection import DemoConfig, render_collection
 
-    with lock.hold(out):
+    with hold(out):
         render_collection(out, DemoConfig(), workers)
     _run(out / "photos", out, settings, device, workers)
 

@@ -29,7 +29,8 @@ def exit_code(error: BaseException) -> int:
         return INTERRUPTED
     # The parser's own errors say whether they are about usage.
     known = error.exit_code if isinstance(error, typer.TyperException) else FAILED
-    return WRONG_USAGE if isinstance(error, UsageFault) else known
+    # A file where a folder is to be was named by whoever typed the command.
+    return WRONG_USAGE if isinstance(error, UsageFault | NotADirectoryError) else known
 
 
 def lines_of(error: BaseException) -> list[str]:

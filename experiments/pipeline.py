@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from cnnimretrieval.training.fine_tune import TrainResult, fine_tune
-from experiments import lock, machine, manifest, metrics
+from experiments import machine, manifest, metrics
 from experiments.config import RunConfig
 from experiments.manifest import Manifest
 from experiments.metrics import Metrics, Mining, Reconstruction
 from pairs.mine import mine
+from sfm.lock import hold
 from sfm.reconstruct import reconstruct
 from sfm.store import sweep
 from sfm.tasks import LocalExecutor
@@ -68,7 +69,7 @@ def run(photos: Path, work: Path, config: RunConfig, execution: Execution) -> Ou
     step = _Steps(total=4)
     with ExitStack() as locks:
         for folder in (work, work / PAIRS, work / MODEL):  # a reconstruction locks its own folder
-            locks.enter_context(lock.hold(folder))
+            locks.enter_context(hold(folder))
         machine.check_weights(config.train.network, config.weights)
         sweep(work)
         for stale in (metrics.FILE, manifest.FILE):

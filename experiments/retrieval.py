@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from experiments import lock, options
+from experiments import options
+from sfm.lock import hold
 
 # Whatever needs torch is imported inside the commands: --help must not wait for it.
 
@@ -37,7 +38,7 @@ def extract(
     network, on = machine.load_network(model, weights), machine.device(device)
     requests = listing.all_below(photos, out) if table is None else listing.listed(photos, table)
     count = options.num_workers(workers)
-    with lock.hold(out):
+    with hold(out):
         found = store.extract(
             network, requests, photos, out, config, whiten=whitening, device=on, workers=count
         )

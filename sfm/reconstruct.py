@@ -14,13 +14,13 @@ from pydantic import Field
 from sfm.candidates import CandidateConfig, propose_pairs
 from sfm.collection import Collection, ScanConfig, require_folder, scan
 from sfm.features import FeatureConfig, Features, extract_features
+from sfm.lock import hold
 from sfm.mapping import Mapping, MappingConfig, map_places
 from sfm.matchgraph import GraphConfig, MatchGraph, build_graph
 from sfm.matching import MatchingConfig, match
 from sfm.model import Model, load_model
 from sfm.settings import Settings
 from sfm.store import (
-    exclusive,
     key_of,
     load_done,
     mark_done,
@@ -92,11 +92,11 @@ def reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: Ex
     Writes images.parquet, stats.json and models/<k> to `out`, beside what the stages keep there. What is done
     already with the same photos and settings is not done again. FileNotFoundError and NotADirectoryError when
     there is no such folder, ValueError when it holds no usable photo or no two that match, OSError when the
-    disk is full or read-only, BlockingIOError while another run works in `out`.
+    disk is full or read-only, FolderInUse while another run works in `out`.
     """
     require_folder(photos)
     try:
-        with exclusive(out):
+        with hold(out):
             sweep(out)
             return _reconstruct(photos, out, config, executor)
     except OSError as error:

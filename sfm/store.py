@@ -1,7 +1,6 @@
 """Files that are either whole or absent, and the records that say which stage is done with which inputs."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -44,21 +43,6 @@ def sweep(folder: Path) -> None:
     """Remove what killed processes left unfinished below `folder`; only while nothing else writes there."""
     for leftover in folder.rglob(f"{UNFINISHED}*"):
         _remove(leftover)
-
-
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold `folder`, made if missing, for this process alone; BlockingIOError while another one has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BlockingIOError(
-                f"output {folder}: expected a folder of our own, got one that another run is writing to; "
-                "wait for it to end"
-            ) from None
-        yield
 
 
 def require_space(folder: Path) -> None:

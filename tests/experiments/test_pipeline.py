@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from cnnimretrieval.training.fine_tune import TrainResult
-from experiments import lock, manifest, metrics, pipeline
+from experiments import manifest, metrics, pipeline
 from experiments.config import RunConfig
 from experiments.faults import UsageFault
 from sfm.store import write_json, write_table
@@ -119,7 +119,9 @@ def test_failed_stage_leaves_no_metrics_of_another_run(tmp_path, calls, monkeypa
 
 def test_every_folder_of_a_run_is_locked_while_it_goes(tmp_path, calls, monkeypatch):
     held = []
-    monkeypatch.setattr(lock, "hold", lambda folder, hold=lock.hold: held.append(folder) or hold(folder))
+    monkeypatch.setattr(
+        pipeline, "hold", lambda folder, hold=pipeline.hold: held.append(folder) or hold(folder)
+    )
     pipeline.run(tmp_path / "photos", tmp_path / "work", CONFIG, EXECUTION)
     work = tmp_path / "work"
     assert held == [work, work / "pairs", work / "model"]

@@ -17,9 +17,10 @@ import pytest
 from PIL import Image
 
 from sfm.geometry import align_similarity, centres_in_world
+from sfm.lock import FolderInUse, hold
 from sfm.mapping import MappingConfig
 from sfm.reconstruct import ReconstructConfig, ReconstructResult, reconstruct
-from sfm.store import UNFINISHED, exclusive, read_json
+from sfm.store import UNFINISHED, read_json
 from sfm.tasks import LocalExecutor, SerialExecutor, WorkerDied
 
 
@@ -227,7 +228,7 @@ def test_a_missing_folder_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_two_runs_do_not_share_a_folder(photos: Path, tmp_path: Path) -> None:
-    with exclusive(tmp_path), pytest.raises(BlockingIOError, match="one that another run is writing to"):
+    with hold(tmp_path), pytest.raises(FolderInUse, match="got one in use by this very process; wait"):
         reconstruct(photos, tmp_path, ReconstructConfig(), _Forbidden())
 
 
