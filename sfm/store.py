@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,8 @@ import pandas as pd
 from pydantic import Field, ValidationError
 
 from sfm.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 # Names that start so belong to work in progress, or to a process that was killed at it.
 UNFINISHED = ".unfinished-"
@@ -87,30 +90,39 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+class OutputFile(Settings):
+    """What a file was when it was recorded: bytes, time of the last change, SHA-256 of its content."""
+
+    size: int
+    modified_ns: int
+    sha256: str
+
+
 class StageRecord(Settings):
-    """What a finished stage leaves behind: the key of its inputs, its counts, its files and their sizes."""
+    """What a finished stage leaves behind: the key of its inputs, its counts, and its files."""
 
     stage: str
     key: str
     seconds: float = 0.0
     facts: dict[str, Any] = Field(default_factory=dict)
-    outputs: dict[str, int] = Field(default_factory=dict)
+    outputs: dict[str, OutputFile] = Field(default_factory=dict)
 
 
 def load_done(out: Path, stage: str, key: str) -> StageRecord | None:
-    """Return the record of a stage that was finished in `out` with this key and whose files are all there.
+    """Return the record of a stage that was finished in `out` with this key and whose files are whole.
 
-    None means: work to do. That is so when there is no readable record, when it was made with another key,
-    and when a file it lists is missing or of another size.
+    None means: work to do. That is so when there is no record, when it was made with another key, and when
+    it or a file it lists is missing or damaged, which is logged with the file's name. A file whose size and
+    time are those of the record is taken for whole; any other is read and compared by its hash.
     """
-    try:
-        record = StageRecord.model_validate_json(_record_path(out, stage).read_bytes())
-    except (FileNotFoundError, ValidationError):
-        return None
-    if record.key != key:
-        return None
-    whole = all(_size(out / name) == size for name, size in record.outputs.items())
-    return record if whole else None
+    record = _read_record(out, stage)
+    return record if record and record.key == key and _is_whole(out, record) else None
+
+
+def last_done(out: Path, stage: str) -> StageRecord | None:
+    """As `load_done`, with whatever key the stage was finished last: for work that only adds to it."""
+    record = _read_record(out, stage)
+    return record if record and _is_whole(out, record) else None
 
 
 def mark_done(
@@ -124,10 +136,67 @@ def mark_done(
 ) -> StageRecord:
     """Record a stage as finished, its last act; `outputs` are files or whole folders below `out`."""
     files = sorted(file for path in outputs for file in _files_of(path))
-    sizes = {file.relative_to(out).as_posix(): file.stat().st_size for file in files}
-    record = StageRecord(stage=stage, key=key, seconds=round(seconds, 3), facts=facts or {}, outputs=sizes)
-    write_json(_record_path(out, stage), record.model_dump(mode="json"))
+    found = {file.relative_to(out).as_posix(): _output_file(file) for file in files}
+    record = StageRecord(stage=stage, key=key, seconds=round(seconds, 3), facts=facts or {}, outputs=found)
+    _write_record(out, record)
     return record
+
+
+def _write_record(out: Path, record: StageRecord) -> None:
+    # The first line holds the hash of all that follows it; together they are JSON.
+    value = record.model_dump(mode="json")
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    body = text.removeprefix("{\n").encode() + b"\n"
+    with atomic_path(_record_path(out, record.stage)) as unfinished:
+        unfinished.write_bytes(_first_line(body) + body)
+
+
+def _first_line(body: bytes) -> bytes:
+    return b'{"sha256": "%s",\n' % hashlib.sha256(body).hexdigest().encode()
+
+
+def _read_record(out: Path, stage: str) -> StageRecord | None:
+    path = _record_path(out, stage)
+    try:
+        head, newline, body = path.read_bytes().partition(b"\n")
+    except FileNotFoundError:
+        return None
+    if head + newline == _first_line(body):
+        value = json.loads(body.join((b"{", b"")))
+        with suppress(ValidationError):  # whole, but written by another version
+            return StageRecord.model_validate(value)
+        return None
+    logger.warning("%s: the record of %s is damaged; it is done again", path, stage)
+    return None
+
+
+def _is_whole(out: Path, record: StageRecord) -> bool:
+    touched: dict[str, OutputFile] = {}
+    for name, expected in record.outputs.items():
+        path = out / name
+        try:
+            facts = path.stat()
+            if (facts.st_size, facts.st_mtime_ns) == (expected.size, expected.modified_ns):
+                continue
+            found = _output_file(path)
+        except (FileNotFoundError, NotADirectoryError):
+            logger.warning("%s: missing; %s is done again", path, record.stage)
+            return False
+        if (found.size, found.sha256) != (expected.size, expected.sha256):
+            logger.warning("%s: damaged, or changed since; %s is done again", path, record.stage)
+            return False
+        touched[name] = found
+    if touched:  # copied, say: so that it need not be read again next time
+        with suppress(OSError):
+            _write_record(out, record.model_copy(update={"outputs": record.outputs | touched}))
+    return True
+
+
+def _output_file(path: Path) -> OutputFile:
+    facts = path.stat()
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return OutputFile(size=facts.st_size, modified_ns=facts.st_mtime_ns, sha256=digest)
 
 
 def _record_path(out: Path, stage: str) -> Path:
@@ -136,13 +205,6 @@ def _record_path(out: Path, stage: str) -> Path:
 
 def _files_of(path: Path) -> list[Path]:
     return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except (FileNotFoundError, NotADirectoryError):
-        return -1
 
 
 def _plain(value: object) -> Any:

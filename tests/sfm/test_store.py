@@ -1,4 +1,4 @@
-import json
+import hashlib
 import os
 import subprocess
 import sys
@@ -12,6 +12,7 @@ from sfm.store import (
     UNFINISHED,
     atomic_path,
     key_of,
+    last_done,
     load_done,
     mark_done,
     read_json,
@@ -99,22 +100,70 @@ def test_keys_tell_values_apart_and_ignore_order() -> None:
         key_of(Path("a"))
 
 
-def test_a_record_counts_only_with_its_key_and_whole_files(tmp_path: Path) -> None:
-    (tmp_path / "models" / "0").mkdir(parents=True)
-    (tmp_path / "models" / "0" / "points.bin").write_bytes(b"12345")
-    record = mark_done(tmp_path, "mapping", "k1", facts={"n": 2}, outputs=[tmp_path / "models"])
-    assert record.outputs == {"models/0/points.bin": 5}
-    assert load_done(tmp_path, "mapping", "k1") == record
+def _finished(out: Path) -> Path:
+    """A stage that is done, and its file."""
+    path = out / "models" / "0" / "points.bin"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"12345")
+    mark_done(out, "mapping", "k1", facts={"n": 2}, outputs=[out / "models"])
+    return path
+
+
+def test_a_record_counts_only_with_its_key_and_whole_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = _finished(tmp_path)
+    record = load_done(tmp_path, "mapping", "k1")
+    assert record is not None
+    assert record.facts == {"n": 2}
+    assert record.outputs["models/0/points.bin"].size == 5
+    assert record.outputs["models/0/points.bin"].sha256 == hashlib.sha256(b"12345").hexdigest()
     assert load_done(tmp_path, "mapping", "k2") is None
     assert load_done(tmp_path, "matching", "k1") is None
-    (tmp_path / "models" / "0" / "points.bin").write_bytes(b"123")
+    assert last_done(tmp_path, "mapping") == record
+    assert last_done(tmp_path, "matching") is None
+    assert caplog.messages == []
+    path.unlink()
     assert load_done(tmp_path, "mapping", "k1") is None
-    (tmp_path / "models" / "0" / "points.bin").unlink()
-    assert load_done(tmp_path, "mapping", "k1") is None
+    assert last_done(tmp_path, "mapping") is None
+    assert caplog.messages == [f"{path}: missing; mapping is done again"] * 2
 
 
-@pytest.mark.parametrize("content", ["", "{", json.dumps({"stage": "scan"})])
-def test_a_broken_record_means_not_done(tmp_path: Path, content: str) -> None:
-    mark_done(tmp_path, "scan", "k")
-    (tmp_path / "done" / "scan.json").write_text(content)
-    assert load_done(tmp_path, "scan", "k") is None
+@pytest.mark.parametrize("content", [b"", b"1234", b"12X45", b"123456"])
+def test_a_damaged_file_is_named(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    path = _finished(tmp_path)
+    path.write_bytes(content)
+    assert load_done(tmp_path, "mapping", "k1") is None
+    assert caplog.messages == [f"{path}: damaged, or changed since; mapping is done again"]
+
+
+def test_a_copied_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _finished(tmp_path)
+    before = load_done(tmp_path, "mapping", "k1")
+    os.utime(path, (7, 7))
+    after = load_done(tmp_path, "mapping", "k1")
+    assert after is not None
+    assert before is not None
+    assert after.outputs.keys() == before.outputs.keys()
+
+    def forbidden(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("hashlib.file_digest", forbidden)
+    again = load_done(tmp_path, "mapping", "k1")
+    assert again is not None
+    assert again.outputs["models/0/points.bin"].modified_ns == 7_000_000_000
+
+
+def test_a_damaged_record_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    mark_done(tmp_path, "scan", "k", facts={"n": 123})
+    path = tmp_path / "done" / "scan.json"
+    whole = path.read_bytes()
+    assert read_json(path)["facts"] == {"n": 123}
+    damaged = [b"", b"{", whole[:-20], whole.replace(b"123", b"124"), whole.replace(b'"k"', b'"l"')]
+    for content in damaged:
+        path.write_bytes(content)
+        assert load_done(tmp_path, "scan", "k") is None
+    assert caplog.messages == [f"{path}: the record of scan is damaged; it is done again"] * len(damaged)
+    path.write_bytes(whole)
+    assert load_done(tmp_path, "scan", "k") is not None
