@@ -49,8 +49,9 @@ def rank(
     store.require_network(network)
     described = describe(network, queries, store.meta.extraction, device=device, workers=workers)
     vectors = described.require_all()
-    if store.meta.whitening is not None and network.whitening is not None:
-        vectors = apply(network.whitening, vectors)
+    whitening = network.whitening_for(store.meta.extraction.scales)
+    if store.meta.whitening is not None and whitening is not None:
+        vectors = apply(whitening, vectors)
     ranking = search(vectors, store.vectors, top)
     return [
         Answer(

@@ -56,7 +56,8 @@ class DescriptorStore:
 
     def require_network(self, network: RetrievalNetwork) -> None:
         """ValueError unless `network`, with its whitening as it is, made these descriptors."""
-        whitening = network.whitening if self.meta.whitening is not None else None
+        learned = network.whitening_for(self.meta.extraction.scales)
+        whitening = learned if self.meta.whitening is not None else None
         if _fingerprint(network, whitening) != self.meta.network:
             raise ValueError(
                 f"descriptors: expected the network that made them ({self.meta.network_config.backbone}:"
@@ -87,7 +88,7 @@ def extract(
             "extract: expected photos and boxes, got edited or rotated ones; call describe on them"
         )
     started = time.perf_counter()
-    whitening = network.whitening if whiten else None
+    whitening = network.whitening_for(config.scales) if whiten else None
     fingerprint = _fingerprint(network, whitening)
     key = key_of(_STAGE, fingerprint, config, [_facts(request, photos) for request in requests])
     if load_done(out, _STAGE, key) is None:

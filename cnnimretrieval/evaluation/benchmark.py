@@ -45,8 +45,9 @@ def evaluate(
     names = [database[row].path.relative_to(photos).as_posix() for row in described.positions]
     relevance = relevance_of(queries, names)
     rows = described.vectors
-    if whiten and network.whitening is not None:
-        rows, vectors = apply(network.whitening, rows), apply(network.whitening, vectors)
+    whitening = network.whitening_for(config.scales) if whiten else None
+    if whitening is not None:
+        rows, vectors = apply(whitening, rows), apply(whitening, vectors)
     ranking = search(vectors, rows)
     return BenchmarkResult(
         scores=score_rankings(ranking.rows, relevance), database_size=len(names), failures=described.failures

@@ -1,17 +1,27 @@
 """RetrievalNetwork: trunk, pooling and L2 norm, which turn images into descriptors; its folder on disk."""
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cnnimretrieval.descriptors.whitening import Whitening, load_whitening, save_whitening
 from cnnimretrieval.networks.backbones import Trunk, build_trunk, check_backbone_name
-from cnnimretrieval.networks.pooling import POOLINGS, Gem, Mac, PoolingName, Spoc, build_pooling, l2_normalise
+from cnnimretrieval.networks.linear import at_every_location, identity_linear
+from cnnimretrieval.networks.pooling import (
+    POOLINGS,
+    Gem,
+    PoolingName,
+    Regional,
+    build_pooling,
+    l2_normalise,
+)
 from cnnimretrieval.networks.weights import read_state
 from sfm.settings import Settings
 from sfm.store import atomic_path, write_json
@@ -19,50 +29,117 @@ from sfm.store import atomic_path, write_json
 _CONFIG = "network.json"
 _WEIGHTS = "weights.safetensors"
 _WHITENING = "whitening.safetensors"
+_MULTI_SCALE_WHITENING = "whitening_multi_scale.safetensors"
+# Parts that a network may have or not: see `_identity`.
+_OPTIONS = ("local_whitening", "regional", "region_whitening", "projection", "mean", "std")
+
+# BACKBONE:POOLING-r pools regions, as in the published names.
+_REGIONAL = "-r"
+
+Rgb = tuple[float, float, float]
 
 
 class NetworkConfig(Settings):
-    """What a retrieval network is made of."""
+    """What a retrieval network is made of; what is not said here is left out of it."""
 
     backbone: str = Field(default="resnet18", description="a torchvision backbone, or timm:NAME")
     pooling: PoolingName = "gem"
     gem_p: float = Field(default=3.0, ge=1.0, description="the exponent that GeM starts from")
+    local_whitening: bool = Field(default=False, description="a linear layer at every location, then pooling")
+    regional: bool = Field(default=False, description="pool the regions of R-MAC's grid, sum their vectors")
+    region_whitening: bool = Field(default=False, description="a linear layer on the vector of each region")
+    projection: int | None = Field(
+        default=None, gt=0, description="length of descriptors after a linear layer at the end"
+    )
+    mean: Rgb | None = Field(default=None, description="of RGB in [0, 1]; the backbone's own when not set")
+    std: Rgb | None = Field(default=None, description="of RGB in [0, 1]; the backbone's own when not set")
 
     @field_validator("backbone")
     @classmethod
     def _known(cls, name: str) -> str:
         return check_backbone_name(name)
 
+    @model_validator(mode="after")
+    def _consistent(self) -> "NetworkConfig":
+        if self.regional and self.pooling == "rmac":
+            raise ValueError(
+                "regional: expected pooling mac, spoc, gem or gemmp, got rmac, which has regions of its own; "
+                "choose one of the two"
+            )
+        if self.region_whitening and not self.regional:
+            raise ValueError(
+                "region_whitening: expected regional = true, got false; set it, or leave region_whitening out"
+            )
+        return self
+
 
 class RetrievalNetwork(nn.Module):
-    """Images to unit descriptors; `whitening`, once learned, is kept with it and applied by extraction."""
+    """Images to unit descriptors: trunk, [local whitening], pooling, L2, [projection, L2].
+
+    `whitening`, once learned, is kept with it and applied by extraction; `multi_scale_whitening` takes its
+    place for descriptors of several scales where there is one.
+    """
 
     def __init__(
-        self, config: NetworkConfig, trunk: Trunk, pool: Mac | Spoc | Gem, whitening: Whitening | None = None
+        self,
+        config: NetworkConfig,
+        trunk: Trunk,
+        whitening: Whitening | None = None,
+        multi_scale_whitening: Whitening | None = None,
     ) -> None:
         super().__init__()
+        channels = trunk.out_channels
+        if config.projection is not None and config.projection > channels:
+            raise ValueError(
+                f"projection: expected at most the {channels} dimensions of {config.backbone}, got "
+                f"{config.projection}; choose a smaller one"
+            )
         self.config = config
         self.trunk = trunk
-        self.pool = pool
+        self.local_whitening = identity_linear(channels, channels) if config.local_whitening else None
+        pool = build_pooling(config.pooling, config.gem_p, channels)
+        region_whitening = identity_linear(channels, channels) if config.region_whitening else None
+        self.pool = Regional(pool, region_whitening) if config.regional else pool
+        self.projection = identity_linear(channels, config.projection) if config.projection else None
         self.whitening = whitening
+        self.multi_scale_whitening = multi_scale_whitening
 
     @property
     def dim(self) -> int:
         """D, the length of a descriptor before whitening."""
-        return self.trunk.out_channels
+        return self.config.projection or self.trunk.out_channels
+
+    @property
+    def exponent(self) -> nn.Parameter | None:
+        """GeM's exponents, for which training has settings of their own; None for other poolings."""
+        pool = self.pool.pool if isinstance(self.pool, Regional) else self.pool
+        return pool.p if isinstance(pool, Gem) else None
 
     @property
     def multi_scale_power(self) -> float:
-        """The exponent of the mean over scales: GeM's p, else 1, as published (msp)."""
-        return float(self.pool.power.item()) if isinstance(self.pool, Gem) else 1.0
+        """The exponent of the mean over scales (msp): GeM's p for plain GeM, else 1, as published."""
+        plain = not self.config.regional and self.config.projection is None
+        if self.config.pooling == "gem" and plain and isinstance(self.pool, Gem):
+            return float(self.pool.power.item())
+        return 1.0
+
+    def whitening_for(self, scales: Sequence[float]) -> Whitening | None:
+        """The whitening of descriptors of these scales, or None when none was learned."""
+        several = len(scales) > 1 and self.multi_scale_whitening is not None
+        return self.multi_scale_whitening if several else self.whitening
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Unit descriptors, float32, not whitened, of images normalised with the trunk's mean and std."""
-        return l2_normalise(self.pool(self.trunk(images)).float())
+        activations = self.trunk(images)
+        if self.local_whitening is not None:
+            activations = at_every_location(self.local_whitening, activations)
+        with torch.autocast(device_type=images.device.type, enabled=False):
+            descriptors = l2_normalise(self.pool(activations).float())
+            return descriptors if self.projection is None else l2_normalise(self.projection(descriptors))
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the config and all weights, without the whitening."""
-        digest = hashlib.sha256(self.config.model_dump_json().encode())
+        digest = hashlib.sha256(_identity(self.config).encode())
         for key, value in sorted(self.state_dict().items()):
             digest.update(key.encode())
             digest.update(value.cpu().contiguous().numpy().tobytes())
@@ -72,7 +149,14 @@ class RetrievalNetwork(nn.Module):
 def build(config: NetworkConfig, weights: str = "pretrained", seed: int = 0) -> RetrievalNetwork:
     """A network without whitening, for evaluation; `weights` and the errors are those of `build_trunk`."""
     trunk = build_trunk(config.backbone, weights, seed)
-    return RetrievalNetwork(config, trunk, build_pooling(config.pooling, config.gem_p)).eval()
+    trunk.mean, trunk.std = config.mean or trunk.mean, config.std or trunk.std
+    return RetrievalNetwork(config, trunk).eval()
+
+
+def _identity(config: NetworkConfig) -> str:
+    """What tells networks apart: an option that is off changes no fingerprint, new as it may be."""
+    unused = {name for name in _OPTIONS if getattr(config, name) == NetworkConfig.model_fields[name].default}
+    return config.model_dump_json(exclude=unused)
 
 
 def save(network: RetrievalNetwork, folder: Path) -> None:
@@ -84,10 +168,14 @@ def save(network: RetrievalNetwork, folder: Path) -> None:
     (folder / _CONFIG).unlink(missing_ok=True)
     with atomic_path(folder / _WEIGHTS) as unfinished:
         save_file({key: value.contiguous() for key, value in network.state_dict().items()}, unfinished)
-    if network.whitening is None:
-        (folder / _WHITENING).unlink(missing_ok=True)
-    else:
-        save_whitening(network.whitening, folder / _WHITENING)
+    for whitening, name in (
+        (network.whitening, _WHITENING),
+        (network.multi_scale_whitening, _MULTI_SCALE_WHITENING),
+    ):
+        if whitening is None:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            save_whitening(whitening, folder / name)
     write_json(folder / _CONFIG, network.config.model_dump(mode="json"))
 
 
@@ -131,13 +219,17 @@ def _load_folder(folder: Path) -> RetrievalNetwork:
         ) from error
     with suppress(FileNotFoundError):
         network.whitening = load_whitening(folder / _WHITENING)
+    with suppress(FileNotFoundError):
+        network.multi_scale_whitening = load_whitening(folder / _MULTI_SCALE_WHITENING)
     return network
 
 
 def _off_the_shelf(name: str) -> NetworkConfig:
     backbone, _, last = name.rpartition(":")
-    if backbone and last in POOLINGS:
-        return NetworkConfig(backbone=check_backbone_name(backbone), pooling=last)
+    pooling = last.removesuffix(_REGIONAL)
+    if backbone and pooling in POOLINGS:
+        regional = last.endswith(_REGIONAL)
+        return NetworkConfig(backbone=check_backbone_name(backbone), pooling=pooling, regional=regional)
     try:
         return NetworkConfig(backbone=check_backbone_name(name))
     except ValueError as error:

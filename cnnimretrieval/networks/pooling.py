@@ -1,4 +1,4 @@
-"""Pooling of activation maps (b, c, h, w) into rows (b, c): MAC, SPoC and GeM, and the L2 norm after it."""
+"""Pooling of activation maps (b, c, h, w) into rows (b, c): MAC, SPoC, GeM, R-MAC, regional; the L2 norm."""
 
 from typing import Literal
 
@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-PoolingName = Literal["mac", "spoc", "gem"]
-POOLINGS: tuple[PoolingName, ...] = ("mac", "spoc", "gem")
+from cnnimretrieval.networks.regions import LEVELS, region_grid
+
+PoolingName = Literal["mac", "spoc", "gem", "gemmp", "rmac"]
+POOLINGS: tuple[PoolingName, ...] = ("mac", "spoc", "gem", "gemmp", "rmac")
 
 
 def mac(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
@@ -28,12 +30,24 @@ def gem(x: Float[Tensor, "b c h w"], p: Float[Tensor, " #c"], eps: float = 1e-6)
     p = 1 is average pooling and p -> inf is max pooling; `p` holds one exponent for all channels or one for
     each. The clamp to `eps` keeps the gradient of x**p finite where the trunk's ReLU gives exact zeros. The
     result is not L2-normalised. Computed in at least float32, also under autocast: 60**3 does not fit
-    float16.
+    float16. Powers are taken of x / max(x), which is the same mean and fits for every p: a channel of zeros
+    is eps**p, below what float32 knows from p = 8 on.
     """
     with torch.autocast(device_type=x.device.type, enabled=False):
-        powers = _at_least_float32(x).clamp(min=eps).pow(p[:, None, None])
-        pooled: Tensor = powers.mean(dim=(2, 3)).pow(1.0 / p)
+        clamped, exponent = _at_least_float32(x).clamp(min=eps), _at_least_float32(p)
+        largest = clamped.detach().amax(dim=(2, 3), keepdim=True)
+        powers = (clamped / largest).pow(exponent[:, None, None])
+        pooled: Tensor = powers.mean(dim=(2, 3)).pow(1.0 / exponent) * largest[:, :, 0, 0]
     return pooled
+
+
+def rmac(x: Float[Tensor, "b c h w"], levels: int = LEVELS, eps: float = 1e-6) -> Float[Tensor, "b c"]:
+    """Sum of the L2-normalised maxima of the regions of `region_grid` (R-MAC; Tolias et al., ICLR 2016).
+
+    The sum is not L2-normalised.
+    """
+    maxima = torch.stack([mac(part) for part in _parts(x, levels)], dim=1)
+    return l2_normalise(_at_least_float32(maxima), eps).sum(dim=1)
 
 
 def l2_normalise(x: Float[Tensor, "*b d"], eps: float = 1e-6) -> Float[Tensor, "*b d"]:
@@ -58,21 +72,30 @@ class Spoc(nn.Module):
         return spoc(x)
 
 
+class Rmac(nn.Module):
+    """`rmac` as a layer."""
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
+        """See `rmac`."""
+        return rmac(x)
+
+
 class Gem(nn.Module):
-    """`gem` with one learned exponent `p` for all channels.
+    """`gem` with a learned exponent `p` for all channels, or with `num_exponents` of them one for each.
 
     The exponent in use is max(p, 1), as in the MatConvNet training of the TPAMI paper: below 1 the mean
-    would favour the weakest activations, and a p that crosses 0 ends in infinities.
+    would favour the weakest activations, and a p that crosses 0 ends in infinities. (The published PyTorch
+    code leaves p as it is, which is the same for every p that was published.)
     """
 
-    def __init__(self, p: float = 3.0, eps: float = 1e-6) -> None:
+    def __init__(self, p: float = 3.0, eps: float = 1e-6, num_exponents: int = 1) -> None:
         super().__init__()
-        self.p = nn.Parameter(torch.full((1,), p))
+        self.p = nn.Parameter(torch.full((num_exponents,), p))
         self.eps = eps
 
     @property
-    def power(self) -> Float[Tensor, " 1"]:
-        """The exponent in use, at least 1."""
+    def power(self) -> Float[Tensor, " k"]:
+        """The exponents in use, at least 1."""
         return self.p.clamp(min=1.0)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
@@ -80,15 +103,51 @@ class Gem(nn.Module):
         return gem(x, self.power, self.eps)
 
 
-def build_pooling(name: PoolingName, p: float = 3.0) -> Mac | Spoc | Gem:
-    """The pooling layer called `name`; `p` is the exponent GeM starts from."""
+class Regional(nn.Module):
+    """Pooling of every region of `region_grid`: L2, [whitening, L2], sum over the regions, L2.
+
+    Called Rpool in the reference toolbox. `whitening` is a linear layer that all regions share.
+    """
+
+    def __init__(self, pool: nn.Module, whitening: nn.Linear | None = None, levels: int = LEVELS) -> None:
+        super().__init__()
+        self.pool = pool
+        self.whitening = whitening
+        self.levels = levels
+
+    def region_vectors(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b r c"]:
+        """The unit vectors of the regions, in the order of `region_grid`."""
+        pooled = torch.stack([self.pool(part) for part in _parts(x, self.levels)], dim=1)
+        with torch.autocast(device_type=x.device.type, enabled=False):
+            vectors = l2_normalise(_at_least_float32(pooled))
+            return vectors if self.whitening is None else l2_normalise(self.whitening(vectors))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
+        """The unit vectors of the images."""
+        return l2_normalise(self.region_vectors(x).sum(dim=1))
+
+
+def build_pooling(name: PoolingName, p: float = 3.0, channels: int = 1) -> Mac | Spoc | Rmac | Gem:
+    """The pooling layer called `name`, of maps with so many `channels`; `p` is where GeM starts.
+
+    "gem" has one exponent, "gemmp" one for each channel.
+    """
     if name == "mac":
         return Mac()
     if name == "spoc":
         return Spoc()
-    if name == "gem":
-        return Gem(p)
+    if name == "rmac":
+        return Rmac()
+    if name in ("gem", "gemmp"):
+        return Gem(p, num_exponents=channels if name == "gemmp" else 1)
     raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, got {name!r}; choose one of them")
+
+
+def _parts(x: Float[Tensor, "b c h w"], levels: int) -> list[Float[Tensor, "b c _ _"]]:
+    return [
+        x[:, :, region.y : region.y + region.height, region.x : region.x + region.width]
+        for region in region_grid(x.shape[2], x.shape[3], levels)
+    ]
 
 
 def _at_least_float32(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

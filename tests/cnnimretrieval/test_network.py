@@ -1,14 +1,18 @@
+import hashlib
 import io
 import lzma
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import ImageRequest, open_request
 from cnnimretrieval.descriptors.whitening import Whitening, apply, pca_whitening
+from cnnimretrieval.networks.linear import set_to_whitening
 from cnnimretrieval.networks.network import NetworkConfig, build, load, save
+from cnnimretrieval.networks.pooling import Gem, Regional, l2_normalise
 
 
 @pytest.fixture
@@ -32,6 +36,74 @@ def test_descriptors_are_unit_rows_of_the_pooled_activations(images, pooling):
     assert network.multi_scale_power == (3.0 if pooling == "gem" else 1.0)
 
 
+EVERY_LAYER = NetworkConfig(
+    backbone="squeezenet1_1",
+    pooling="gemmp",
+    local_whitening=True,
+    regional=True,
+    region_whitening=True,
+    projection=40,
+)
+
+
+def _whitening(inputs, axes, seed):
+    rng = np.random.default_rng(seed)
+    return Whitening(
+        mean=rng.normal(size=inputs), projection=rng.normal(size=(axes, inputs)), kind="pca", note=""
+    )
+
+
+def test_layers_that_are_not_learned_yet_leave_the_descriptor_as_it_is(images):
+    plain = build(NetworkConfig(backbone="squeezenet1_1"), "random")
+    options = {"local_whitening": True, "projection": 100}
+    more = build(plain.config.model_copy(update=options), "random")
+    with torch.inference_mode():
+        expected = plain(images)[:, :100]
+        torch.testing.assert_close(more(images), torch.nn.functional.normalize(expected), rtol=0, atol=1e-5)
+    assert (plain.dim, more.dim) == (512, 100)
+
+
+def test_every_layer_acts_in_its_place(images):
+    network = build(EVERY_LAYER, "random")
+    local, region, end = _whitening(512, 512, 1), _whitening(512, 512, 2), _whitening(512, 50, 3)
+    set_to_whitening(network.local_whitening, local)
+    set_to_whitening(network.pool.whitening, region)
+    set_to_whitening(network.projection, end)
+    with torch.inference_mode():
+        activations = network.trunk(images).double().numpy()
+        found = network(images)
+    at_locations = np.einsum("dc,bchw->bdhw", local.projection, activations - local.mean[:, None, None])
+    pooled = Regional(Gem(3.0)).region_vectors(torch.from_numpy(at_locations)).detach().numpy()
+    regions = apply(region, pooled.reshape(-1, 512)).reshape(pooled.shape)
+    expected = apply(end, l2_normalise(torch.from_numpy(regions.sum(axis=1))).numpy(), 40)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert network.exponent.shape == (512,)
+    assert network.multi_scale_power == 1.0
+
+
+@pytest.mark.parametrize(
+    ("option", "power"),
+    [({}, 2.4), ({"local_whitening": True}, 2.4), ({"regional": True}, 1.0), ({"projection": 7}, 1.0)],
+)
+def test_only_plain_gem_averages_scales_with_its_exponent(option, power):
+    network = build(NetworkConfig(backbone="squeezenet1_1", gem_p=2.4, **option), "random")
+    assert network.multi_scale_power == pytest.approx(power)
+
+
+def test_a_layer_takes_the_first_axes_of_a_whitening():
+    layer, whitening = torch.nn.Linear(6, 3), _whitening(6, 5, 0)
+    set_to_whitening(layer, whitening)
+    x = np.random.default_rng(1).normal(size=(4, 6))
+    expected = (x - whitening.mean) @ whitening.projection[:3].T
+    np.testing.assert_allclose(layer(torch.from_numpy(x).float()).detach(), expected, atol=1e-5)
+    with pytest.raises(ValueError, match=r"^whitening for a layer: ") as error:
+        set_to_whitening(torch.nn.Linear(6, 6), whitening)
+    assert str(error.value) == (
+        "whitening for a layer: expected at least 6 axes of 6-D vectors, got 5 of 6-D ones; "
+        "learn it with this network, from more images"
+    )
+
+
 def test_the_exponent_learns(network, images):
     assert network.pool.p.requires_grad
     network(images)[0, 0].backward()
@@ -52,6 +124,54 @@ def test_a_folder_gives_the_same_network_back(network, images, tmp_path):
     assert again.fingerprint() == network.fingerprint()
     names = sorted(path.name for path in (tmp_path / "model").iterdir())
     assert names == ["network.json", "weights.safetensors", "whitening.safetensors"]
+
+
+def test_a_folder_keeps_every_layer_and_both_whitenings(images, tmp_path):
+    config = EVERY_LAYER.model_copy(update={"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)})
+    network = build(config, "random")
+    set_to_whitening(network.projection, _whitening(512, 40, 3))
+    network.whitening, network.multi_scale_whitening = _whitening(40, 30, 4), _whitening(40, 20, 5)
+    save(network, tmp_path)
+    again = load(tmp_path)
+    with torch.inference_mode():
+        assert torch.equal(again(images), network(images))
+    assert (again.trunk.mean, again.trunk.std) == (config.mean, config.std)
+    assert again.whitening_for((1.0,)).dim == 30
+    assert again.whitening_for((1.0, 0.5)).dim == 20
+    again.multi_scale_whitening = None
+    assert again.whitening_for((1.0, 0.5)).dim == 30
+
+
+def test_an_option_that_is_off_is_not_part_of_the_fingerprint(network):
+    config = '{"backbone":"squeezenet1_1","pooling":"gem","gem_p":3.0}'
+    digest = hashlib.sha256(config.encode())
+    for key, value in sorted(network.state_dict().items()):
+        digest.update(key.encode() + value.numpy().tobytes())
+    assert network.fingerprint() == digest.hexdigest()
+    shifted = build(network.config.model_copy(update={"mean": (0.0, 0.0, 0.0)}), "random", seed=3)
+    assert shifted.fingerprint() != network.fingerprint()
+
+
+def test_parts_that_do_not_fit_together_are_named():
+    for wrong, line in (
+        (
+            {"regional": True, "pooling": "rmac"},
+            "regional: expected pooling mac, spoc, gem or gemmp, got rmac, which has regions of its own; "
+            "choose one of the two",
+        ),
+        (
+            {"region_whitening": True},
+            "region_whitening: expected regional = true, got false; set it, or leave region_whitening out",
+        ),
+    ):
+        with pytest.raises(ValidationError) as error:
+            NetworkConfig(**wrong)
+        assert error.value.errors()[0]["msg"] == f"Value error, {line}"
+    with pytest.raises(ValueError, match=r"^projection: ") as error:
+        build(NetworkConfig(backbone="squeezenet1_1", projection=513), "random")
+    assert str(error.value) == (
+        "projection: expected at most the 512 dimensions of squeezenet1_1, got 513; choose a smaller one"
+    )
 
 
 def test_saving_again_without_whitening_forgets_the_old_one(network, tmp_path):
@@ -88,13 +208,14 @@ def test_fingerprints_tell_networks_apart(network):
 def test_names_of_networks_are_read_as_backbone_and_pooling():
     assert load("squeezenet1_1", "random").config == NetworkConfig(backbone="squeezenet1_1", pooling="gem")
     assert load("squeezenet1_1:mac", "random").config.pooling == "mac"
+    assert load("squeezenet1_1:mac-r", "random").config.regional
     pytest.importorskip("timm")
     config = load("timm:tf_efficientnet_lite0:spoc", "random").config
     assert config == NetworkConfig(backbone="timm:tf_efficientnet_lite0", pooling="spoc")
 
 
 def test_wrong_names_and_folders_are_named(network, tmp_path):
-    for name in ("resnet19", "resnet18:rmac", str(tmp_path / "none")):
+    for name in ("resnet19", "resnet18:max", str(tmp_path / "none")):
         with pytest.raises(
             ValueError, match=r"^network: expected a folder written by training or BACKBONE\[:POOLING\]"
         ):

@@ -74,7 +74,7 @@ def test_weights_of_the_command_line_go_first():
         ),
         (
             "train.network.pooling=max",
-            "train.network.pooling: expected one of 'mac', 'spoc', 'gem', got 'max'; "
+            "train.network.pooling: expected one of 'mac', 'spoc', 'gem', 'gemmp', 'rmac', got 'max'; "
             "change it in --set train.network.pooling=max",
         ),
         (
