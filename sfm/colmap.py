@@ -79,8 +79,8 @@ def verify(
     return PairGeometry(config=geometry.config, inliers=inliers)
 
 
-def read_reconstruction(folder: Path, place: int = -1) -> Model:
-    """Read a COLMAP model folder as plain arrays."""
+def read_reconstruction(folder: Path) -> Model:
+    """Read a COLMAP model folder as plain arrays, of no known place."""
     reconstruction = pycolmap.Reconstruction(folder)
     images = sorted(
         (image for image in reconstruction.images.values() if image.has_pose), key=lambda image: image.name
@@ -105,12 +105,27 @@ def read_reconstruction(folder: Path, place: int = -1) -> Model:
         track_image=np.array(track_image, dtype=np.int64),
         track_point=np.array(track_point, dtype=np.int64),
         track_xy=np.array(track_xy).reshape(-1, 2),
-        place=place,
+        place=-1,
     )
 
 
+def write_database(
+    path: Path,
+    images: Sequence[ImageFeatures],
+    camera_of_image: Mapping[int, int],
+    pairs: Iterable[tuple[int, int, PairGeometry]],
+) -> None:
+    """Write what mapping needs: cameras, keypoints and verified pairs. Images of one camera share it."""
+    with pycolmap.Database.open(path) as database, pycolmap.DatabaseTransaction(database):
+        for image in images:
+            _write_image(database, image, camera_of_image[image.image_id])
+        for image_id1, image_id2, pair in pairs:
+            geometry = pycolmap.TwoViewGeometry(config=pair.config, inlier_matches=pair.inliers)
+            database.write_two_view_geometry(image_id1, image_id2, geometry)
+
+
 @dataclass(frozen=True, kw_only=True)
-class MapperOptions:
+class IncrementalOptions:
     """Settings of the incremental mapper that we set; all others keep COLMAP's defaults."""
 
     seed: int
@@ -122,25 +137,8 @@ class MapperOptions:
     global_ba_refinements: int
 
 
-def map_images(
-    images: Sequence[ImageFeatures],
-    camera_of_image: Mapping[int, int],
-    pairs: Iterable[tuple[int, int, PairGeometry]],
-    scratch: Path,
-    out: Path,
-    options: MapperOptions,
-) -> int:
-    """Reconstruct images from verified pairs into the folders `out`/0, 1, ...; return how many.
-
-    `scratch` is an empty folder for the database it works in. Images of one camera share its intrinsics.
-    """
-    database_path = scratch / "component.db"
-    with pycolmap.Database.open(database_path) as database, pycolmap.DatabaseTransaction(database):
-        for image in images:
-            _write_image(database, image, camera_of_image[image.image_id])
-        for image_id1, image_id2, pair in pairs:
-            geometry = pycolmap.TwoViewGeometry(config=pair.config, inlier_matches=pair.inliers)
-            database.write_two_view_geometry(image_id1, image_id2, geometry)
+def map_incrementally(database: Path, out: Path, options: IncrementalOptions) -> None:
+    """Reconstruct the images of a database into the folders `out`/0, 1, ..., image after image."""
     pipeline = pycolmap.IncrementalPipelineOptions()
     pipeline.random_seed = options.seed
     pipeline.num_threads = 1
@@ -157,17 +155,94 @@ def map_images(
     pipeline.mapper.num_threads = 1
     pipeline.triangulation.random_seed = options.seed
     out.mkdir()
-    models = pycolmap.incremental_mapping(database_path, scratch, out, options=pipeline)
+    models = pycolmap.incremental_mapping(database, database.parent, out, options=pipeline)
     for number, model in models.items():
-        if _drop_degenerate_cameras(model, pipeline):
+        if _drop_degenerate_cameras(model):
             model.write(out / str(number))
-    return len(models)
 
 
-def _drop_degenerate_cameras(
-    model: pycolmap.Reconstruction, options: pycolmap.IncrementalPipelineOptions
-) -> int:
+def map_globally(database: Path, out: Path, *, min_model_size: int, seed: int) -> None:
+    """Reconstruct the images of a database into the folders `out`/0, 1, ..., all images at once.
+
+    L. Pan et al., "Global structure-from-motion revisited", ECCV 2024, as COLMAP has it. Changes the
+    database: the relative poses that the mapper averages are estimated from the pairs' inliers.
+    """
+    _add_relative_poses(database, seed)
+    pipeline = pycolmap.GlobalPipelineOptions()
+    pipeline.min_model_size = min_model_size
+    pipeline.mapper.global_positioning.use_gpu = False
+    pipeline.mapper.bundle_adjustment.ceres.use_gpu = False
+    for seeded in (
+        pipeline,
+        pipeline.mapper,
+        pipeline.mapper.rotation_averaging,
+        pipeline.mapper.global_positioning,
+        pipeline.mapper.retriangulation,
+    ):
+        seeded.random_seed = seed
+    pipeline.num_threads = pipeline.mapper.num_threads = 1
+    out.mkdir()
+    found = out.with_name(f"{out.name}-found")
+    found.mkdir()
+    models = pycolmap.global_mapping(database, database.parent, found, options=pipeline)
+    # Its own folders are in another order than its answer: each model is written again under its number.
+    for number, model in models.items():
+        _drop_degenerate_cameras(model)
+        (out / str(number)).mkdir()
+        model.write(out / str(number))
+
+
+def _add_relative_poses(path: Path, seed: int) -> None:
+    options = pycolmap.TwoViewGeometryOptions()
+    options.compute_relative_pose = True
+    options.ransac.random_seed = seed
+    with pycolmap.Database.open(path) as database, pycolmap.DatabaseTransaction(database):
+        images = {image.image_id: image for image in database.read_all_images()}
+        cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
+        pair_ids, geometries = database.read_two_view_geometries()
+        for pair_id, geometry in zip(pair_ids, geometries, strict=True):
+            one, two = pycolmap.pair_id_to_image_pair(pair_id)
+            posed = pycolmap.estimate_two_view_geometry(
+                cameras[images[one].camera_id],
+                np.asarray(database.read_keypoints(one), dtype=np.float64)[:, :2],
+                cameras[images[two].camera_id],
+                np.asarray(database.read_keypoints(two), dtype=np.float64)[:, :2],
+                np.asarray(geometry.inlier_matches, dtype=np.uint32),
+                options,
+            )
+            if posed.config not in _NO_GEOMETRY:
+                database.update_two_view_geometry(one, two, posed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSummary:
+    """Counts and means of a model: per point and image; errors in pixels of the stored photos."""
+
+    images: int
+    points: int
+    track_length: float
+    observations: float
+    reprojection_error_px: float
+
+
+def summarise(folder: Path) -> ModelSummary:
+    """Counts and means of a COLMAP model folder; zero means where it holds no point or image."""
+    model = pycolmap.Reconstruction(folder)
+    model.update_point_3d_errors()
+    images, points = int(model.num_reg_images()), int(model.num_points3D())
+    observations = int(model.compute_num_observations())
+    return ModelSummary(
+        images=images,
+        points=points,
+        track_length=observations / max(points, 1),
+        observations=observations / max(images, 1),
+        reprojection_error_px=float(model.compute_mean_reprojection_error()) if points else 0.0,
+    )
+
+
+def _drop_degenerate_cameras(model: pycolmap.Reconstruction) -> int:
     """Take out the images whose focal length or distortion ran away, as the last adjustment may let them."""
+    options = pycolmap.IncrementalPipelineOptions()
     limits = (options.min_focal_length_ratio, options.max_focal_length_ratio, options.max_extra_param)
     dropped = {
         image.frame_id
@@ -177,11 +252,6 @@ def _drop_degenerate_cameras(
     for frame_id in dropped:
         model.deregister_frame(frame_id)
     return len(dropped)
-
-
-def num_registered(folder: Path) -> int:
-    """Number of images with a pose in a COLMAP model folder."""
-    return int(pycolmap.Reconstruction(folder).num_reg_images())
 
 
 def _write_image(database: pycolmap.Database, image: ImageFeatures, camera_id: int) -> None:

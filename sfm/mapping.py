@@ -1,46 +1,26 @@
-"""Stage: places to 3D models, one child process a place, the largest first."""
+"""Stage: places to 3D models, one task a component, the largest first; what is mapped already stays."""
 
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import pandas as pd
-from pydantic import Field
+from typing import Any
 
 from sfm.collection import Collection
+from sfm.components import Component, components
 from sfm.features import Features
 from sfm.featurestore import FeatureStore
+from sfm.mapper import MappingConfig, map_component
 from sfm.matchgraph import MatchGraph
-from sfm.matching import read_inliers
-from sfm.model import load_model, save_model
-from sfm.settings import Settings
-from sfm.store import UNFINISHED, atomic_path, key_of, load_done, mark_done, require_space
-from sfm.tasks import Batch, cpu_seconds, run_batches
+from sfm.modelfolder import FoundModel, assemble
+from sfm.store import atomic_path, key_of, load_done, mark_done, require_space
+from sfm.tasks import Batch, BatchResult, cpu_seconds, run_batches
 
-if TYPE_CHECKING:
-    from sfm.colmap import PairGeometry
-
-_VERSION = 2
-
-
-class MappingConfig(Settings):
-    """How a place is reconstructed."""
-
-    min_model_size: int = Field(default=3, ge=2, description="smaller models are dropped")
-    init_min_inliers: int = Field(default=100, ge=15, description="of the pair that a model starts from")
-    init_min_angle_deg: float = Field(default=16.0, gt=0, lt=90, description="between that pair's rays")
-    relaxed_min_inliers: int = Field(default=30, ge=15, description="second try where no model was found")
-    relaxed_min_angle_deg: float = Field(default=4.0, gt=0, lt=90, description="second try")
-    global_ba_ratio: float = Field(default=1.3, gt=1, description="growth between global bundle adjustments")
-    global_ba_refinements: int = Field(default=5, ge=1, description="rounds of one, at most")
+_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +39,6 @@ class Mapping:
     key: str
 
 
-@dataclass(frozen=True)
-class _Place:
-    number: int
-    cameras: dict[int, int]
-    pairs: pd.DataFrame
-
-
 def map_places(
     collection: Collection,
     features: Features,
@@ -75,67 +48,45 @@ def map_places(
     seed: int,
     executor: Executor,
 ) -> Mapping:
-    """Reconstruct every place of at least `min_model_size` images; write COLMAP models to `out`/models.
+    """Reconstruct every place of at least `min_model_size` images.
 
-    Every model of a place is kept, and holds arrays.npz (sfm.model) beside COLMAP's own files. A place
-    without a model is tried again with a narrower first pair.
+    COLMAP models go to `out`/models/<k>, with arrays.npz (sfm.model) beside COLMAP's files; one row a model
+    to `out`/models.parquet. A component's result is kept under the key of its content in `out`/mapping:
+    only components that changed since the last run are mapped.
     """
     started = time.perf_counter()
-    key = key_of("mapping", _VERSION, version("pycolmap"), config, seed, graph.key, features.key)
-    models = out / "models"
-    places = _places(collection, graph, config.min_model_size)
-    batches = [
-        Batch(name=f"place-{place.number:05d}", key=key_of(key, place.number), items=(place,))
-        for place in places
-    ]
+    parts = tuple(components(collection.usable, graph, config.min_model_size))
+    base = key_of(_VERSION, version("pycolmap"), config, seed, graph.matches_key)
+    batches = [_batch(base, part) for part in parts]
     folder = out / "mapping"
     work = partial(
-        _map_batch,
-        store=features.store,
-        matches=graph.folder,
-        folder=folder,
-        config=config,
-        seed=seed,
+        _map_batch, store=features.store, matches=graph.folder, folder=folder, config=config, seed=seed
     )
     results = run_batches(work, batches, folder, executor, label="mapping")
     failed = {}
-    for place, result in zip(places, results, strict=True):
+    for part, result in zip(parts, results, strict=True):
         if reason := result.quarantined.get(0) or result.facts.get("failed"):
-            failed[place.number] = reason
+            failed[part.place] = reason
+    key = key_of("mapping", [[batch.name, part.place] for batch, part in zip(batches, parts, strict=True)])
     record = load_done(out, "mapping", key)
     if not record:
-        found = [folder / f"place-{place.number:05d}" for place in places if place.number not in failed]
-        number = _collect(found, models)
+        number = assemble(_found(folder, parts, results), out)
+        _prune(folder, {batch.name for batch in batches})
         facts = {"models": number, "failed places": len(failed), "cpu_seconds": cpu_seconds(results)}
         seconds = time.perf_counter() - started
-        record = mark_done(out, "mapping", key, seconds=seconds, facts=facts, outputs=[models])
-    folders = tuple(models / str(k) for k in range(record.facts["models"]))
+        outputs = [out / "models", out / "models.parquet"]
+        record = mark_done(out, "mapping", key, seconds=seconds, facts=facts, outputs=outputs)
+    folders = tuple(out / "models" / str(k) for k in range(record.facts["models"]))
     return Mapping(folders=folders, failed=failed, key=key)
 
 
-def _places(collection: Collection, graph: MatchGraph, min_size: int) -> list[_Place]:
-    usable = collection.usable
-    # Photos that share maker, model, focal length and size share a camera; all others have one of their own.
-    shared = usable["camera"] + " " + usable["width"].astype(str) + "x" + usable["height"].astype(str)
-    own = usable["image_id"].astype(str)
-    camera_of_row = pd.factorize(shared.where(usable["camera"] != "", own))[0] + 1
-    numbers = np.arange(graph.num_places + 1)
-    rows = np.argsort(graph.place_of_image, kind="stable")
-    first_row = np.searchsorted(graph.place_of_image[rows], numbers)
-    pairs = graph.pairs.sort_values("place", kind="stable")
-    first_pair = np.searchsorted(pairs["place"].to_numpy(), numbers)
-    places = []
-    for number in range(graph.num_places):
-        own_rows = rows[first_row[number] : first_row[number + 1]].tolist()
-        if len(own_rows) >= min_size:
-            cameras = {row + 1: int(camera_of_row[row]) for row in own_rows}
-            own_pairs = pairs.iloc[first_pair[number] : first_pair[number + 1]]
-            places.append(_Place(number=number, cameras=cameras, pairs=own_pairs))
-    return places
+def _batch(base: str, part: Component) -> Batch[Component]:
+    key = key_of(base, part.key)
+    return Batch(name=f"component-{key[:20]}", key=key, items=(part,))
 
 
 def _map_batch(
-    batch: Batch[_Place],
+    batch: Batch[Component],
     *,
     store: FeatureStore,
     matches: Path,
@@ -143,80 +94,33 @@ def _map_batch(
     config: MappingConfig,
     seed: int,
 ) -> tuple[dict[str, Any], Sequence[Path]]:
-
     if not batch.items:
-        return {"models": 0}, []
-    (place,) = batch.items
+        return {"models": []}, []
+    (component,) = batch.items
     path = folder / batch.name
     with atomic_path(path) as unfinished:
         unfinished.mkdir()
         try:
-            models = _map_place(place, store, matches, unfinished, config, seed)
+            facts = map_component(component, store, matches, unfinished, config, seed)
         except (RuntimeError, ValueError, IndexError, MemoryError) as error:
             require_space(folder)
-            return {"models": 0, "failed": f"mapper: {str(error).splitlines()[0]}"}, []
-    return {"models": models}, [path]
+            return {"models": [], "failed": f"mapper: {str(error).splitlines()[0]}"}, []
+    return {"models": [asdict(each) for each in facts]}, [path]
 
 
-def _map_place(
-    place: _Place, store: FeatureStore, matches: Path, out: Path, config: MappingConfig, seed: int
-) -> int:
-    """Put the place's models into `out`/0, 1, ...; return how many."""
-    from sfm import colmap  # in the child only: pycolmap is heavy, and ends the process when it fails
-
-    images = list(store.read(place.cameras))
-    for min_inliers, min_angle_deg in (
-        (config.init_min_inliers, config.init_min_angle_deg),
-        (config.relaxed_min_inliers, config.relaxed_min_angle_deg),
-    ):
-        options = colmap.MapperOptions(
-            seed=seed,
-            init_min_inliers=min_inliers,
-            init_min_angle_deg=min_angle_deg,
-            min_model_size=config.min_model_size,
-            max_models=len(images),
-            global_ba_ratio=config.global_ba_ratio,
-            global_ba_refinements=config.global_ba_refinements,
-        )
-        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=out.parent) as scratch:
-            found = Path(scratch) / "models"
-            pairs = _geometries(matches, place.pairs)
-            colmap.map_images(images, place.cameras, pairs, Path(scratch), found, options)
-            if kept := _keep(found, out, place.number, config.min_model_size):
-                return kept
-    return 0
+def _found(folder: Path, parts: Sequence[Component], results: Sequence[BatchResult]) -> list[FoundModel]:
+    return [
+        FoundModel(folder=folder / result.name / str(number), place=part.place, facts=facts)
+        for part, result in zip(parts, results, strict=True)
+        for number, facts in enumerate(result.facts["models"])
+    ]
 
 
-def _geometries(matches: Path, pairs: pd.DataFrame) -> "Iterator[tuple[int, int, PairGeometry]]":
-    from sfm import colmap
-
-    for image_id1, image_id2, config, inliers in read_inliers(matches, pairs):
-        yield image_id1, image_id2, colmap.PairGeometry(config=config, inliers=inliers)
-
-
-def _keep(found: Path, kept: Path, place: int, min_size: int) -> int:
-    """Move the models that are large enough, with their arrays beside them; return how many."""
-    from sfm import colmap
-
-    number = 0
-    for folder in sorted(found.iterdir(), key=lambda folder: int(folder.name)):
-        if colmap.num_registered(folder) < min_size:
-            continue
-        save_model(colmap.read_reconstruction(folder, place), folder / "arrays.npz")
-        shutil.move(folder, kept / str(number))
-        number += 1
-    return number
-
-
-def _collect(places: Sequence[Path], models: Path) -> int:
-    """Number all models by falling size, then first name, and put them into one folder; return how many."""
-    found = []
-    for place in places:
-        for folder in sorted(place.iterdir()) if place.is_dir() else []:
-            model = load_model(folder / "arrays.npz")
-            found.append((-model.num_images, model.names[0], folder))
-    with atomic_path(models) as unfinished:
-        unfinished.mkdir()
-        for number, (_, _, folder) in enumerate(sorted(found)):
-            shutil.copytree(folder, unfinished / str(number))
-    return len(found)
+def _prune(folder: Path, current: set[str]) -> None:
+    """Remove the results of components that are no more."""
+    for result in folder.glob("component-*"):
+        if result.name not in current:
+            shutil.rmtree(result)
+    for record in (folder / "done").glob("*.json"):
+        if record.stem not in current:
+            record.unlink()

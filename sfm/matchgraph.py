@@ -37,6 +37,7 @@ class MatchGraph:
         place_of_image: of image_id r + 1 in row r; numbered by falling size, then first image; -1 for none.
         num_places: places have at least two images.
         key: changes with anything that changes a place.
+        matches_key: of the matches: changes with anything that changes the inliers of a pair.
 
     """
 
@@ -45,6 +46,7 @@ class MatchGraph:
     place_of_image: Int[np.ndarray, " n"]
     num_places: int
     key: str
+    matches_key: str
 
 
 def build_graph(matches: Matches, num_images: int, out: Path, config: GraphConfig) -> MatchGraph:
@@ -75,6 +77,7 @@ def build_graph(matches: Matches, num_images: int, out: Path, config: GraphConfi
         place_of_image=place_of_image,
         num_places=num_places,
         key=key,
+        matches_key=matches.key,
     )
 
 

@@ -47,7 +47,8 @@ class Model:
         track_image: row in `names`.
         track_point: row in `points`.
         track_xy: pixels of the stored photo; the centre of the first pixel is (0.5, 0.5).
-        place: component of verified matches that the model belongs to; -1 where unknown.
+        place: component of verified matches that the model belongs to; -1 where unknown, as in the files of
+            a reconstruction, whose places are numbered anew whenever photos are added: images.parquet has it.
 
     """
 

@@ -3,7 +3,7 @@
 import errno
 import time
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from sfm.candidates import CandidateConfig, propose_pairs
 from sfm.collection import Collection, ScanConfig, require_folder, scan
 from sfm.features import FeatureConfig, Features, extract_features
 from sfm.lock import hold
-from sfm.mapping import Mapping, MappingConfig, map_places
+from sfm.mapper import MappingConfig
+from sfm.mapping import Mapping, map_places
 from sfm.matchgraph import GraphConfig, MatchGraph, build_graph
 from sfm.matching import MatchingConfig, match
 from sfm.model import Model, load_model
@@ -82,8 +83,10 @@ class ReconstructResult:
 
     @property
     def models(self) -> list[Model]:
-        """The models, read from their folders."""
-        return [load_model(folder / "arrays.npz") for folder in self.model_folders]
+        """The models, read from their folders, with their places."""
+        place_of = dict(zip(self.images["name"], self.images["place"].tolist(), strict=True))
+        models = [load_model(folder / "arrays.npz") for folder in self.model_folders]
+        return [replace(model, place=place_of[model.names[0]]) for model in models]
 
 
 def reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: Executor) -> ReconstructResult:

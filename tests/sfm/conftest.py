@@ -1,11 +1,21 @@
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pycolmap
 import pytest
 from jaxtyping import Float, UInt8
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
+
+from sfm.collection import Collection
+from sfm.features import Features
+from sfm.featurestore import FeatureStore, ImageFeatures, write_shard
+from sfm.matchgraph import GraphConfig, MatchGraph, build_graph
+from sfm.matching import Matches
 
 WIDTH, HEIGHT = 480, 360
 # A lens of 40 mm on 36 x 24 mm, as the photos' EXIF says: 554.7 px.
@@ -81,3 +91,95 @@ def two_scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scene]:
         "one": render_scene(root / "one", seed=3, photos=6),
         "two": render_scene(root / "two", seed=4, photos=4),
     }
+
+
+@dataclass(frozen=True)
+class World:
+    """What the stages before mapping leave of photos that were never taken: points seen in space."""
+
+    collection: Collection
+    features: Features
+    graph: MatchGraph
+
+
+def _scene(seed: int, images: int, points: int = 150) -> pycolmap.Reconstruction:
+    """Cameras of one lens around a cloud of points that all of them see."""
+    pycolmap.set_random_seed(seed)
+    options = pycolmap.SyntheticDatasetOptions(
+        num_rigs=1, num_cameras_per_rig=1, num_frames_per_rig=images, num_points3D=points
+    )
+    return pycolmap.synthesize_dataset(options)
+
+
+def _build_world(folder: Path, scenes: dict[str, tuple[int, int]]) -> World:
+    """Scenes of (seed, images), one after the other; images are named `SCENE/NUMBER.png`."""
+    images, rows, inliers = [], [], []
+    for name, (seed, size) in scenes.items():
+        first = len(images) + 1
+        registered = sorted(_scene(seed, size).images.values(), key=lambda image: image.image_id)
+        for number, image in enumerate(registered):
+            images.append(_features(first + number, f"{name}/{number}.png", image))
+        for one, two in combinations(range(len(registered)), 2):
+            matches = _matches(registered[one], registered[two])
+            rows.append((first + one, first + two, "all", 2, len(matches), 0, len(inliers)))
+            inliers.append(matches)
+    store = FeatureStore(folder=folder / "features", shard_size=1000)
+    write_shard(store.path(0), images)
+    columns = ["image_id1", "image_id2", "origin", "config", "inliers", "block", "row"]
+    matches = Matches(pairs=pd.DataFrame(rows, columns=columns), folder=folder / "matches", key="matches")
+    _write_block(matches.folder, inliers)
+    graph = build_graph(matches, len(images), folder, GraphConfig())
+    counts = np.array([len(image.keypoints) for image in images])
+    features = Features(store=store, num_keypoints=counts, failed={}, key="features")
+    return World(collection=_collection(images), features=features, graph=graph)
+
+
+def _features(image_id: int, name: str, image: pycolmap.Image) -> ImageFeatures:
+    points = np.array([point.xy for point in image.points2D])
+    return ImageFeatures(
+        image_id=image_id,
+        name=name,
+        width=image.camera.width,
+        height=image.camera.height,
+        focal_px=image.camera.mean_focal_length(),
+        keypoints=np.column_stack([points, np.ones((len(points), 2))]).astype(np.float32),
+        descriptors=np.zeros((len(points), 128), np.uint8),
+    )
+
+
+def _matches(one: pycolmap.Image, two: pycolmap.Image) -> np.ndarray:
+    where = {point.point3D_id: index for index, point in enumerate(two.points2D) if point.point3D_id < 2**63}
+    shared = [
+        (index, where[point.point3D_id])
+        for index, point in enumerate(one.points2D)
+        if point.point3D_id in where
+    ]
+    return np.array(shared, dtype=np.uint32).reshape(-1, 2)
+
+
+def _write_block(folder: Path, inliers: Sequence[np.ndarray]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    starts = np.concatenate([[0], np.cumsum([len(part) for part in inliers], dtype=np.int64)])
+    np.savez(folder / "block-00000.npz", starts=starts, inliers=np.concatenate(inliers))
+
+
+def _collection(images: Sequence[ImageFeatures]) -> Collection:
+    table = pd.DataFrame(
+        {
+            "name": [image.name for image in images],
+            "status": "usable",
+            "sha256": [f"hash of {image.name}" for image in images],
+            "width": [image.width for image in images],
+            "height": [image.height for image in images],
+            "focal_px": [image.focal_px for image in images],
+            "camera": "Maker Model",
+            "image_id": [image.image_id for image in images],
+        }
+    )
+    return Collection(photos=Path("photos"), table=table, key="collection")
+
+
+@pytest.fixture(scope="session")
+def build_world() -> Callable[[Path, dict[str, tuple[int, int]]], World]:
+    """The function that makes a world of scenes, each given by its seed and its number of images."""
+    return _build_world

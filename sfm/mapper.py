@@ -1,0 +1,168 @@
+"""One component to its 3D models, in a child process: the mapper, and what is tried where it finds none."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from sfm.components import Component
+from sfm.featurestore import FeatureStore
+from sfm.matching import read_inliers
+from sfm.model import save_model
+from sfm.settings import Settings
+from sfm.store import UNFINISHED
+
+if TYPE_CHECKING:
+    from sfm.colmap import ModelSummary, PairGeometry
+
+
+class MappingConfig(Settings):
+    """How a component is reconstructed."""
+
+    min_model_size: int = Field(default=3, ge=2, description="smaller models are dropped")
+    init_min_inliers: int = Field(default=100, ge=15, description="of the pair that a model starts from")
+    init_min_angle_deg: float = Field(default=16.0, gt=0, lt=90, description="between that pair's rays")
+    relaxed_min_inliers: int = Field(default=30, ge=15, description="second try where no model was found")
+    relaxed_min_angle_deg: float = Field(default=4.0, gt=0, lt=90, description="second try")
+    global_fallback: bool = Field(
+        default=True, description="whether the global mapper has the third try where no model was found"
+    )
+    global_max_error_px: float = Field(
+        default=2.0, gt=0, description="mean reprojection error of a model of the global mapper, at most"
+    )
+    global_min_points: int = Field(
+        default=30, ge=1, description="3D points that an image of such a model sees on average, at least"
+    )
+    global_ba_ratio: float = Field(default=1.3, gt=1, description="growth between global bundle adjustments")
+    global_ba_refinements: int = Field(default=5, ge=1, description="rounds of one, at most")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """How one model turned out.
+
+    Attributes:
+        first_name: of its images, sorted.
+        way: that found it: incremental, relaxed (a narrower first pair) or global.
+        images: registered ones.
+        registered_share: of the component's images.
+        points: 3D points.
+        track_length: observations of a point, mean.
+        observations: of an image, mean.
+        reprojection_error_px: mean over the points, in pixels of the stored photos.
+        seconds: that the way took, for all models it found in the component.
+
+    """
+
+    first_name: str
+    way: str
+    images: int
+    registered_share: float
+    points: int
+    track_length: float
+    observations: float
+    reprojection_error_px: float
+    seconds: float
+
+
+def map_component(
+    component: Component, store: FeatureStore, matches: Path, out: Path, config: MappingConfig, seed: int
+) -> list[ModelFacts]:
+    """Put the component's models into `out`/0, 1, ..., arrays.npz beside COLMAP's files; return their facts.
+
+    Every model that is large enough is kept. A component without a model is tried again with a narrower first
+    pair, then by the global mapper, whose models count only if they explain their images well.
+    """
+    from sfm import colmap  # in the child only: pycolmap is heavy, and ends the process when it fails
+
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=out.parent) as scratch:
+        database = Path(scratch) / "component.db"
+        images = [
+            replace(image, image_id=number)
+            for number, image in enumerate(store.read(component.image_ids), start=1)
+        ]
+        cameras = dict(enumerate(component.camera_ids, start=1))
+        colmap.write_database(database, images, cameras, _geometries(component, matches))
+        for way, run in _ways(config, len(images), seed):
+            started, found = time.perf_counter(), Path(scratch) / way
+            run(database, found)
+            kept = _keep(found, out, component, config, way, time.perf_counter() - started)
+            if kept:
+                return kept
+    return []
+
+
+def _ways(
+    config: MappingConfig, num_images: int, seed: int
+) -> Iterator[tuple[str, Callable[[Path, Path], None]]]:
+    from sfm import colmap
+
+    for way, min_inliers, min_angle_deg in (
+        ("incremental", config.init_min_inliers, config.init_min_angle_deg),
+        ("relaxed", config.relaxed_min_inliers, config.relaxed_min_angle_deg),
+    ):
+        options = colmap.IncrementalOptions(
+            seed=seed,
+            init_min_inliers=min_inliers,
+            init_min_angle_deg=min_angle_deg,
+            min_model_size=config.min_model_size,
+            max_models=num_images,
+            global_ba_ratio=config.global_ba_ratio,
+            global_ba_refinements=config.global_ba_refinements,
+        )
+        yield way, partial(colmap.map_incrementally, options=options)
+    if config.global_fallback:
+        yield "global", partial(colmap.map_globally, min_model_size=config.min_model_size, seed=seed)
+
+
+def _geometries(component: Component, matches: Path) -> "Iterator[tuple[int, int, PairGeometry]]":
+    from sfm import colmap
+
+    number = {image_id: position + 1 for position, image_id in enumerate(component.image_ids)}
+    for image_id1, image_id2, config, inliers in read_inliers(matches, component.pairs):
+        yield number[image_id1], number[image_id2], colmap.PairGeometry(config=config, inliers=inliers)
+
+
+def _keep(
+    found: Path, kept: Path, component: Component, config: MappingConfig, way: str, seconds: float
+) -> list[ModelFacts]:
+    """Move the models that are good enough, with their arrays beside them; return their facts.
+
+    The size is checked here: COLMAP keeps the first model of a database whatever its size.
+    """
+    from sfm import colmap
+
+    facts: list[ModelFacts] = []
+    for folder in sorted(found.iterdir(), key=lambda folder: int(folder.name)):
+        summary = colmap.summarise(folder)
+        if summary.images < config.min_model_size:
+            continue
+        if way == "global" and not _is_sane(summary, config):
+            continue
+        model = colmap.read_reconstruction(folder)
+        save_model(model, folder / "arrays.npz")
+        shutil.move(folder, kept / str(len(facts)))
+        share = summary.images / len(component.image_ids)
+        facts.append(
+            ModelFacts(
+                first_name=model.names[0],
+                way=way,
+                registered_share=share,
+                seconds=round(seconds, 3),
+                **asdict(summary),
+            )
+        )
+    return facts
+
+
+def _is_sane(summary: "ModelSummary", config: MappingConfig) -> bool:
+    return (
+        summary.reprojection_error_px <= config.global_max_error_px
+        and summary.observations >= config.global_min_points
+    )

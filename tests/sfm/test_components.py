@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sfm.components import Component, components
+from sfm.matchgraph import GraphConfig, build_graph
+from sfm.matching import Matches
+
+PAIRS = [(1, 2, 3, 40), (2, 4, 2, 50), (5, 6, 3, 30)]
+
+
+def _usable(count: int) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "name": [f"{number}.jpg" for number in range(count)],
+            "sha256": [f"hash {number}" for number in range(count)],
+            "width": 640,
+            "height": [480] * (count - 1) + [500],
+            "focal_px": [np.nan, 500.0, np.nan, 500.0, 500.0, 500.0][:count],
+            "camera": ["", "M", "", "M", "M", "M"][:count],
+            "image_id": range(1, count + 1),
+        }
+    )
+
+
+def _components(
+    out: Path, usable: pd.DataFrame, pairs: list[tuple[int, int, int, int]], min_size: int = 2
+) -> list[Component]:
+    table = pd.DataFrame(pairs, columns=["image_id1", "image_id2", "config", "inliers"])
+    table = table.assign(origin="all", block=0, row=range(len(pairs)))
+    graph = build_graph(
+        Matches(pairs=table, folder=out, key="m"), len(usable), out / str(len(usable)), GraphConfig()
+    )
+    return list(components(usable, graph, min_size))
+
+
+def test_components_hold_their_images_cameras_and_pairs(tmp_path: Path) -> None:
+    first, second = _components(tmp_path, _usable(6), PAIRS)
+    assert (first.place, first.image_ids, first.camera_ids) == (0, (1, 2, 4), (1, 2, 2))
+    # The last photo has another height, so another camera.
+    assert (second.place, second.image_ids, second.camera_ids) == (1, (5, 6), (1, 2))
+    assert first.pairs[["image_id1", "image_id2", "row"]].to_numpy().tolist() == [[1, 2, 0], [2, 4, 1]]
+    assert len(_components(tmp_path, _usable(6), PAIRS, min_size=3)) == 1
+
+
+def test_the_key_is_made_of_the_content(tmp_path: Path) -> None:
+    def key(usable: pd.DataFrame, pairs: list[tuple[int, int, int, int]], out: str) -> str:
+        return _components(tmp_path / out, usable, pairs)[0].key
+
+    usable = _usable(6)
+    expected = key(usable, PAIRS, "same")
+    # Neither other components nor the collection's numbers matter.
+    assert key(usable, [*PAIRS[:2], (3, 5, 3, 99)], "others") == expected
+    shifted = pd.concat([usable.iloc[[2]], usable.iloc[:2], usable.iloc[[3]]], ignore_index=True)
+    shifted["image_id"] = range(1, 5)
+    assert key(shifted, [(3, 4, 2, 50), (2, 3, 3, 40)], "shifted") == expected
+    changes = [
+        key(usable, [(1, 2, 3, 41), *PAIRS[1:]], "inliers"),
+        key(usable, [(1, 2, 2, 40), *PAIRS[1:]], "config"),
+        key(usable, [*PAIRS, (1, 4, 3, 40)], "pair"),
+        key(usable, [(1, 4, 3, 40), (2, 4, 2, 50)], "ends"),
+        key(usable.replace({"sha256": {"hash 0": "another"}}), PAIRS, "bytes"),
+        key(usable.replace({"name": {"0.jpg": "a.jpg"}}), PAIRS, "name"),
+        key(usable.assign(camera=""), PAIRS, "camera"),
+        key(usable.replace({"focal_px": {500.0: 510.0}}), PAIRS, "focal"),
+        key(usable.replace({"width": {640: 650}}), PAIRS, "width"),
+    ]
+    assert len({expected, *changes}) == len(changes) + 1

@@ -1,0 +1,157 @@
+import os
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from sfm.mapper import MappingConfig
+from sfm.mapping import Mapping, map_places
+from sfm.model import load_model
+from sfm.tasks import SerialExecutor
+
+
+class Counting(SerialExecutor):
+    """Notes the sizes of the components that are mapped."""
+
+    def __init__(self) -> None:
+        self.mapped: list[int] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.mapped.append(len(args[-1].items[0].image_ids))
+        return super().submit(fn, *args, **kwargs)
+
+
+def _map(world: Any, out: Path, config: MappingConfig | None = None) -> tuple[Mapping, list[int]]:
+    executor = Counting()
+    mapping = map_places(
+        world.collection, world.features, world.graph, out, config or MappingConfig(), 0, executor
+    )
+    return mapping, executor.mapped
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def worlds(build_world: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Two scenes; the same after photos came in before them, of a third place that is larger than either."""
+    old = {"middle": (1, 5), "small": (2, 4)}
+    new = {"large": (3, 6)} | old
+    return {
+        name: build_world(tmp_path_factory.mktemp(name), scenes)
+        for name, scenes in (("old", old), ("new", new))
+    }
+
+
+def test_models_are_numbered_by_size_and_described(worlds: dict[str, Any], tmp_path: Path) -> None:
+    mapping, mapped = _map(worlds["old"], tmp_path)
+    assert mapped == [5, 4]
+    assert [folder.name for folder in mapping.folders] == ["0", "1"]
+    names = [load_model(folder / "arrays.npz").names for folder in mapping.folders]
+    assert names == [
+        tuple(f"middle/{number}.png" for number in range(5)),
+        tuple(f"small/{number}.png" for number in range(4)),
+    ]
+    table = pd.read_parquet(tmp_path / "models.parquet")
+    assert table[["model", "place", "way", "images", "registered_share"]].to_numpy().tolist() == [
+        [0, 0, "incremental", 5, 1.0],
+        [1, 1, "incremental", 4, 1.0],
+    ]
+    for row, folder in zip(table.itertuples(), mapping.folders, strict=True):
+        model = load_model(folder / "arrays.npz")
+        assert row.points == model.num_points
+        assert row.track_length == pytest.approx(model.num_observations / model.num_points)
+        assert row.observations == pytest.approx(model.num_observations / model.num_images)
+        assert 0 < row.reprojection_error_px < 1
+        assert row.seconds > 0
+
+
+def test_only_new_components_are_mapped(worlds: dict[str, Any], tmp_path: Path) -> None:
+    before, _ = _map(worlds["old"], tmp_path / "grown")
+    kept = [_bytes(folder) for folder in before.folders]
+    grown, mapped = _map(worlds["new"], tmp_path / "grown")
+    assert mapped == [6]
+    assert grown.key != before.key
+    fresh, _ = _map(worlds["new"], tmp_path / "fresh")
+    assert [_bytes(folder) for folder in grown.folders] == [_bytes(folder) for folder in fresh.folders]
+    assert [_bytes(folder) for folder in grown.folders[1:]] == kept
+    assert pd.read_parquet(tmp_path / "grown" / "models.parquet")["place"].tolist() == [0, 1, 2]
+
+
+def test_what_is_no_more_leaves_nothing(worlds: dict[str, Any], tmp_path: Path) -> None:
+    _map(worlds["new"], tmp_path)
+    mapping, mapped = _map(worlds["old"], tmp_path)
+    assert mapped == []
+    assert sorted(folder.name for folder in (tmp_path / "models").iterdir()) == ["0", "1"]
+    results = sorted(folder.name for folder in (tmp_path / "mapping").glob("component-*"))
+    records = sorted(record.stem for record in (tmp_path / "mapping" / "done").iterdir())
+    assert results == records
+    assert len(results) == 2
+    assert load_model(mapping.folders[0] / "arrays.npz").names[0] == "middle/0.png"
+
+
+def test_models_take_no_second_place_on_disk(worlds: dict[str, Any], tmp_path: Path) -> None:
+    mapping, _ = _map(worlds["old"], tmp_path)
+    assert all(file.stat().st_nlink == 2 for folder in mapping.folders for file in folder.iterdir())
+
+
+def test_models_are_copied_where_there_are_no_links(
+    worlds: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked, _ = _map(worlds["old"], tmp_path / "linked")
+
+    def refuse(source: str, target: str) -> None:
+        raise PermissionError(1, os.strerror(1))
+
+    monkeypatch.setattr(os, "link", refuse)
+    copied, _ = _map(worlds["old"], tmp_path / "copied")
+    assert [_bytes(folder) for folder in copied.folders] == [_bytes(folder) for folder in linked.folders]
+
+
+def test_settings_change_every_component_and_size_is_ours(worlds: dict[str, Any], tmp_path: Path) -> None:
+    _map(worlds["old"], tmp_path)
+    mapping, mapped = _map(worlds["old"], tmp_path, MappingConfig(min_model_size=5))
+    assert mapped == [5]
+    assert len(mapping.folders) == 1
+
+
+# No pair has as many inliers: the incremental mapper never starts.
+NEVER = 10_000
+
+
+@pytest.mark.parametrize(
+    ("changed", "way"),
+    [
+        ({"init_min_inliers": NEVER}, "relaxed"),
+        ({"init_min_inliers": NEVER, "relaxed_min_inliers": NEVER}, "global"),
+    ],
+)
+def test_a_component_without_a_model_is_tried_otherwise(
+    worlds: dict[str, Any], tmp_path: Path, changed: dict[str, Any], way: str
+) -> None:
+    mapping, _ = _map(worlds["old"], tmp_path, MappingConfig(**changed))
+    table = pd.read_parquet(tmp_path / "models.parquet")
+    assert table["way"].tolist() == [way, way]
+    assert table["images"].tolist() == [5, 4]
+    assert (table["reprojection_error_px"] < 1).all()
+    again, _ = _map(worlds["old"], tmp_path / "again", MappingConfig(**changed))
+    for one, two in zip(mapping.folders, again.folders, strict=True):
+        assert _bytes(one) == _bytes(two)
+
+
+@pytest.mark.parametrize(
+    "limit", [{"global_fallback": False}, {"global_max_error_px": 1e-6}, {"global_min_points": 200}]
+)
+def test_a_poor_model_of_the_global_mapper_is_none(
+    worlds: dict[str, Any], tmp_path: Path, limit: dict[str, Any]
+) -> None:
+    never = {"init_min_inliers": NEVER, "relaxed_min_inliers": NEVER}
+    mapping, mapped = _map(worlds["old"], tmp_path, MappingConfig(**never, **limit))
+    assert mapped == [5, 4]
+    assert mapping.folders == ()
+    assert list((tmp_path / "models").iterdir()) == []
+    assert len(pd.read_parquet(tmp_path / "models.parquet")) == 0
