@@ -21,7 +21,9 @@ from cnnimretrieval.evaluation.proof import Gain, HeldoutTest, Proof, gain, held
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build, save
 from cnnimretrieval.training.checkpoint import Progress
 from cnnimretrieval.training.descriptions import Descriptions
-from cnnimretrieval.training.trainer import LoopConfig, Training, run_loop
+from cnnimretrieval.training.learner import Training
+from cnnimretrieval.training.settings import LoopConfig
+from cnnimretrieval.training.trainer import run_loop
 from cnnimretrieval.training.tuples import Collection, Tuples, draw_pairs
 from pairs.heldout import read_heldout
 from pairs.records import read_pair_table

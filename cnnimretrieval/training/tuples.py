@@ -1,17 +1,14 @@
-"""Tuples of an epoch: which queries, positives and hard negatives, and the pictures they are trained with."""
+"""Tuples of an epoch: which queries, positives and hard negatives, and how queries are shown."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 from pydantic import Field, model_validator
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from cnnimretrieval.descriptors.distort import RelightConfig, Relit
-from cnnimretrieval.descriptors.images import Box, ImageRequest, open_request, to_levels
+from cnnimretrieval.descriptors.images import Box, ImageRequest
 from pairs.negatives import HardNegatives
 from pairs.records import PairTable
 from sfm.orientation import upright_size
@@ -114,13 +111,23 @@ def draw_pairs(
 
 
 def draw_pool(
-    table: PairTable, pool_size: int, allow_unplaced: bool, rng: np.random.Generator
+    table: PairTable,
+    pool_size: int,
+    allow_unplaced: bool,
+    rng: np.random.Generator,
+    *,
+    first: Int[np.ndarray, " f"],
 ) -> Int[np.ndarray, " p"]:
-    """Rows of the images among which an epoch's hard negatives are searched, rising; none is held out."""
+    """Rows of the images among which an epoch's hard negatives are searched, rising; none is held out.
+
+    `first` are different rows that are in it in any case, as long as there is room.
+    """
     admitted = np.flatnonzero(~table.is_val & ((table.place >= 0) | allow_unplaced))
-    if len(admitted) > pool_size:
-        admitted = np.sort(rng.choice(admitted, pool_size, replace=False))
-    return admitted
+    if len(admitted) <= pool_size:
+        return admitted
+    others = np.setdiff1d(admitted, first, assume_unique=True)
+    kept = first[:pool_size]
+    return np.sort(np.concatenate([kept, rng.choice(others, pool_size - len(kept), replace=False)]))
 
 
 def assemble(
@@ -133,34 +140,6 @@ def assemble(
     """Tuples of pairs and the hard negatives found for their queries in the pool."""
     negatives = np.where(found.pool_row >= 0, pool[found.pool_row], -1)
     return Tuples(query=query, positive=positive, negatives=negatives, requests=requests)
-
-
-class LoadedTuple(NamedTuple):
-    """Levels of query, positive and the negatives there are, each in its own size."""
-
-    pictures: list[UInt8[Tensor, "3 _ _"]]
-
-
-class TupleDataset(Dataset[LoadedTuple]):
-    """The tuples of an epoch as pictures of longest side `image_size`, in the order of `order`."""
-
-    def __init__(
-        self, tuples: Tuples, collection: Collection, image_size: int, order: Int[np.ndarray, " t"]
-    ) -> None:
-        self.tuples = tuples
-        self.collection = collection
-        self.image_size = image_size
-        self.order = order
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, position: int) -> LoadedTuple:
-        """Load one tuple; OSError naming the photo that cannot be read."""
-        number = self.order[position]
-        others = [self.tuples.positive[number], *self.tuples.negatives[number]]
-        requests = [self.tuples.requests[number], *(self.collection.whole(row) for row in others if row >= 0)]
-        return LoadedTuple([to_levels(open_request(request, self.image_size)) for request in requests])
 
 
 def _draw_box(size: tuple[int, int], config: QueryConfig, rng: np.random.Generator) -> Box:

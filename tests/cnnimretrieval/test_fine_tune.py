@@ -8,7 +8,8 @@ from cnnimretrieval.descriptors.images import to_tensor
 from cnnimretrieval.networks.network import NetworkConfig, load
 from cnnimretrieval.training import fine_tune as stage
 from cnnimretrieval.training.fine_tune import TrainConfig, WhiteningConfig, fine_tune
-from cnnimretrieval.training.trainer import LoopConfig, run_loop
+from cnnimretrieval.training.settings import LoopConfig
+from cnnimretrieval.training.trainer import run_loop
 from cnnimretrieval.training.tuples import QueryConfig
 from pairs.heldout import write_heldout
 from pairs.records import write_pair_table

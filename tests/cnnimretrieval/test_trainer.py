@@ -6,8 +6,11 @@ import torch
 
 from cnnimretrieval.descriptors.whitening import Whitening, apply
 from cnnimretrieval.networks.network import NetworkConfig, build
+from cnnimretrieval.training.epoch import mine_tuples
+from cnnimretrieval.training.learner import Training, tuple_loss
 from cnnimretrieval.training.losses import contrastive, triplet
-from cnnimretrieval.training.trainer import LoopConfig, Training, mine_tuples, run_loop, tuple_loss
+from cnnimretrieval.training.settings import LoopConfig
+from cnnimretrieval.training.trainer import run_loop
 from pairs.negatives import NegativesConfig
 
 CONFIG = LoopConfig(
@@ -140,7 +143,7 @@ def test_with_a_whitening_negatives_are_the_nearest_of_the_whitened(collection):
     whitening = Whitening(mean=np.full(network.dim, 0.04), projection=axis, kind="learned", note="")
     plain = Training(network=network, collection=collection, config=CONFIG, seed=1)
     whitened = replace(plain, whitening=whitening)
-    (one, _), (other, _) = (mine_tuples(t, np.random.default_rng(3)) for t in (plain, whitened))
+    one, other = (mine_tuples(t, 7, np.random.default_rng(3)).tuples for t in (plain, whitened))
     np.testing.assert_array_equal(one.query, other.query)
     assert not np.array_equal(one.negatives, other.negatives)
 

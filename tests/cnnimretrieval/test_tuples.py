@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 
 from cnnimretrieval.descriptors.images import open_request
-from cnnimretrieval.training.tuples import QueryConfig, TupleDataset, assemble, draw_pairs, draw_pool
+from cnnimretrieval.training.groups import GroupDataset, Groups
+from cnnimretrieval.training.tuples import QueryConfig, assemble, draw_pairs, draw_pool
 from pairs.negatives import HardNegatives
 
 RNG = np.random.default_rng
+NONE, SOME = np.empty(0, np.int64), np.array([2, 7, 14])
 
 
 def test_every_training_query_comes_as_often_as_any_other(collection):
@@ -50,10 +52,14 @@ def test_without_training_pairs_it_says_what_to_do(collection):
 
 @pytest.mark.parametrize(("allow_unplaced", "expected"), [(False, 9), (True, 10)])
 def test_the_pool_holds_no_held_out_image(collection, allow_unplaced, expected):
-    pool = draw_pool(collection.table, 100, allow_unplaced, RNG(0))
+    pool = draw_pool(collection.table, 100, allow_unplaced, RNG(0), first=NONE)
     assert len(pool) == expected
     assert not collection.table.is_val[pool].any()
-    assert len(draw_pool(collection.table, 4, allow_unplaced, RNG(0))) == 4
+    small = [draw_pool(collection.table, 4, allow_unplaced, RNG(0), first=first) for first in (NONE, SOME)]
+    assert [len(pool) for pool in small] == [4, 4]
+    assert set(SOME) <= set(small[1])
+    assert not set(SOME) <= set(small[0])
+    assert len(draw_pool(collection.table, 2, allow_unplaced, RNG(0), first=SOME)) == 2
 
 
 def test_distorted_queries_are_details_and_photos_of_their_own(collection):
@@ -88,8 +94,10 @@ def test_a_tuple_is_query_positive_and_the_negatives_there_are(collection):
     tuples = assemble(query, positive, requests, pool, found)
     np.testing.assert_array_equal(tuples.negatives, [[12, 2, -1], [8, -1, -1]])
     assert tuples.shortage == 3
-    dataset = TupleDataset(tuples, collection, 64, np.array([1, 0]))
+    groups = Groups(rows=np.column_stack([query, positive, tuples.negatives]), requests=requests)
+    dataset = GroupDataset(groups.take(np.array([1, 0])), collection, 64)
     assert [len(dataset[position].pictures) for position in range(2)] == [3, 4]
+    assert [dataset[position].rows for position in range(2)] == [[6, 7, 8], [0, 1, 12, 2]]
     assert dataset[0].pictures[0].shape == (3, 48, 64)
 
 

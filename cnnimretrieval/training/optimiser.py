@@ -1,0 +1,40 @@
+"""The optimiser of a training: which weights learn, how fast, and which of them decay."""
+
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.training.settings import LoopConfig
+
+
+def build_optimizer(network: RetrievalNetwork, config: LoopConfig) -> Optimizer:
+    """Adam or SGD over the weights of the network, the lowest `frozen_share` of its trunk set to stay.
+
+    Exponents of GeM (parameters called `p`) learn faster and do not decay, as published; whatever else lies
+    behind the trunk learns as the trunk does. A network without `p` has no group for it.
+    """
+    trunk = list(network.trunk.parameters())
+    frozen = round(config.frozen_share * len(trunk))
+    for number, weight in enumerate(trunk):
+        weight.requires_grad_(number >= frozen)
+    behind = [named for named in network.named_parameters() if not named[0].startswith("trunk.")]
+    exponents = [weight for name, weight in behind if name.rsplit(".", 1)[-1] == "p"]
+    others = [weight for name, weight in behind if name.rsplit(".", 1)[-1] != "p"]
+    groups: list[dict[str, Any]] = [
+        {"params": [*trunk[frozen:], *others], "weight_decay": config.weight_decay, "factor": 1.0}
+    ]
+    if exponents:
+        groups.append({"params": exponents, "weight_decay": 0.0, "factor": config.gem_rate_factor})
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+    return torch.optim.Adam(groups, lr=config.learning_rate)
+
+
+def set_rate(optimizer: Optimizer, config: LoopConfig, epoch: int) -> float:
+    """Give every group its rate of this epoch, counted from 1; returns that of the trunk."""
+    rate = config.rate(epoch)
+    for group in optimizer.param_groups:
+        group["lr"] = group["factor"] * rate
+    return rate

@@ -1,0 +1,92 @@
+"""The settings of the training loop: what is drawn, which loss, which optimiser."""
+
+import math
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from cnnimretrieval.training.batch_losses import BatchLossConfig, BatchLossName
+from cnnimretrieval.training.losses import LossName
+from cnnimretrieval.training.tuples import QueryConfig
+from pairs.negatives import NegativesConfig
+from sfm.settings import Settings
+
+
+class LoopConfig(Settings):
+    """The training loop; the defaults are the published ones (Radenovic et al., TPAMI 2019, in PyTorch).
+
+    With `sampling` "tuples" an epoch learns from tuples with hard negatives, mined at its start. With
+    "clusters" (P x K) a step learns from `clusters_per_batch` clusters, of each a query and positives of it.
+    """
+
+    image_size: int = Field(default=362, gt=0, description="longest side in px; photos are never enlarged")
+    epochs: int = Field(default=100, ge=0)
+    tuples_per_epoch: int = Field(default=2000, gt=0, description="queries of an epoch, with any sampling")
+    pool_size: int = Field(default=22000, gt=0, description="images searched for hard negatives")
+    pool_holds_pairs: bool = Field(
+        default=False, description="the pool begins with the drawn queries and positives, as in MatConvNet"
+    )
+    minings_per_epoch: int = Field(default=1, ge=1, description="the tuples are drawn and mined in parts")
+    negatives: NegativesConfig = NegativesConfig()
+    query: QueryConfig = QueryConfig()
+    sampling: Literal["tuples", "clusters"] = "tuples"
+    clusters_per_batch: int = Field(default=8, ge=2, description="P; with sampling by clusters")
+    images_per_cluster: int = Field(default=4, ge=2, description="K, the query included; the same")
+    loss: LossName | BatchLossName = "contrastive"
+    margin: float = Field(default=0.75, gt=0, le=4, description="of the loss: 0.7 AlexNet ... 0.85 ResNet101")
+    batch_loss: BatchLossConfig = BatchLossConfig()
+    memory_size: int = Field(
+        default=0, ge=0, description="latest descriptors that serve a batch loss as more negatives (XBM)"
+    )
+    through_whitening: bool = Field(
+        default=False,
+        description="negatives and loss see descriptors whitened as the initial network's are; not published",
+    )
+    batch_tuples: int = Field(default=5, gt=0, description="tuples between two steps of the optimiser")
+    gradient: Literal["summed", "per_pair"] = Field(
+        default="summed", description="over the pairs of a step, or divided by their number as in MatConvNet"
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="of the activations, also in mining; descriptors and loss are float32"
+    )
+    optimizer: Literal["adam", "sgd"] = "adam"
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
+    learning_rate: float = Field(default=5e-7, gt=0)
+    learning_rate_decay: float = Field(default=0.01, ge=0, description="rate * exp(-decay * decays so far)")
+    decay_epochs: int = Field(default=1, ge=1, description="the rate decays every so many epochs")
+    decay_before_first: bool = Field(
+        default=True, description="the first epoch counts as one decay, as in the PyTorch reference"
+    )
+    gem_rate_factor: float = Field(default=10.0, ge=0, description="GeM's p learns this much faster")
+    weight_decay: float = Field(default=1e-6, ge=0, description="not on GeM's p")
+    frozen_share: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="of the trunk's weight tensors, lowest first, that stay as they are",
+    )
+    initial_share: float = Field(
+        default=0.0, ge=0, lt=1, description="of the initial weights in the average that is handed out"
+    )
+
+    @model_validator(mode="after")
+    def _loss_fits_sampling(self) -> "LoopConfig":
+        over_tuples = self.loss in ("contrastive", "triplet")
+        if over_tuples and self.sampling == "clusters":
+            raise ValueError(
+                f"loop: expected a loss over batches with sampling by clusters, got {self.loss}; "
+                "choose multi_similarity, supcon, smooth_ap or quantised_ap"
+            )
+        if over_tuples and self.memory_size:
+            raise ValueError(
+                f"loop: expected memory_size 0 with a loss over tuples, got {self.memory_size}; "
+                "choose a loss over batches, or no memory"
+            )
+        return self
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 1."""
+        late = 0 if self.decay_before_first else 1
+        decays = (epoch - late) // self.decay_epochs
+        factor = math.exp(-self.learning_rate_decay * decays)
+        return self.learning_rate * factor
