@@ -6,23 +6,47 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 # One core a child: parallel work comes from many children, and results must not depend on thread numbers.
 _THREAD_LIMITS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # Loaded once in the fork server, so that a child starts in milliseconds.
 _PRELOADED = ["sfm.colmap", "sfm.reconstruct"]
 _start_lock = threading.Lock()
+_SECONDS_BETWEEN_LOOKS = 0.1
 
 
 class WorkerDied(RuntimeError):
     """A child process ended without an answer: killed, aborted by a native library, or out of memory."""
+
+
+class LimitReached(WorkerDied):
+    """A child process was ended because it took more time or memory than it may: so it will another time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a task may take before it is ended; None: any amount.
+
+    Attributes:
+        seconds: of wall clock, from its start.
+        memory_bytes: resident at any time, shared libraries included; looked at ten times a second, on Linux.
+
+    """
+
+    seconds: float | None = None
+    memory_bytes: int | None = None
+
+
+UNLIMITED = Limits()
 
 
 class Child:
@@ -32,21 +56,34 @@ class Child:
     thread per native library and ends when this process ends, however it ends.
     """
 
-    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        limits: Limits = UNLIMITED,
+    ) -> None:
+        self._limits = limits
         self._receiver, sender = multiprocessing.Pipe(duplex=False)
         self._log = tempfile.NamedTemporaryFile(prefix="child-", suffix=".log")  # noqa: SIM115 closed in result
         context = multiprocessing.get_context("forkserver")
         with _start_lock, _environment(_THREAD_LIMITS), _no_main_module():
+            _allow_children()
             context.set_forkserver_preload(_PRELOADED)
             forkserver.ensure_running()
             self._process = context.Process(target=_answer, args=(sender, self._log.name, fn, args, kwargs))
             self._process.daemon = True
             self._process.start()
+        self._started = time.monotonic()
         sender.close()
 
     def result(self) -> Any:
-        """Wait for the call and return its value or raise its exception; WorkerDied if there is none."""
+        """Wait for the call and return its value or raise its exception.
+
+        WorkerDied if there is none, LimitReached if that is because the child had to be ended.
+        """
         try:
+            self._watch()
             succeeded, value = self._receiver.recv()
             self._process.join()
         except (EOFError, ConnectionResetError):
@@ -62,6 +99,24 @@ class Child:
     def kill(self) -> None:
         """End the child at once."""
         self._process.kill()
+
+    def _watch(self) -> None:
+        """Return once there is an answer or none will come; end the child when it reaches a limit."""
+        seconds, memory_bytes = self._limits.seconds, self._limits.memory_bytes
+        while True:
+            left = None if seconds is None else max(0.0, self._started + seconds - time.monotonic())
+            looks = [_SECONDS_BETWEEN_LOOKS] if memory_bytes is not None else []
+            if self._receiver.poll(min([*looks, *([left] if left is not None else [])], default=None)):
+                return
+            if left == 0:
+                self._end(f"took longer than its limit of {_duration(seconds or 0)}")
+            if memory_bytes is not None and _resident_bytes(self._process.pid) > memory_bytes:
+                self._end(f"needed more memory than its limit of {memory_bytes / 1e9:.3g} GB")
+
+    def _end(self, reason: str) -> NoReturn:
+        self._process.kill()
+        self._process.join()
+        raise LimitReached(reason)
 
 
 def _answer(
@@ -88,6 +143,17 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
+def _resident_bytes(pid: int | None) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.3g} min" if seconds >= 60 else f"{seconds:.3g} s"
+
+
 def _cause_of_death(exit_code: int | None, log: Path) -> str:
     if exit_code is not None and exit_code < 0:
         cause = f"worker was ended by {signal.Signals(-exit_code).name}"
@@ -97,6 +163,16 @@ def _cause_of_death(exit_code: int | None, log: Path) -> str:
     # Of a native stack trace only what comes before it tells something.
     lines = [line for line in lines if line and not line.startswith(("***", "PC:", "@"))]
     return f"{cause}: {lines[0][:200]}" if lines else cause
+
+
+def _allow_children() -> None:
+    """Let a daemonic process, as a worker of Dask is, have children.
+
+    It may have none because they would outlive it when it is terminated: ours do not.
+    """
+    process = multiprocessing.current_process()
+    if process.daemon:
+        process.daemon = False
 
 
 @contextmanager

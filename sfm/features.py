@@ -20,7 +20,7 @@ from sfm.featurestore import FeatureStore, ImageFeatures, write_shard
 from sfm.photo import load_gray
 from sfm.settings import Settings
 from sfm.store import key_of, load_done, mark_done
-from sfm.tasks import Batch, cpu_seconds, run_batches
+from sfm.tasks import Batch, run_batches, usage
 
 _VERSION = 2
 _MAX_SHARD = 256
@@ -91,7 +91,7 @@ def extract_features(
         facts = {
             "keypoints": int(num_keypoints.sum()),
             "failed": len(failed),
-            "cpu_seconds": cpu_seconds(results),
+            **usage(results),
         }
         mark_done(out, "features", key, seconds=time.perf_counter() - started, facts=facts)
     return Features(store=store, num_keypoints=num_keypoints, failed=failed, key=key)

@@ -18,7 +18,7 @@ from sfm.mapper import MappingConfig, map_component
 from sfm.matchgraph import MatchGraph
 from sfm.modelfolder import FoundModel, assemble
 from sfm.store import atomic_path, key_of, load_done, mark_done, require_space
-from sfm.tasks import Batch, BatchResult, cpu_seconds, run_batches
+from sfm.tasks import Batch, BatchResult, run_batches, usage
 
 _VERSION = 3
 
@@ -72,7 +72,7 @@ def map_places(
     if not record:
         number = assemble(_found(folder, parts, results), out)
         _prune(folder, {batch.name for batch in batches})
-        facts = {"models": number, "failed places": len(failed), "cpu_seconds": cpu_seconds(results)}
+        facts = {"models": number, "failed places": len(failed), **usage(results)}
         seconds = time.perf_counter() - started
         outputs = [out / "models", out / "models.parquet"]
         record = mark_done(out, "mapping", key, seconds=seconds, facts=facts, outputs=outputs)

@@ -22,7 +22,7 @@ from sfm.features import Features
 from sfm.featurestore import FeatureStore
 from sfm.settings import Settings
 from sfm.store import atomic_path, key_of, load_done, mark_done, read_table, write_table
-from sfm.tasks import Batch, cpu_seconds, run_batches
+from sfm.tasks import Batch, run_batches, usage
 
 _VERSION = 1
 _MAX_BLOCK = 1000
@@ -103,7 +103,7 @@ def match(
             "pairs": len(pairs),
             "verified": int((pairs["inliers"] > 0).sum()),
             "killed their worker": int((pairs["block"] < 0).sum()),
-            "cpu_seconds": cpu_seconds(results),
+            **usage(results),
         }
         seconds = time.perf_counter() - started
         mark_done(out, "matching", key, seconds=seconds, facts=facts, outputs=[path])

@@ -1,104 +1,73 @@
 """Batches of work on a `concurrent.futures.Executor`: a dying child costs one retry, a poison item itself."""
 
-import os
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from tqdm import tqdm
 
-from sfm.child import Child, WorkerDied
+from sfm.child import UNLIMITED, LimitReached, Limits, WorkerDied
+from sfm.executors import Guarded, LocalExecutor, SerialExecutor
 from sfm.store import StageRecord, load_done, mark_done, require_space
 
 __all__ = [
     "Batch",
     "BatchResult",
+    "LimitReached",
+    "Limits",
     "LocalExecutor",
     "SerialExecutor",
     "WorkerDied",
-    "cpu_seconds",
     "run_batches",
+    "usage",
 ]
 
 Item = TypeVar("Item")
 # What an engine may hold at once: enough to keep a cluster busy, few enough to keep its scheduler small.
 _IN_FLIGHT = 64
-
-
-class SerialExecutor(Executor):
-    """Runs every task at once in this process: for small work, for debugging, inside an engine's worker."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run `fn` and return its finished future."""
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
-class LocalExecutor(Executor):
-    """Runs each task in a child process of its own, at most `max_workers` (default: every core) at a time.
-
-    A task may abort or be killed: its future raises WorkerDied and everything else goes on. Tasks are
-    functions of an importable module with picklable arguments. Leaving the `with` block by an error kills
-    what runs.
-    """
-
-    def __init__(self, max_workers: int | None = None) -> None:
-        workers = _usable_cores() if max_workers is None else max_workers
-        if workers < 1:
-            raise ValueError(f"workers: expected at least 1, got {workers}; leave it out to use every core")
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="child")
-        self._children: set[Child] = set()
-        self._stopped = False
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Queue `fn` for a child process of its own."""
-        return self._threads.submit(self._run, fn, args, kwargs)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Wait for the queued tasks; with `cancel_futures`, drop them and kill the running children."""
-        if cancel_futures:
-            self._stopped = True
-            self._threads.shutdown(wait=False, cancel_futures=True)
-            for child in tuple(self._children):
-                child.kill()
-        self._threads.shutdown(wait=wait)
-
-    def __exit__(self, exc_type: object, exc_value: object, traceback: object) -> None:
-        self.shutdown(cancel_futures=exc_type is not None)
-
-    def _run(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        child = Child(fn, args, kwargs)
-        self._children.add(child)
-        if self._stopped:
-            child.kill()
-        try:
-            return child.result()
-        finally:
-            self._children.discard(child)
+# A child with our libraries loaded and next to no data: what a task needs that says nothing else.
+CHILD_BYTES = 200_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch(Generic[Item]):
-    """Items worked on together by one task; `key` stands for everything that decides the outcome."""
+    """Items worked on together by one task.
+
+    Attributes:
+        name: unique among the batches of a folder; its record is `folder`/done/`name`.json.
+        key: stands for everything that decides the outcome.
+        items: handed to the function.
+        memory_bytes: estimated peak of the resident memory, by which the number of tasks at a time is chosen.
+        limits: at which the task is ended. A task of several items that reaches one is halved, an item that
+            reaches one alone is quarantined.
+
+    """
 
     name: str
     key: str
     items: tuple[Item, ...]
+    memory_bytes: int = CHILD_BYTES
+    limits: Limits = UNLIMITED
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchResult:
-    """What one batch gave: plain facts, its files, and the positions of the items that kill their worker.
+    """What one batch gave, in whichever run it was done.
 
-    `cpu_seconds` is what the task used, in whichever run it was done.
+    Attributes:
+        name: of the batch.
+        facts: what the function said.
+        outputs: its files.
+        quarantined: position of each item that kills its worker or reaches a limit -> the reason.
+        cpu_seconds: processor time of the task.
+        peak_bytes: resident memory of its process at most.
+        retries: further times the whole batch was tried because its worker died.
+
     """
 
     name: str
@@ -106,11 +75,12 @@ class BatchResult:
     outputs: tuple[Path, ...]
     quarantined: dict[int, str]
     cpu_seconds: float
+    peak_bytes: int
+    retries: int
 
 
 # Takes a batch, writes files below the folder of the run, returns JSON-able facts and the files it wrote.
 BatchFunction = Callable[[Batch[Item]], tuple[dict[str, Any], Sequence[Path]]]
-_Answer = tuple[dict[str, Any], Sequence[Path], float]
 
 
 def run_batches(
@@ -123,10 +93,10 @@ def run_batches(
 ) -> list[BatchResult]:
     """Run `function` on every batch that is not done yet; return the results of all, in the order given.
 
-    Each finished batch is recorded in `folder`/done, so that a run that was killed goes on where it was. A
-    batch whose worker dies is tried once more, then halved until the items that kill it are found; it is then
-    run without them, and they come back as `quarantined` (position in the batch -> reason). Any other error
-    ends the run.
+    Each finished batch is recorded in `folder`/done by the task itself, so that a run that was killed goes on
+    where it was and loses no more than what was running. A batch whose worker dies is tried once more, then
+    halved until the items that kill it are found; it is then run without them, and they come back as
+    `quarantined`. Any other error ends the run.
     """
     results: dict[int, BatchResult] = {}
     with _progress(label, sum(len(batch.items) for batch in batches)) as bar:
@@ -134,36 +104,48 @@ def run_batches(
             if record := load_done(folder, batch.name, batch.key):
                 results[index] = _from_record(record, folder)
                 bar.update(len(batch.items))
-        waiting = [index for index in range(len(batches)) if index not in results]
-        suspects = []
-        for index, answer in _completed(function, {index: batches[index] for index in waiting}, executor):
-            if answer is None:
-                suspects.append(index)
+        waiting = {index: batch for index, batch in enumerate(batches) if index not in results}
+        deaths: dict[int, Exception] = {}
+        for index, outcome in _completed(function, waiting, folder, executor):
+            if isinstance(outcome, Exception):
+                deaths[index] = outcome
                 continue
-            results[index] = _record(folder, batches[index], answer, {})
+            results[index] = _from_record(outcome, folder)
             bar.update(len(batches[index].items))
-        for index in sorted(suspects):
-            results[index] = _run_without_poison(function, batches[index], folder, executor)
+        for index, death in sorted(deaths.items()):
+            rescue = _Rescue(function, batches[index], folder, executor)
+            results[index] = _from_record(rescue.run(death), folder)
             bar.update(len(batches[index].items))
     return [results[index] for index in range(len(batches))]
 
 
-def cpu_seconds(results: Sequence[BatchResult]) -> float:
-    """Processor time of all batches together."""
-    return round(sum(result.cpu_seconds for result in results), 3)
+def usage(results: Sequence[BatchResult]) -> dict[str, Any]:
+    """What all batches of a stage took together, for its record.
+
+    `peak_bytes` is the largest of a task's process, `parent_peak_bytes` that of this process until now.
+    """
+    return {
+        "tasks": len(results),
+        "cpu_seconds": round(sum(result.cpu_seconds for result in results), 3),
+        "peak_bytes": max((result.peak_bytes for result in results), default=0),
+        "parent_peak_bytes": _peak_bytes(),
+        "retries": sum(result.retries for result in results),
+        "quarantined": sum(len(result.quarantined) for result in results),
+    }
 
 
 def _completed(
-    function: BatchFunction[Item], batches: dict[int, Batch[Item]], executor: Executor
-) -> Iterator[tuple[int, _Answer | None]]:
-    """Yield (index, answer) as batches finish, a bounded number in flight; None where the worker died."""
+    function: BatchFunction[Item], batches: dict[int, Batch[Item]], folder: Path, executor: Executor
+) -> Iterator[tuple[int, StageRecord | Exception]]:
+    """Yield (index, record) as batches finish, a bounded number in flight; its death for one that died."""
     queue = iter(batches.items())
-    running: dict[Future[Any], int] = {}
+    running: dict[Future[StageRecord], int] = {}
     try:
         while True:
             while len(running) < _IN_FLIGHT and (following := next(queue, None)) is not None:
-                future = executor.submit(_measured, function, following[1])
-                running[future] = following[0]
+                index, batch = following
+                future = executor.submit(_task(_perform, batch), function, folder, {}, 0, batch)
+                running[future] = index
                 if future.done():
                     break  # it ran at once: take note of it before anything else runs
             if not running:
@@ -172,62 +154,105 @@ def _completed(
             for future in finished:
                 index = running.pop(future)
                 try:
-                    answer = future.result()
-                except (WorkerDied, MemoryError):
-                    answer = None
-                yield index, answer
+                    yield index, future.result()
+                except (WorkerDied, MemoryError) as death:
+                    yield index, death
     finally:
         for future in running:
             future.cancel()
 
 
-def _run_without_poison(
-    function: BatchFunction[Item], batch: Batch[Item], folder: Path, executor: Executor
-) -> BatchResult:
-    poison: dict[int, str] = {}
+class _Rescue(Generic[Item]):
+    """Finds the items of a batch that kill their worker, and does the batch without them."""
 
-    def cause_of_death(positions: list[int]) -> str:
-        trial = replace(batch, items=tuple(batch.items[position] for position in positions))
+    def __init__(
+        self, function: BatchFunction[Item], batch: Batch[Item], folder: Path, executor: Executor
+    ) -> None:
+        self._function = function
+        self._batch = batch
+        self._folder = folder
+        self._executor = executor
+        self._retries = 0
+        self._poison: dict[int, str] = {}
+
+    def run(self, death: Exception) -> StageRecord:
+        """Do the batch, whose first try ended by `death`."""
+        require_space(self._folder)  # a full disk kills workers too, and is no fault of the items
+        while True:
+            if isinstance(death, LimitReached):
+                # It would end the same way. Parts that keep to the limits may pass them together.
+                unlimited = replace(self._batch, limits=UNLIMITED)
+            else:
+                unlimited = self._batch
+                self._retries += 1
+                outcome = self._perform(self._batch)
+                if isinstance(outcome, StageRecord):
+                    return outcome
+                death = outcome
+            kept = [row for row in range(len(self._batch.items)) if row not in self._poison]
+            before = len(self._poison)
+            self._halve(kept, _reason(death))
+            require_space(self._folder)
+            if len(self._poison) == before and unlimited is self._batch:
+                self._poison |= dict.fromkeys(kept, _reason(death))  # only together do they die
+            outcome = self._perform(unlimited)
+            if isinstance(outcome, StageRecord):
+                return outcome
+            if not kept:
+                raise outcome
+            death = outcome
+
+    def _halve(self, positions: list[int], reason: str) -> None:
+        """Find the poison among items that died for this reason when they were together."""
+        if len(positions) == 1:
+            self._poison[positions[0]] = reason
+            return
+        middle = len(positions) // 2
+        for half in (positions[:middle], positions[middle:]):
+            if half and (why := self._cause_of_death(half)):
+                self._halve(half, why)
+
+    def _cause_of_death(self, positions: list[int]) -> str:
+        trial = replace(self._batch, items=tuple(self._batch.items[position] for position in positions))
         try:
-            executor.submit(function, trial).result()
-        except (WorkerDied, MemoryError) as error:
-            return str(error) or "out of memory"
+            self._executor.submit(_task(self._function, self._batch), trial).result()
+        except (WorkerDied, MemoryError) as death:
+            return _reason(death)
         return ""
 
-    def search(positions: list[int]) -> None:
-        reason = cause_of_death(positions)
-        if reason and len(positions) == 1:
-            poison[positions[0]] = reason
-        elif reason:
-            middle = len(positions) // 2
-            search(positions[:middle])
-            search(positions[middle:])
-
-    require_space(folder)  # a full disk kills workers too, and is no fault of the items
-    search(list(range(len(batch.items))))
-    require_space(folder)
-    kept = tuple(item for position, item in enumerate(batch.items) if position not in poison)
-    # Trials wrote their part over the batch's files: the last run is always the one with all that is kept.
-    answer = executor.submit(_measured, function, replace(batch, items=kept)).result()
-    return _record(folder, batch, answer, poison)
+    def _perform(self, batch: Batch[Item]) -> StageRecord | Exception:
+        # Trials wrote their part over the batch's files: the last run is always one with all that is kept.
+        kept = tuple(item for position, item in enumerate(batch.items) if position not in self._poison)
+        arguments = (self._function, self._folder, self._poison, self._retries, replace(batch, items=kept))
+        try:
+            record: StageRecord = self._executor.submit(_task(_perform, batch), *arguments).result()
+        except (WorkerDied, MemoryError) as death:
+            return death
+        return record
 
 
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _reason(death: Exception) -> str:
+    return str(death) or "out of memory"
 
 
-def _measured(function: BatchFunction[Item], batch: Batch[Item]) -> _Answer:
+def _task(fn: Callable[..., Any], batch: Batch[Item]) -> Guarded:
+    return Guarded(fn=fn, memory_bytes=batch.memory_bytes, limits=batch.limits)
+
+
+def _perform(
+    function: BatchFunction[Item], folder: Path, poison: dict[int, str], retries: int, batch: Batch[Item]
+) -> StageRecord:
+    """Do what is left of a batch without its poison, and record both, all in the process of the task."""
     started = time.process_time()
     facts, outputs = function(batch)
-    return facts, outputs, time.process_time() - started
-
-
-def _record(folder: Path, batch: Batch[Item], answer: _Answer, poison: dict[int, str]) -> BatchResult:
-    facts, outputs, seconds = answer
-    quarantined = {str(position): reason for position, reason in poison.items()}
-    stored = {"facts": facts, "quarantined": quarantined}
-    record = mark_done(folder, batch.name, batch.key, seconds=seconds, facts=stored, outputs=outputs)
-    return _from_record(record, folder)
+    stored = {
+        "facts": facts,
+        "quarantined": {str(position): reason for position, reason in sorted(poison.items())},
+        "peak_bytes": _peak_bytes(),
+        "retries": retries,
+    }
+    seconds = time.process_time() - started
+    return mark_done(folder, batch.name, batch.key, seconds=seconds, facts=stored, outputs=outputs)
 
 
 def _from_record(record: StageRecord, folder: Path) -> BatchResult:
@@ -237,7 +262,15 @@ def _from_record(record: StageRecord, folder: Path) -> BatchResult:
         outputs=tuple(folder / name for name in record.outputs),
         quarantined={int(position): reason for position, reason in record.facts["quarantined"].items()},
         cpu_seconds=record.seconds,
+        peak_bytes=record.facts.get("peak_bytes", 0),
+        retries=record.facts.get("retries", 0),
     )
+
+
+def _peak_bytes() -> int:
+    """Resident memory of this process at its peak."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _progress(label: str, total: int) -> "tqdm[Any]":

@@ -20,7 +20,7 @@ from sfm.features import Features
 from sfm.featurestore import FeatureStore
 from sfm.settings import Settings
 from sfm.store import atomic_path, key_of, load_done, mark_done
-from sfm.tasks import Batch, cpu_seconds, run_batches
+from sfm.tasks import Batch, run_batches, usage
 
 _VERSION = 1
 _SAMPLED_IMAGES = 1024
@@ -71,7 +71,7 @@ def describe_images(
                 with np.load(result.outputs[0]) as part:
                     rows[part["image_ids"] - 1] = part["rows"]
             rows.flush()
-        facts = {"dim": dim, "cpu_seconds": cpu_seconds(results)}
+        facts = {"dim": dim, **usage(results)}
         mark_done(out, "vlad", key, seconds=time.perf_counter() - started, facts=facts, outputs=[path])
     vectors: Float32[np.ndarray, "n d"] = np.load(path, mmap_mode="r")
     return vectors

@@ -6,12 +6,25 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from sfm.tasks import Batch, BatchResult, LocalExecutor, SerialExecutor, WorkerDied, run_batches
+from sfm.executors import Guarded
+from sfm.tasks import (
+    Batch,
+    BatchResult,
+    LimitReached,
+    Limits,
+    LocalExecutor,
+    SerialExecutor,
+    WorkerDied,
+    run_batches,
+    usage,
+)
 
 # Children import the functions they run, so these live in a module of their own.
 _WORK = """
@@ -43,6 +56,25 @@ def write_child_pid(path):
     Path(path).write_text(str(os.getpid()))
     time.sleep(60)
 
+def sleep_or_total(batch, folder):
+    import time
+    time.sleep(60 if any(item < 0 for item in batch.items) else 0.2 * len(batch.items))
+    return {"total": sum(batch.items)}, []
+
+def note(batch, folder):
+    import time
+    path = Path(folder) / "moments"
+    for word in ("start", "end"):
+        with path.open("a") as file:
+            print(word, file=file)
+        time.sleep(0.2)
+    return {}, []
+
+def fill(megabytes):
+    import time
+    block = bytearray(megabytes * 1_000_000)
+    time.sleep(60)
+
 def speak_and_abort():
     print("check failed: width", flush=True)
     os.abort()
@@ -70,8 +102,6 @@ class _Totals:
     """`total` with its folder, as a picklable callable."""
 
     def __new__(cls, work: ModuleType, folder: Path):  # type: ignore[no-untyped-def]
-        from functools import partial
-
         return partial(work.total, folder=str(folder))
 
 
@@ -154,11 +184,54 @@ def test_poison_items_are_found_and_left_out(local: Executor, work: ModuleType, 
 
 
 def test_a_worker_that_dies_once_is_forgiven(local: Executor, work: ModuleType, tmp_path: Path) -> None:
-    from functools import partial
-
     dying = partial(work.die_once, folder=str(tmp_path))
     (result,) = run_batches(dying, _batches([1, 2]), tmp_path, local, label="test")
-    assert result.quarantined == {}
+    assert (result.quarantined, result.retries) == ({}, 1)
+
+
+def test_a_task_is_ended_at_its_limits(local: Executor, work: ModuleType) -> None:
+    late = local.submit(Guarded(fn=time.sleep, limits=Limits(seconds=0.5)), 60)
+    large = local.submit(Guarded(fn=work.fill, limits=Limits(memory_bytes=300_000_000)), 600)
+    started = time.monotonic()
+    with pytest.raises(LimitReached, match=r"^took longer than its limit of 0\.5 s$"):
+        late.result()
+    with pytest.raises(LimitReached, match=r"^needed more memory than its limit of 0\.3 GB$"):
+        large.result()
+    assert time.monotonic() - started < 30
+
+
+def test_an_item_beyond_its_limit_is_not_tried_again(
+    local: Executor, work: ModuleType, tmp_path: Path
+) -> None:
+    # 1, 2, 3 and 4 take 0.2 s each: each within the limit, all of them not.
+    batches = [replace(batch, limits=Limits(seconds=0.7)) for batch in _batches([1, -5], [1, 2, 3, 4], [-7])]
+    function = partial(work.sleep_or_total, folder="")
+    results = run_batches(function, batches, tmp_path, local, label="test")
+    assert [result.facts["total"] for result in results] == [1, 10, 0]
+    reason = "took longer than its limit of 0.7 s"
+    assert [result.quarantined for result in results] == [{1: reason}, {}, {0: reason}]
+    assert usage(results)["retries"] == 0
+
+
+def test_no_more_run_at_a_time_than_fit(work: ModuleType, tmp_path: Path) -> None:
+    function = partial(work.note, folder=str(tmp_path))
+    batches = [replace(batch, memory_bytes=600) for batch in _batches([1], [2], [3])]
+    with LocalExecutor(3, memory_bytes=1000) as executor:
+        run_batches(function, batches, tmp_path, executor, label="test")
+    assert (tmp_path / "moments").read_text().split() == ["start", "end"] * 3
+
+
+def test_what_a_stage_took(local: Executor, work: ModuleType, tmp_path: Path) -> None:
+    batches = _batches([1, 2], [3, -1, 4])
+    taken = usage(run_batches(_Totals(work, tmp_path), batches, tmp_path, local, label="test"))
+    assert {name: taken[name] for name in ("tasks", "retries", "quarantined")} == {
+        "tasks": 2,
+        "retries": 1,
+        "quarantined": 1,
+    }
+    assert 20e6 < taken["peak_bytes"] < 2e9
+    assert taken["parent_peak_bytes"] > 20e6
+    assert 0 <= taken["cpu_seconds"] < 60
 
 
 def test_other_errors_end_the_run(local: Executor, work: ModuleType, tmp_path: Path) -> None:

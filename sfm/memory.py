@@ -1,0 +1,103 @@
+"""How much memory is left for work, and who may take it: tasks are let in only as long as they fit."""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# Left for this process and for what the estimates get wrong.
+_SHARE = 0.9
+
+
+class MemoryBudget:
+    """A number of bytes shared by threads, each of which holds a part of it while its task runs."""
+
+    def __init__(self, total_bytes: int) -> None:
+        self.total_bytes = total_bytes
+        self._used = 0
+        self._queue: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def reserve(self, wanted_bytes: int) -> Iterator[None]:
+        """Wait in line until `wanted_bytes` are free, and hold them in the block.
+
+        Whoever wants more than there is at all waits until it is alone: it may still fit, for estimates are
+        estimates. First come, first served, so that large tasks are not passed by small ones for ever.
+        """
+        turn = object()
+
+        def fits() -> bool:
+            free = self.total_bytes - self._used
+            return self._queue[0] is turn and (not self._used or wanted_bytes <= free)
+
+        with self._changed:
+            self._queue.append(turn)
+            self._changed.wait_for(fits)
+            self._queue.popleft()
+            self._used += wanted_bytes
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= wanted_bytes
+                self._changed.notify_all()
+
+
+def usable_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Memory that work may take now: what is free on the machine, or less in a container, less a tenth.
+
+    Limits of control groups are respected, version 1 and 2, with those of the groups around. Page cache
+    counts as free. Where the system tells nothing, the whole memory of the machine is taken for free.
+    """
+    free = [_free_in_group(group) for group in _groups_around(proc, cgroups)]
+    return int(_SHARE * min([_free_on_machine(proc), *free]))
+
+
+def _free_on_machine(proc: Path) -> int:
+    try:
+        lines = (proc / "meminfo").read_text().splitlines()
+    except OSError:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    kibibytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+    return 1024 * kibibytes["MemAvailable"]
+
+
+def _groups_around(proc: Path, cgroups: Path) -> Iterator[Path]:
+    """The control group of this process and all around it, as far as they can be seen from here."""
+    try:
+        lines = (proc / "self" / "cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            root = cgroups
+        elif "memory" in controllers.split(","):
+            root = cgroups / "memory"
+        else:
+            continue
+        group = root / path.lstrip("/")
+        yield group
+        while group != root:
+            group = group.parent
+            yield group
+
+
+def _free_in_group(group: Path) -> float:
+    """Bytes below the limit of a control group; infinity where it has none."""
+    for limit_file, usage_file, cache in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            limit = (group / limit_file).read_text().strip()
+            used = int((group / usage_file).read_text())
+            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        return float("inf") if limit == "max" else max(0, int(limit) - used + int(stat.get(cache, 0)))
+    return float("inf")
