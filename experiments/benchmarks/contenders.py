@@ -1,0 +1,28 @@
+"""Our whole stage from nothing, and any function in a child process, as contenders of a benchmark."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from experiments.benchmarks.plain_colmap import Registered
+from sfm.reconstruct import ReconstructConfig, reconstruct
+from sfm.tasks import LocalExecutor
+
+T = TypeVar("T")
+
+
+def ours(photos: Path, out: Path, config: ReconstructConfig, *, workers: int) -> Registered:
+    """The whole stage into an empty folder."""
+    shutil.rmtree(out, ignore_errors=True)
+    with LocalExecutor(workers) as executor:
+        models = reconstruct(photos, out, config, executor).models
+    sizes = [model.num_images for model in models]
+    return Registered(largest=max(sizes, default=0), total=sum(sizes))
+
+
+def in_child(function: Callable[..., T], *given: Any) -> T:
+    """The answer of a call in a child process like those of our tasks: one thread a native library."""
+    with LocalExecutor(1) as executor:
+        answer: T = executor.submit(function, *given).result()
+    return answer

@@ -1,0 +1,86 @@
+"""The whole stage against bare pycolmap calls: one place, the same options, one core.
+
+Both get the same photos (the first N of a folder, shrunk to 1,600 px), find the same SIFT features, match
+every pair and map incrementally with the same settings, each in a child process of one thread. Ours scans,
+hashes, records and checks besides. Two contenders of ours: with the preview that tells hopeless pairs apart
+(the default) and without it, which is the same work as pycolmap's. Goal: at most 10 % slower.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.benchmarks import plain_colmap
+from experiments.benchmarks.contenders import in_child, ours
+from experiments.benchmarks.measure import (
+    Claim,
+    add_kind,
+    arguments,
+    conclude,
+    median,
+    print_table,
+    print_times,
+    take_turns,
+)
+from experiments.benchmarks.sample import names_below, shrunk
+from sfm.reconstruct import ReconstructConfig
+
+_LIMIT = 1.10
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Measure, print, and return the exit code."""
+    parser = arguments(__doc__)
+    parser.add_argument("photos", type=Path, help="folder of one place's photos")
+    parser.add_argument("--out", type=Path, required=True, help="scratch folder")
+    parser.add_argument("--count", type=int, default=30, help="photos used [%(default)s]")
+    parser.add_argument("--side", type=int, default=1600, help="longest side in pixels [%(default)s]")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds [%(default)s]")
+    add_kind(parser)
+    given = parser.parse_args(words)
+    photos = shrunk(given.photos, given.out / f"photos-{given.side}", given.count, given.side)
+    names = names_below(photos)
+    config = ReconstructConfig()
+    without_preview = config.model_copy(
+        update={"matching": config.matching.model_copy(update={"preview_features": 0})}
+    )
+
+    found = take_turns(
+        {
+            "pycolmap": lambda: in_child(
+                plain_colmap.reconstruct_like, photos, names, given.out / "plain", config
+            ),
+            "ours": lambda: ours(photos, given.out / "ours", config, workers=1),
+            "ours, no preview": lambda: ours(photos, given.out / "ours", without_preview, workers=1),
+        },
+        given.repeats,
+    )
+    print_times(found)
+    print_table(
+        ("contender", "registered"), [(name, str(rounds[0][0].total)) for name, rounds in found.items()]
+    )
+    plain = median(found["pycolmap"], given.kind)
+    registered = {name: rounds[0][0].largest for name, rounds in found.items()}
+    return conclude(
+        [
+            Claim(
+                what=f"{name}: time over pycolmap's",
+                measured=median(found[name], given.kind) / plain,
+                limit=_LIMIT,
+                at_least=False,
+            )
+            for name in ("ours", "ours, no preview")
+        ]
+        + [
+            Claim(
+                what="photos in our largest model over pycolmap's",
+                measured=registered["ours"] / max(1, registered["pycolmap"]),
+                limit=0.97,
+                at_least=True,
+            )
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
