@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from experiments import options, protocol, retrieval
+from experiments import options, protocol, published, retrieval
 from experiments.faults import INTERRUPTED, exit_code, lines_of
 from sfm.lock import hold
 
@@ -162,6 +162,7 @@ def train(
 app.command()(retrieval.extract)
 app.command()(retrieval.search)
 app.command()(retrieval.evaluate)
+app.command()(published.download)
 
 
 @app.command()

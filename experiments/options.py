@@ -47,6 +47,10 @@ Weights = Annotated[
         help="Weights of the backbone: .safetensors or .pth, fp16 or fp32 [default: the library's download].",
     ),
 ]
+Data = Annotated[
+    Path, typer.Option("--data", metavar="DIR", help="Folder of published data, laid out by `download`.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done; write nothing.")]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="Where networks run: auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Processes at a time [default: one a core].")

@@ -1,0 +1,1 @@
+"""Published data sets and networks: what there is, and how to get it safely."""
