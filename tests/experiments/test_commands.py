@@ -23,6 +23,7 @@ COMMANDS = {
         {"--data", "--scales", "--image-size", "--whitening", "--no-whitening", "--json", "--weights"}
         | MACHINE,
     ),
+    "download": (["NAME..."], {"--data", "--mirror", "--keep-archives", "--dry-run"}),
     "report": (["WORK"], set()),
     "demo": ([], {"--out", "--set", "--seed"} | MACHINE),
 }

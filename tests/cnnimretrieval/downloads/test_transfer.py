@@ -1,8 +1,17 @@
 import shutil
+from urllib.request import Request
 
 import pytest
 
-from cnnimretrieval.downloads.transfer import TransferConfig, TransferError, discard, fetch, keep, part_of
+from cnnimretrieval.downloads.transfer import (
+    TransferConfig,
+    TransferError,
+    _NoDowngrade,
+    discard,
+    fetch,
+    keep,
+    part_of,
+)
 
 CONTENT = bytes(range(251)) * 40
 OTHER = bytes(reversed(CONTENT))
@@ -180,3 +189,16 @@ def test_discard_leaves_nothing(web, get, target):
     get(web.put("/file.bin", CONTENT))
     discard(target)
     assert list(target.parent.iterdir()) == []
+
+
+def test_https_is_not_left():
+    request = Request("https://example.org/file.bin")
+    handler = _NoDowngrade()
+    with pytest.raises(TransferError) as caught:
+        handler.redirect_request(request, None, 302, "", {}, "http://example.org/file.bin")
+    assert str(caught.value) == (
+        "https://example.org/file.bin: expected to stay on https, "
+        "got sent to http://example.org/file.bin; give a --mirror"
+    )
+    followed = handler.redirect_request(request, None, 302, "", {}, "https://m.org/file.bin")
+    assert followed.full_url == "https://m.org/file.bin"
