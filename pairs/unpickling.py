@@ -21,8 +21,8 @@ def load_plain(path: Path) -> Any:
         ) from error
     except _NamesCode as error:
         raise ValueError(
-            f"pickle {path}: expected lists, dicts, text and numbers only, got {error}, which would run code; "
-            "do not use this file"
+            f"pickle {path}: expected lists, dicts, text and numbers only, got {error}, which would run "
+            "code; do not use this file"
         ) from error
     except OSError:
         raise
