@@ -1,7 +1,6 @@
 """Stage: features to image pairs worth matching: all, or nearest neighbours of descriptors, plus a list."""
 
 import time
-from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -12,12 +11,12 @@ from pydantic import Field
 
 from sfm.collection import Collection
 from sfm.features import Features
+from sfm.neighbours import neighbour_pairs, union
 from sfm.settings import Settings
 from sfm.store import key_of, load_done, mark_done, read_table, write_table
 from sfm.vlad import VladConfig, describe_images
 
 _VERSION = 1
-_BLOCK = 2048
 
 
 class CandidateConfig(Settings):
@@ -69,7 +68,7 @@ def propose_pairs(
         if config.pair_list is not None:
             listed = read_pair_list(config.pair_list, collection)
             sources["list"] = listed[matchable[listed].all(axis=1)]
-        table = _union(sources)
+        table = union(sources, len(matchable))
         write_table(path, table)
         facts = {"pairs": len(table)} | {name: len(pairs) for name, pairs in sources.items()}
         mark_done(out, "candidates", key, seconds=time.perf_counter() - started, facts=facts, outputs=[path])
@@ -80,25 +79,6 @@ def all_pairs(rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, "p 2"]:
     """Every pair of the given rows, the smaller first."""
     first, second = np.triu_indices(len(rows), 1)
     return np.column_stack([rows[first], rows[second]])
-
-
-def neighbour_pairs(
-    vectors: Float32[np.ndarray, "n d"], usable: Bool[np.ndarray, " n"], neighbours: int
-) -> Int[np.ndarray, "p 2"]:
-    """Unique pairs of usable rows, one among the other's nearest by inner product; smaller row first.
-
-    Works block by block: memory does not grow with the square of n.
-    """
-    rows = np.flatnonzero(usable)
-    wanted = min(neighbours, len(rows) - 1)
-    if wanted < 1:
-        return np.empty((0, 2), dtype=np.int64)
-    pairs = []
-    for start in range(0, len(rows), _BLOCK):
-        queries = rows[start : start + _BLOCK]
-        nearest = _nearest(vectors, queries, rows, wanted)
-        pairs.append(np.sort(np.column_stack([np.repeat(queries, wanted), nearest.ravel()]), axis=1))
-    return np.unique(np.concatenate(pairs), axis=0)
 
 
 def read_pair_list(path: Path, collection: Collection) -> Int[np.ndarray, "p 2"]:
@@ -156,47 +136,6 @@ def read_descriptors(
         if (row := row_of.get(name)) is not None:
             ordered[row], known[row] = vectors[position], True
     return ordered, known
-
-
-def _nearest(
-    vectors: Float32[np.ndarray, "n d"],
-    queries: Int[np.ndarray, " q"],
-    rows: Int[np.ndarray, " m"],
-    wanted: int,
-) -> Int[np.ndarray, "q k"]:
-    """The `wanted` rows of highest inner product with each query, itself left out; of equals the first."""
-    best_rows = np.empty((len(queries), 0), dtype=np.int64)
-    best_scores = np.empty((len(queries), 0), dtype=np.float32)
-    for start in range(0, len(rows), _BLOCK):
-        block = rows[start : start + _BLOCK]
-        scores = vectors[queries] @ vectors[block].T
-        scores[queries[:, None] == block] = -np.inf
-        best_scores = np.concatenate([best_scores, scores], axis=1)
-        best_rows = np.concatenate([best_rows, np.broadcast_to(block, scores.shape)], axis=1)
-        order = np.argsort(-best_scores, axis=1, kind="stable")[:, :wanted]
-        best_scores = np.take_along_axis(best_scores, order, axis=1)
-        best_rows = np.take_along_axis(best_rows, order, axis=1)
-    return best_rows
-
-
-def _union(sources: dict[str, Int[np.ndarray, "p 2"]]) -> pd.DataFrame:
-    origins: dict[tuple[int, int], list[str]] = {}
-    for name, (one, two) in _labelled(sources):
-        origins.setdefault((one, two), []).append(name)
-    pairs = sorted(origins)
-    return pd.DataFrame(
-        {
-            "image_id1": np.array([one + 1 for one, _ in pairs], dtype=np.int64),
-            "image_id2": np.array([two + 1 for _, two in pairs], dtype=np.int64),
-            "origin": ["+".join(origins[pair]) for pair in pairs],
-        }
-    )
-
-
-def _labelled(sources: dict[str, Int[np.ndarray, "p 2"]]) -> Iterator[tuple[str, tuple[int, int]]]:
-    for name, pairs in sources.items():
-        rows: Iterable[tuple[int, int]] = map(tuple, pairs.tolist())
-        yield from ((name, pair) for pair in rows)
 
 
 def _row_of_name(collection: Collection) -> dict[str, int]:

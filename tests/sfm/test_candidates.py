@@ -7,7 +7,6 @@ import pytest
 from sfm.candidates import (
     CandidateConfig,
     all_pairs,
-    neighbour_pairs,
     propose_pairs,
     read_descriptors,
     read_pair_list,
@@ -30,28 +29,6 @@ def _features(*num_keypoints: int) -> Features:
 
 def test_all_pairs() -> None:
     assert all_pairs(np.array([1, 4, 6])).tolist() == [[1, 4], [1, 6], [4, 6]]
-
-
-@pytest.mark.parametrize("block", [3, 7, 1000])
-def test_neighbours_agree_with_the_definition(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sfm.candidates._BLOCK", block)
-    rng = np.random.default_rng(0)
-    vectors = rng.standard_normal((20, 4)).astype(np.float32)
-    usable = np.ones(20, dtype=np.bool_)
-    usable[[2, 9]] = False
-    expected = set()
-    for row in np.flatnonzero(usable):
-        others = [other for other in np.flatnonzero(usable) if other != row]
-        nearest = sorted(others, key=lambda other: -float(vectors[row] @ vectors[other]))[:3]
-        expected |= {(min(row, other), max(row, other)) for other in nearest}
-    pairs = neighbour_pairs(vectors, usable, 3)
-    assert pairs.tolist() == sorted(map(list, expected))
-
-
-def test_a_small_collection_pairs_everyone() -> None:
-    vectors = np.eye(3, dtype=np.float32)
-    assert neighbour_pairs(vectors, np.ones(3, dtype=np.bool_), 12).tolist() == [[0, 1], [0, 2], [1, 2]]
-    assert neighbour_pairs(vectors, np.array([True, False, False]), 12).shape == (0, 2)
 
 
 def test_a_pair_list_is_read_by_name(tmp_path: Path) -> None:
