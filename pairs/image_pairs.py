@@ -18,10 +18,10 @@ class PairGeometry:
     """Ordered image pairs (query, positive) as rows of a list of images, and how the two views differ.
 
     Attributes:
-        shared_points: 3D points that both images see.
-        overlap: the same, divided by the number of points that the query sees; in (0, 1].
+        shared_points: 3D points that both images are known to see.
+        overlap: the same, divided by the number of points that the query sees; in [0, 1].
         scale_change: ratio >= 1 of the scales at which the shared points are seen; infinite where unknown.
-        angle_deg: between the optical axes, in [0, 180].
+        angle_deg: between the optical axes, in [0, 180]; infinite where unknown.
 
     """
 
@@ -43,12 +43,13 @@ class PairGeometry:
 
     def __post_init__(self) -> None:
         freeze_arrays(self, "image pairs", self.LAYOUT)
+        in_range = (self.angle_deg >= 0) & (self.angle_deg <= 180)
         for rule, holds in (
             ("two images", self.query != self.positive),
-            ("shared_points >= 1", self.shared_points >= 1),
-            ("overlap in (0, 1]", (self.overlap > 0) & (self.overlap <= 1)),
+            ("shared_points >= 0", self.shared_points >= 0),
+            ("overlap in [0, 1]", (self.overlap >= 0) & (self.overlap <= 1)),
             ("scale_change >= 1", self.scale_change >= 1),
-            ("angle_deg in [0, 180]", (self.angle_deg >= 0) & (self.angle_deg <= 180)),
+            ("angle_deg in [0, 180]", in_range | np.isposinf(self.angle_deg)),
         ):
             if not holds.all():
                 row = int(np.argmin(holds))
@@ -69,17 +70,23 @@ class PairGeometry:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Candidates(PairGeometry):
-    """Every pair that shares a track, in both directions.
+    """Pairs of images of one model, among which positives are chosen.
 
     Attributes:
         baseline: distance of the two centres, divided by the typical depth of the shared points, because the
             unit of a model is arbitrary. Infinite where the depth is unknown.
+        frustum_overlap: share, in [0, 1], of the query's points that lie in the positive's field of view.
 
     """
 
     baseline: Float[np.ndarray, " p"]
+    frustum_overlap: Float[np.ndarray, " p"]
 
-    LAYOUT: ClassVar[Layout] = {**PairGeometry.LAYOUT, "baseline": (np.float64, ("p",))}
+    LAYOUT: ClassVar[Layout] = {
+        **PairGeometry.LAYOUT,
+        "baseline": (np.float64, ("p",)),
+        "frustum_overlap": (np.float64, ("p",)),
+    }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

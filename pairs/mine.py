@@ -7,22 +7,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
-from tqdm import tqdm
 
+from pairs.descriptors import descriptors_key, load_descriptors
 from pairs.heldout import HeldoutConfig, HeldoutQuery, draw_queries, read_heldout, write_heldout
 from pairs.image_pairs import Candidates, merge_candidates
-from pairs.positives import Selection, m3_relaxed_inliers
+from pairs.positives import (
+    PositivesConfig,
+    Selection,
+    among,
+    m1_nearest_descriptor,
+    m2_most_shared_points,
+    m3_relaxed_inliers,
+    weighted_by_overlap,
+    within_geometry,
+)
+from pairs.reconstruction import Reconstruction, read_reconstruction
 from pairs.records import PairTable, read_candidates, read_pair_table, write_candidates, write_pair_table
 from pairs.split import SplitConfig, choose_val_places
-from pairs.viewpoint import pair_candidates
 from sfm.model import load_model
-from sfm.settings import Settings
-from sfm.store import key_of, load_done, mark_done, read_json, read_table, write_json
+from sfm.store import key_of, load_done, mark_done, read_json, write_json
 
 _OUTPUTS = (
     "images.parquet",
@@ -34,12 +42,9 @@ _OUTPUTS = (
 )
 
 
-class MineConfig(Settings):
+class MineConfig(PositivesConfig):
     """What makes a positive, and what is held out."""
 
-    strategy: Literal["m3"] = Field(default="m3", description="rule that chooses positives")
-    min_overlap: float = Field(default=0.2, ge=0, lt=1, description="a positive exceeds this overlap")
-    max_scale_change: float = Field(default=1.5, ge=1, description="largest of a positive")
     split: SplitConfig = SplitConfig()
     heldout: HeldoutConfig = HeldoutConfig()
     seed: int = Field(default=0, ge=0, description="of the split and of the held-out queries")
@@ -55,32 +60,23 @@ class MiningResult:
     stats: Mapping[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Collection:
-    """The usable images, by name, and where their models are; `dropped` counts the other files by reason."""
-
-    images: pd.DataFrame
-    model_files: tuple[Path, ...]
-    dropped: Mapping[str, int]
-
-
 def mine(sfm_dir: Path, out: Path, config: MineConfig) -> MiningResult:
     """Mine what a reconstruction in `sfm_dir` proves; write it to `out`, or read it when it is there already.
 
     FileNotFoundError when there is no finished reconstruction; ValueError when fewer than two of its places
-    have positives, and when its files contradict each other.
+    have positives, and when its files contradict each other. m1 needs descriptors: see `load_descriptors`.
     """
     started = time.monotonic()
-    collection = _read_collection(sfm_dir)
-    key = _key(sfm_dir, collection.model_files, config)
+    reconstruction = read_reconstruction(sfm_dir)
+    key = _key(sfm_dir, reconstruction.model_files, config)
     if load_done(out, "mine", key) is not None:
         return _read_result(out)
 
-    candidates, merged = _collect_candidates(collection)
-    selection = _select(candidates, config)
-    table = _tabulate(collection.images, selection, config)
-    heldout, given_up = _draw_heldout(table, collection.model_files, config)
-    dropped = {**collection.dropped, **_unused(table), **merged, **selection.dropped, **given_up}
+    candidates, merged = reconstruction.candidates()
+    selection = choose_positives(reconstruction, candidates, config)
+    table = _tabulate(reconstruction.images, selection, config)
+    heldout, given_up = _draw_heldout(table, reconstruction.model_files, config)
+    dropped = {**reconstruction.dropped, **_unused(table), **merged, **selection.dropped, **given_up}
 
     write_pair_table(table, out)
     write_candidates(candidates, table.names, out)
@@ -93,28 +89,6 @@ def mine(sfm_dir: Path, out: Path, config: MineConfig) -> MiningResult:
     return MiningResult(table=table, candidates=candidates, heldout=tuple(heldout), stats=stats)
 
 
-def _read_collection(sfm_dir: Path) -> _Collection:
-    path = sfm_dir / "images.parquet"
-    if not path.is_file() or not (sfm_dir / "photos.json").is_file():
-        raise FileNotFoundError(
-            f"mine {sfm_dir}: expected a reconstruction with images.parquet and photos.json, got none; "
-            "run reconstruct first"
-        )
-    files = read_table(path)
-    usable = files[files["status"].isin(("registered", "unregistered"))].sort_values(
-        "name", ignore_index=True
-    )
-    others = files["status"][~files["status"].isin(("registered", "unregistered"))].value_counts()
-    folders = sorted(
-        (f for f in (sfm_dir / "models").glob("*") if f.name.isdecimal()), key=lambda f: int(f.name)
-    )
-    return _Collection(
-        images=usable,
-        model_files=tuple(folder / "arrays.npz" for folder in folders),
-        dropped={f"image: {status}": int(count) for status, count in sorted(others.items())},
-    )
-
-
 def _key(sfm_dir: Path, model_files: Sequence[Path], config: MineConfig) -> str:
     # Content, not the records of reconstruction: redoing it with the same result must not redo this.
     inputs = [sfm_dir / "images.parquet", sfm_dir / "photos.json", *model_files]
@@ -122,28 +96,34 @@ def _key(sfm_dir: Path, model_files: Sequence[Path], config: MineConfig) -> str:
         path.relative_to(sfm_dir).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in inputs
     }
     versions = [version(package) for package in ("cnnimretrieval", "numpy", "scipy", "pandas")]
-    return key_of("mine", config, digests, versions)
+    # The descriptors themselves decide, not where they lie.
+    settings = config.model_copy(update={"descriptors": None})
+    return key_of("mine", settings, descriptors_key(config.descriptors), digests, versions)
 
 
-def _collect_candidates(collection: _Collection) -> tuple[Candidates, dict[str, int]]:
-    """Pairs of all models as rows of the collection's usable images."""
-    names = pd.Index(collection.images["name"])
-    parts = []
-    for path in tqdm(collection.model_files, desc="mine", unit="model", disable=None):
-        model = load_model(path)
-        rows = names.get_indexer(pd.Index(model.names))
-        if (rows < 0).any():
-            unknown = model.names[int(rows.argmin())]
-            raise ValueError(
-                f"model {path}: expected usable images of images.parquet, got '{unknown}'; reconstruct again"
-            )
-        parts.append(pair_candidates(model).renumbered(rows))
-    candidates = merge_candidates(parts)
-    return candidates, {"pair: seen in another model too": sum(map(len, parts)) - len(candidates)}
-
-
-def _select(candidates: Candidates, config: MineConfig) -> Selection:
-    return m3_relaxed_inliers(candidates, config.min_overlap, config.max_scale_change)
+def choose_positives(
+    reconstruction: Reconstruction, candidates: Candidates, config: PositivesConfig
+) -> Selection:
+    """The positives of the configured strategy among `candidates`, or for m1 and m2 among near cameras."""
+    dropped: dict[str, int] = {}
+    if config.strategy in ("m1", "m2"):
+        near = reconstruction.neighbours(config.nearest_cameras)
+        both = among(merge_candidates([candidates, near]), near)
+        far = len(candidates) - len(among(candidates, near))
+        dropped, candidates = {"pair: not among the nearest cameras": far}, both
+    candidates, outside = within_geometry(candidates, config)
+    if config.strategy == "m1":
+        descriptors = load_descriptors(config.descriptors, reconstruction.names)
+        selection = m1_nearest_descriptor(
+            candidates, descriptors.distances(candidates.query, candidates.positive)
+        )
+    elif config.strategy == "m2":
+        selection = m2_most_shared_points(candidates)
+    elif config.strategy == "m3":
+        selection = m3_relaxed_inliers(candidates, config.min_overlap, config.max_scale_change)
+    else:
+        selection = weighted_by_overlap(candidates)
+    return Selection(positives=selection.positives, dropped={**dropped, **outside, **selection.dropped})
 
 
 def _tabulate(images: pd.DataFrame, selection: Selection, config: MineConfig) -> PairTable:

@@ -2,10 +2,48 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+from pydantic import Field, model_validator
 
 from pairs.image_pairs import Candidates, Positives
+from sfm.settings import Settings
+
+StrategyName = Literal["m1", "m2", "m3", "weighted"]
+
+
+class PositivesConfig(Settings):
+    """What makes a positive; the defaults are the published rule m3 and no constraint besides."""
+
+    strategy: StrategyName = Field(
+        default="m3",
+        description="m1: nearest descriptor; m2: most shared points, both among the nearest cameras; "
+        "m3: relaxed inliers; weighted: all candidates, drawn in proportion to overlap",
+    )
+    min_overlap: float = Field(default=0.2, ge=0, lt=1, description="a positive exceeds this overlap; m3")
+    max_scale_change: float = Field(default=1.5, ge=1, description="largest of a positive; m3")
+    nearest_cameras: int = Field(default=100, ge=1, description="of the query's model; m1 and m2")
+    descriptors: Path | None = Field(
+        default=None, description="folder of extract, by the initial network; m1 (a run makes its own)"
+    )
+    max_angle_deg: float = Field(default=180.0, gt=0, le=180, description="between the optical axes")
+    min_baseline: float = Field(default=0.0, ge=0, description="by the typical depth of the shared points")
+    max_baseline: float | None = Field(default=None, gt=0, description="the same; none when not set")
+    min_frustum_overlap: float = Field(
+        default=0.0, ge=0, le=1, description="of the query's points, in the positive's field of view"
+    )
+
+    @model_validator(mode="after")
+    def _baselines_in_order(self) -> "PositivesConfig":
+        if self.max_baseline is not None and self.min_baseline > self.max_baseline:
+            raise ValueError(
+                f"pairs: expected min_baseline <= max_baseline, got {self.min_baseline:g} and "
+                f"{self.max_baseline:g}; swap them"
+            )
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -14,6 +52,61 @@ class Selection:
 
     positives: Positives
     dropped: Mapping[str, int]
+
+
+def within_geometry(candidates: Candidates, config: PositivesConfig) -> tuple[Candidates, dict[str, int]]:
+    """The candidates that keep the constraints on the two cameras, and the number of the others by reason.
+
+    These constraints are no part of a published rule; by default nothing is dropped.
+    """
+    longest = np.inf if config.max_baseline is None else config.max_baseline
+    angle, baseline, overlap = candidates.angle_deg, candidates.baseline, candidates.frustum_overlap
+    kept = np.ones(len(candidates), dtype=bool)
+    dropped = {}
+    for reason, holds in (
+        (f"pair: angle above {config.max_angle_deg:g}", angle <= config.max_angle_deg),
+        (f"pair: baseline below {config.min_baseline:g}", baseline >= config.min_baseline),
+        (f"pair: baseline above {longest:g}", baseline <= longest),
+        (
+            f"pair: frustum overlap below {config.min_frustum_overlap:g}",
+            overlap >= config.min_frustum_overlap,
+        ),
+    ):
+        if count := int((kept & ~holds).sum()):
+            dropped[reason] = count
+        kept &= holds
+    return candidates.take(kept), dropped
+
+
+def among(candidates: Candidates, neighbours: Candidates) -> Candidates:
+    """The candidates that are pairs of `neighbours` too."""
+    size = 1 + max((int(pairs.positive.max()) for pairs in (candidates, neighbours) if len(pairs)), default=0)
+    ours, theirs = (pairs.query * size + pairs.positive for pairs in (candidates, neighbours))
+    return candidates.take(np.isin(ours, theirs, assume_unique=True))
+
+
+def m1_nearest_descriptor(neighbours: Candidates, distance: Float[np.ndarray, " p"]) -> Selection:
+    """Of each query the neighbour at the smallest descriptor `distance` (of each pair); at a draw the first.
+
+    argmin_{i in M1} ||f(q) - f(i)||, M1 the k cameras of the query's model that are nearest to its own, f the
+    network before training (Radenovic et al., TPAMI 2019, as recalled). It need not share a point with the
+    query. Pairs with an infinite distance are left out.
+    """
+    chosen = _best_of_query(neighbours.query, distance, np.isfinite(distance))
+    dropped = {"pair: not the nearest descriptor": len(neighbours) - len(chosen)}
+    return Selection(positives=_positives(neighbours.take(chosen), "m1"), dropped=dropped)
+
+
+def m2_most_shared_points(neighbours: Candidates) -> Selection:
+    """Of each query the neighbour it shares most points with, at least one; at a draw the first.
+
+    argmax_{i in M1} |P(q) n P(i)|, M1 as in `m1_nearest_descriptor` (Radenovic et al., TPAMI 2019, as
+    recalled).
+    """
+    shared = neighbours.shared_points
+    chosen = _best_of_query(neighbours.query, -shared.astype(np.float64), shared > 0)
+    dropped = {"pair: not the most shared points": len(neighbours) - len(chosen)}
+    return Selection(positives=_positives(neighbours.take(chosen), "m2"), dropped=dropped)
 
 
 def m3_relaxed_inliers(candidates: Candidates, min_overlap: float, max_scale_change: float) -> Selection:
@@ -26,19 +119,40 @@ def m3_relaxed_inliers(candidates: Candidates, min_overlap: float, max_scale_cha
     """
     overlapping = candidates.overlap > min_overlap
     alike = candidates.scale_change <= max_scale_change
-    chosen = candidates.take(overlapping & alike)
-    positives = Positives(
+    dropped = {
+        f"pair: overlap at most {min_overlap:g}": int((~overlapping).sum()),
+        f"pair: scale change above {max_scale_change:g}": int((overlapping & ~alike).sum()),
+    }
+    return Selection(positives=_positives(candidates.take(overlapping & alike), "m3"), dropped=dropped)
+
+
+def weighted_by_overlap(candidates: Candidates) -> Selection:
+    """All candidates, each drawn in proportion to its overlap: several positives a query."""
+    return Selection(positives=_positives(candidates, "weighted", candidates.overlap), dropped={})
+
+
+def _best_of_query(
+    query: Int[np.ndarray, " p"], cost: Float[np.ndarray, " p"], usable: Bool[np.ndarray, " p"]
+) -> Int[np.ndarray, " q"]:
+    """Positions of the smallest cost of each query, rising."""
+    rows = np.flatnonzero(usable)
+    order = rows[np.lexsort((rows, cost[rows], query[rows]))]
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = np.diff(query[order]) != 0
+    return np.sort(order[first])
+
+
+def _positives(
+    chosen: Candidates, strategy: StrategyName, weight: Float[np.ndarray, " p"] | None = None
+) -> Positives:
+    names: Shaped[np.ndarray, " p"] = np.full(len(chosen), strategy)
+    return Positives(
         query=chosen.query,
         positive=chosen.positive,
         shared_points=chosen.shared_points,
         overlap=chosen.overlap,
         scale_change=chosen.scale_change,
         angle_deg=chosen.angle_deg,
-        strategy=np.full(len(chosen), "m3"),
-        weight=np.ones(len(chosen)),
+        strategy=names,
+        weight=np.ones(len(chosen)) if weight is None else weight,
     )
-    dropped = {
-        f"pair: overlap at most {min_overlap:g}": int((~overlapping).sum()),
-        f"pair: scale change above {max_scale_change:g}": int((overlapping & ~alike).sum()),
-    }
-    return Selection(positives=positives, dropped=dropped)

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
 from pairs.covisibility import CovisiblePairs, covisible_pairs, visibility
+from pairs.frustum import frustum_overlaps
 from pairs.image_pairs import Candidates
 from sfm.geometry import angles_between_deg, centres_in_world, depths, scales_at_points, viewing_directions
 from sfm.model import Model
@@ -49,6 +50,7 @@ def pair_candidates(model: Model) -> Candidates:
         scale_change=np.tile(views.scale_change, 2),
         angle_deg=np.tile(angle_deg, 2),
         baseline=np.tile(np.where(np.isfinite(views.depth), baseline, np.inf), 2),
+        frustum_overlap=frustum_overlaps(model, visible, query, positive),
     )
     return both_ways.take(np.lexsort((positive, query)))
 

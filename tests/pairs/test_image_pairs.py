@@ -14,6 +14,7 @@ def candidates(query, positive, shared_points, angle_deg=10.0) -> Candidates:
         scale_change=np.full(n, 1.2),
         angle_deg=np.full(n, angle_deg),
         baseline=np.full(n, 0.3),
+        frustum_overlap=np.full(n, 0.7),
     )
 
 
@@ -51,8 +52,8 @@ def test_values_out_of_range_are_named():
         ValueError, match=r"^image pairs: expected two images, got another value in row 1; mine again$"
     ):
         candidates([0, 3], [1, 3], [7, 7])
-    with pytest.raises(ValueError, match="expected shared_points >= 1, got another value in row 0"):
-        candidates([0], [1], [0])
+    with pytest.raises(ValueError, match="expected shared_points >= 0, got another value in row 0"):
+        candidates([0], [1], [-1])
     with pytest.raises(ValueError, match=r"expected angle_deg in \[0, 180\]"):
         candidates([0], [1], [7], angle_deg=181.0)
     pairs = candidates([0], [1], [7])

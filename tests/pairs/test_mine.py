@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import pairs.mine
+import pairs.reconstruction
 from pairs.mine import MineConfig, mine
 from sfm.model import Model, save_model
-from sfm.store import write_json, write_table
+from sfm.store import mark_done, write_json, write_table
 
 CONFIG = MineConfig.model_validate({"heldout": {"min_shared_points": 10}})
 
@@ -106,7 +106,7 @@ def test_a_second_run_reads_the_first_and_a_changed_option_does_not(reconstructi
     files = snapshot(out)
 
     with monkeypatch.context() as nothing_is_mined:
-        nothing_is_mined.setattr(pairs.mine, "pair_candidates", None)
+        nothing_is_mined.setattr(pairs.reconstruction, "pair_candidates", None)
         again = mine(reconstruction, out, CONFIG)
     assert again.stats == first.stats
     assert again.heldout == first.heldout
@@ -169,3 +169,49 @@ def test_a_model_of_other_images_is_named(ring_model, tmp_path):
     save_model(ring_model(5), tmp_path / "sfm" / "models" / "2" / "arrays.npz")
     with pytest.raises(ValueError, match=r"expected usable images of images.parquet, got '05-000.jpg'"):
         mine(tmp_path / "sfm", tmp_path / "pairs", CONFIG)
+
+
+def write_descriptors(folder: Path, names: list[str], key: str = "first") -> None:
+    folder.mkdir(exist_ok=True)
+    vectors = np.random.default_rng(len(key)).normal(size=(len(names), 6)).astype(np.float32)
+    np.save(folder / "vectors.npy", vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    write_table(folder / "images.parquet", pd.DataFrame({"name": names, "x1": np.full(len(names), np.nan)}))
+    mark_done(folder, "extract", key)
+
+
+@pytest.mark.parametrize("strategy", ["m1", "m2", "weighted"])
+def test_other_strategies_give_their_positives_in_one_place(reconstruction, tmp_path, strategy):
+    names = pd.read_parquet(reconstruction / "images.parquet")["name"].tolist()
+    write_descriptors(tmp_path / "descriptors", names)
+    config = CONFIG.model_copy(
+        update={"strategy": strategy, "descriptors": tmp_path / "descriptors", "nearest_cameras": 3}
+    )
+    result = mine(reconstruction, tmp_path / "pairs", config)
+    positives = pd.read_parquet(tmp_path / "pairs" / "positives.parquet")
+    assert set(positives["strategy"]) == {strategy}
+    one_each = positives["query"].is_unique
+    assert one_each == (strategy != "weighted")
+    if strategy == "weighted":
+        assert len(positives) == len(result.candidates)
+        assert (positives["weight"] == positives["overlap"]).all()
+    else:
+        # An image of two models has neighbours in both, and one positive.
+        assert len(positives) == 3 * 14 + 12
+
+
+def test_other_descriptors_mine_again_but_not_the_same_ones_elsewhere(reconstruction, tmp_path):
+    names = pd.read_parquet(reconstruction / "images.parquet")["name"].tolist()
+    write_descriptors(tmp_path / "a", names)
+    write_descriptors(tmp_path / "b", names)
+    write_descriptors(tmp_path / "c", names, key="second")
+    files = []
+    for folder in ("a", "b", "c"):
+        config = CONFIG.model_copy(update={"strategy": "m1", "descriptors": tmp_path / folder})
+        mine(reconstruction, tmp_path / "pairs", config)
+        files.append((tmp_path / "pairs" / "positives.parquet").stat().st_mtime_ns)
+    assert files[0] == files[1] < files[2]
+
+
+def test_m1_without_descriptors_says_what_to_do(reconstruction, tmp_path):
+    with pytest.raises(FileNotFoundError, match="run extract on the photos and give its folder"):
+        mine(reconstruction, tmp_path / "pairs", CONFIG.model_copy(update={"strategy": "m1"}))

@@ -67,8 +67,10 @@ def test_columns_that_others_read(tmp_path):
 
 def test_candidates_go_through_their_file(tmp_path):
     pairs = positives()
-    shared = {name: getattr(pairs, name) for name in Candidates.LAYOUT if name != "baseline"}
-    written = Candidates(**shared, baseline=np.array([0.1, np.inf, 0.3]))
+    shared = {name: getattr(pairs, name) for name in Candidates.LAYOUT if hasattr(pairs, name)}
+    written = Candidates(
+        **shared, baseline=np.array([0.1, np.inf, 0.3]), frustum_overlap=np.array([0.4, 0.0, 1.0])
+    )
     write_candidates(written, NAMES, tmp_path)
     read = read_candidates(tmp_path, NAMES)
     for name in Candidates.LAYOUT:

@@ -1,0 +1,73 @@
+"""What a finished reconstruction hands to mining: its usable images, its models, the image pairs in them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from pairs.image_pairs import Candidates, merge_candidates
+from pairs.neighbours import neighbour_pairs
+from pairs.viewpoint import pair_candidates
+from sfm.model import Model, load_model
+from sfm.store import read_table
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reconstruction:
+    """The usable images, by name, and where their models are; `dropped` counts the other files by reason."""
+
+    images: pd.DataFrame
+    model_files: tuple[Path, ...]
+    dropped: Mapping[str, int]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the usable images: what rows of pairs refer to."""
+        return tuple(self.images["name"])
+
+    def candidates(self) -> tuple[Candidates, dict[str, int]]:
+        """Every pair that shares a track in a model; and how many were found in another model too."""
+        return self._pairs(pair_candidates)
+
+    def neighbours(self, count: int) -> Candidates:
+        """Every image with the `count` cameras of its model that stand nearest to it."""
+        return self._pairs(lambda model: neighbour_pairs(model, count))[0]
+
+    def _pairs(self, of_model: Callable[[Model], Candidates]) -> tuple[Candidates, dict[str, int]]:
+        names = pd.Index(self.images["name"])
+        parts = []
+        for path in tqdm(self.model_files, desc="mine", unit="model", disable=None):
+            model = load_model(path)
+            rows = names.get_indexer(pd.Index(model.names))
+            if (rows < 0).any():
+                unknown = model.names[int(rows.argmin())]
+                raise ValueError(
+                    f"model {path}: expected usable images of images.parquet, got '{unknown}'; "
+                    "reconstruct again"
+                )
+            parts.append(of_model(model).renumbered(rows))
+        merged = merge_candidates(parts)
+        return merged, {"pair: seen in another model too": sum(map(len, parts)) - len(merged)}
+
+
+def read_reconstruction(sfm_dir: Path) -> Reconstruction:
+    """The images and model files in `sfm_dir`; FileNotFoundError when there is no finished reconstruction."""
+    path = sfm_dir / "images.parquet"
+    if not path.is_file() or not (sfm_dir / "photos.json").is_file():
+        raise FileNotFoundError(
+            f"mine {sfm_dir}: expected a reconstruction with images.parquet and photos.json, got none; "
+            "run reconstruct first"
+        )
+    files = read_table(path)
+    is_usable = files["status"].isin(("registered", "unregistered"))
+    others = files["status"][~is_usable].value_counts()
+    folders = sorted(
+        (f for f in (sfm_dir / "models").glob("*") if f.name.isdecimal()), key=lambda f: int(f.name)
+    )
+    return Reconstruction(
+        images=files[is_usable].sort_values("name", ignore_index=True),
+        model_files=tuple(folder / "arrays.npz" for folder in folders),
+        dropped={f"image: {status}": int(count) for status, count in sorted(others.items())},
+    )
