@@ -12,6 +12,7 @@ from typing import TypeVar
 from cnnimretrieval.training.fine_tune import TrainResult, fine_tune
 from experiments import machine, manifest, metrics
 from experiments.config import RunConfig
+from experiments.initial import with_descriptors
 from experiments.manifest import Manifest
 from experiments.metrics import Metrics, Mining, Reconstruction
 from pairs.mine import mine
@@ -75,7 +76,7 @@ def run(photos: Path, work: Path, config: RunConfig, execution: Execution) -> Ou
         for stale in (metrics.FILE, manifest.FILE):
             (work / stale).unlink(missing_ok=True)
         found = step("reconstruct", lambda: _reconstruct(photos, work, config, execution))
-        mined = step("mine", lambda: _mine(work, config))
+        mined = step("mine", lambda: _mine(photos, work, config, execution))
         trained = step("train", lambda: _train(work, config, execution))
         counts = Metrics(
             sfm=found, pairs=mined, train=dict(trained.train), evaluation=dict(trained.evaluation)
@@ -115,8 +116,16 @@ def _reconstruct(photos: Path, work: Path, config: RunConfig, execution: Executi
     return Reconstruction.read(work / SFM)
 
 
-def _mine(work: Path, config: RunConfig) -> Mining:
-    mine(work / SFM, work / PAIRS, config.pairs)
+def _mine(photos: Path, work: Path, config: RunConfig, execution: Execution) -> Mining:
+    settings = with_descriptors(
+        config,
+        photos,
+        work / SFM,
+        work / PAIRS / "descriptors",
+        device=execution.device,
+        workers=execution.workers,
+    )
+    mine(work / SFM, work / PAIRS, settings)
     return Mining.read(work / PAIRS)
 
 
