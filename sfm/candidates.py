@@ -60,7 +60,9 @@ def propose_pairs(
         if int(matchable.sum()) <= config.exhaustive_up_to:
             sources["all"] = all_pairs(np.flatnonzero(matchable))
         else:
+            before = time.perf_counter()
             vectors = describe_images(features, out, config.vlad, seed, executor)
+            started += time.perf_counter() - before  # it is a stage of its own
             sources["vlad"] = neighbour_pairs(vectors, matchable, config.neighbours)
         if config.descriptors is not None:
             vectors, known = read_descriptors(config.descriptors, collection)

@@ -1,13 +1,15 @@
 """Writes WORK/report: index.html, one page about a run that opens at once, and models.html beside it."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from experiments.report import figures, sheets, tables, viewer
+from experiments.report import figures, reconstruction, sheets, tables, viewer
 from experiments.report.headline import FINE_TUNED, headline
 from experiments.report.reading import RunFiles, read_run
 from experiments.report.thumbnails import Thumbnails
@@ -19,6 +21,7 @@ from sfm.store import atomic_path
 
 # A figure is about 20 kB, a model in 3D at most 100 kB: this many keep the pages small.
 _MOST_MODELS = 60
+_MOST_ROWS = 500
 
 
 def write_report(work: Path) -> Path:
@@ -55,6 +58,7 @@ def _content(files: RunFiles, drawn: Sequence[DrawnModel]) -> dict[str, Any]:
         "missing": files.missing,
         "cards": _cards(files),
         **_counts(files),
+        **_reconstruction(files),
         **_scores(files),
         "models": [(one, figures.model_figure(one.view)) for one in drawn],
         "num_models": len(files.models),
@@ -80,14 +84,30 @@ def _cards(files: RunFiles) -> list[tuple[str, str]]:
 
 
 def _counts(files: RunFiles) -> dict[str, Any]:
-    seconds = tables.stage_seconds(files)
     return {
-        "photo_counts": tables.photo_counts(files.sfm) if files.sfm else [],
-        "photo_reasons": tables.reasons(files.sfm.get("reasons", {})) if files.sfm else [],
-        "dropped": tables.reasons(files.pairs.get("dropped", {})) if files.pairs else [],
+        "photo_counts": tables.photo_counts(files.sfm) if files.sfm else None,
+        "photo_reasons": tables.reasons(files.sfm.get("reasons", {})) if files.sfm else None,
+        "dropped": tables.reasons(files.pairs.get("dropped", {})) if files.pairs else None,
         "split": files.pairs.get("split", {}) if files.pairs else {},
-        "seconds": seconds,
-        "longest": max((value for _, value in seconds), default=0.0),
+    }
+
+
+def _reconstruction(files: RunFiles) -> dict[str, Any]:
+    stages = reconstruction.stage_rows(files)
+    described = pd.DataFrame() if files.described is None else files.described
+    header, rows = reconstruction.model_rows(described, _MOST_ROWS)
+    return {
+        "stages": stages,
+        "longest": max((row.seconds for row in stages), default=0.0),
+        "stage_facts": reconstruction.stage_facts(files.sfm) if files.sfm else [],
+        "yields": reconstruction.yield_rows(files.tried, files.trusted)
+        if files.tried is not None and files.trusted is not None
+        else [],
+        "model_measures": reconstruction.model_measures(described),
+        "model_ways": tables.reasons(Counter(described["way"])) if "way" in described else [],
+        "model_header": header,
+        "model_rows": rows,
+        "described_models": len(described),
     }
 
 

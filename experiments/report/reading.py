@@ -1,7 +1,7 @@
 """Reads what a run left in WORK, and keeps account of what is not there."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +27,9 @@ class RunFiles:
         train: how training went, as in metrics.json.
         evaluation: scores of the four rows, as in metrics.json.
         images: sfm/images.parquet.
+        tried: `origin, inliers` of sfm/matches/pairs.parquet.
+        trusted: `origin` of sfm/graph.parquet.
+        described: sfm/models.parquet, which older runs have not.
         positives: pairs/positives.parquet.
         tuples: model/tuples.parquet.
         rankings: model/rankings.parquet.
@@ -43,6 +46,9 @@ class RunFiles:
     train: Json | None
     evaluation: Json | None
     images: pd.DataFrame | None
+    tried: pd.DataFrame | None
+    trusted: pd.DataFrame | None
+    described: pd.DataFrame | None
     positives: pd.DataFrame | None
     tuples: pd.DataFrame | None
     rankings: pd.DataFrame | None
@@ -63,7 +69,7 @@ def read_run(work: Path) -> RunFiles:
 
     sfm = part("sfm/stats.json", "what became of the photos is not known", read_json)
     images = part("sfm/images.parquet", "no list of the photos", read_table)
-    models = _read_models(work / "sfm" / "models")
+    models = _read_models(work / "sfm" / "models", images)
     if not models:
         missing.append("sfm/models: there is no 3D model to draw")
     pairs = part("pairs/stats.json", "what was mined is not counted", read_json)
@@ -89,6 +95,9 @@ def read_run(work: Path) -> RunFiles:
         train=learned.get("train"),
         evaluation=learned.get("evaluation"),
         images=images,
+        tried=_columns(work / "sfm" / "matches" / "pairs.parquet", ["origin", "inliers"]),
+        trusted=_columns(work / "sfm" / "graph.parquet", ["origin"]),
+        described=_columns(work / "sfm" / "models.parquet", None),
         positives=positives,
         tuples=tuples,
         rankings=rankings,
@@ -104,7 +113,20 @@ def _photos(work: Path) -> Path | None:
     return None
 
 
-def _read_models(folder: Path) -> tuple[tuple[str, Model], ...]:
+def _columns(path: Path, columns: list[str] | None) -> pd.DataFrame | None:
+    """Some columns of a table, or all; None where there is no such file."""
+    return pd.read_parquet(path, columns=columns) if path.is_file() else None
+
+
+def _read_models(folder: Path, images: pd.DataFrame | None) -> tuple[tuple[str, Model], ...]:
+    """Models by falling size, with their places, which only the table of images knows."""
+    place_of: dict[str, int] = {}
+    if images is not None and "place" in images:
+        place_of = dict(zip(images["name"], images["place"].tolist(), strict=True))
     paths = sorted(folder.glob("*/arrays.npz"), key=lambda path: int(path.parent.name))
-    found = [(path.parent.name, load_model(path)) for path in paths]
+    found = []
+    for path in paths:
+        model = load_model(path)
+        place = place_of.get(model.names[0], model.place)
+        found.append((path.parent.name, replace(model, place=place)))
     return tuple(sorted(found, key=lambda named: -named[1].num_images))

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.report.reading import Json, RunFiles
+from experiments.report.reading import Json
 from experiments.scoreboard import ROWS
 
 KINDS = {"crop": "crop queries", "whole": "whole photos"}
@@ -72,20 +72,6 @@ def photo_counts(sfm: Json) -> list[tuple[str, int]]:
 def reasons(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     """The most frequent reason first."""
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-
-
-def stage_seconds(files: RunFiles) -> list[tuple[str, float]]:
-    """Stages in order with their wall-clock time."""
-    rows: list[tuple[str, float]] = []
-    stages = (files.sfm or {}).get("stages", {})
-    order = ("scan", "features", "vlad", "candidates", "matching", "graph", "mapping")
-    known = [stage for stage in order if stage in stages]
-    rows += [
-        (stage, float(stages[stage]["seconds"])) for stage in [*known, *sorted(set(stages) - set(order))]
-    ]
-    rows += [("mining", float(files.pairs["seconds"]))] if files.pairs else []
-    rows += [("training", float(files.train["seconds"]))] if files.train and "seconds" in files.train else []
-    return rows
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
