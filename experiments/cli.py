@@ -5,13 +5,16 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from experiments import options, protocol, published, retrieval
 from experiments.faults import INTERRUPTED, exit_code, lines_of
 from sfm.lock import hold
+
+if TYPE_CHECKING:
+    from experiments.engine import Engine
 
 # Stages are imported inside their commands: --help and reconstruct must not wait for torch.
 
@@ -66,21 +69,29 @@ def run(
     weights: options.Weights = None,
     device: options.Device = "auto",
     workers: options.Workers = None,
+    memory_gb: options.MemoryGb = None,
+    scheduler: options.Scheduler = None,
     seed: options.Seed = None,
 ) -> None:
     """Do everything; run it again to continue."""
     options.photos(photos, out)
     settings = protocol.read(protocol_name, overrides, seed=seed, weights=weights)
-    _run(photos, out, settings, device, workers)
+    _run(photos, out, settings, device, _engine(workers, memory_gb, scheduler))
 
 
-def _run(photos: Path, out: Path, settings: protocol.Protocol, device: str, workers: int | None) -> None:
+def _engine(workers: int | None, memory_gb: float | None, scheduler: str | None = None) -> "Engine":
+    from experiments.engine import Engine
+
+    return Engine(workers=options.num_workers(workers), memory_gb=memory_gb, scheduler=scheduler)
+
+
+def _run(photos: Path, out: Path, settings: protocol.Protocol, device: str, engine: "Engine") -> None:
     from experiments import machine, pipeline, scoreboard
     from experiments.config import RunConfig
 
     execution = pipeline.Execution(
         device=machine.device(device),
-        workers=options.num_workers(workers),
+        engine=engine,
         command=(NAME, *sys.argv[1:]),
         protocol=settings.source,
         overrides=tuple(settings.overrides.values()),
@@ -97,17 +108,18 @@ def reconstruct(
     protocol_name: options.ProtocolName = protocol.DEFAULT,
     overrides: options.Overrides = [],  # noqa: B006
     workers: options.Workers = None,
+    memory_gb: options.MemoryGb = None,
+    scheduler: options.Scheduler = None,
     seed: options.Seed = None,
 ) -> None:
     """Find verified matches, places and 3D models among photos."""
     from experiments import metrics
     from sfm.reconstruct import ReconstructConfig
     from sfm.reconstruct import reconstruct as stage
-    from sfm.tasks import LocalExecutor
 
     config = protocol.read(protocol_name, overrides, seed=seed).resolve(ReconstructConfig, "sfm")
     options.photos(photos, out)
-    with LocalExecutor(options.num_workers(workers)) as executor:
+    with _engine(workers, memory_gb, scheduler).open(photos, out) as executor:
         stage(photos, out, config, executor)
     print(f"{metrics.Reconstruction.read(out)}\n{out / 'images.parquet'}")
 
@@ -180,6 +192,7 @@ def demo(
     overrides: options.Overrides = [],  # noqa: B006
     device: options.Device = "auto",
     workers: options.Workers = None,
+    memory_gb: options.MemoryGb = None,
     seed: options.Seed = None,
 ) -> None:
     """Do everything on a collection rendered on the spot."""
@@ -188,7 +201,7 @@ def demo(
 
     with hold(out):
         render_collection(out, DemoConfig(), workers)
-    _run(out / "photos", out, settings, device, workers)
+    _run(out / "photos", out, settings, device, _engine(workers, memory_gb))
 
 
 if __name__ == "__main__":

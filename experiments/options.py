@@ -55,6 +55,22 @@ Device = Annotated[str, typer.Option(metavar="DEVICE", help="Where networks run:
 Workers = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Processes at a time [default: one a core].")
 ]
+MemoryGb = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1,
+        metavar="GB",
+        help="Memory for the processes of a reconstruction; fewer run at a time where more would not fit "
+        "[default: what the machine or container has left].",
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Reconstruct on the workers of this Dask scheduler, e.g. tcp://host:8786, instead of here.",
+    ),
+]
 Seed = Annotated[
     int | None,
     typer.Option(

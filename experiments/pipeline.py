@@ -12,6 +12,7 @@ from typing import TypeVar
 from cnnimretrieval.training.fine_tune import TrainResult, fine_tune
 from experiments import machine, manifest, metrics
 from experiments.config import RunConfig
+from experiments.engine import Engine
 from experiments.initial import with_descriptors
 from experiments.manifest import Manifest
 from experiments.metrics import Metrics, Mining, Reconstruction
@@ -19,7 +20,6 @@ from pairs.mine import mine
 from sfm.lock import hold
 from sfm.reconstruct import reconstruct
 from sfm.store import sweep
-from sfm.tasks import LocalExecutor
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -33,7 +33,7 @@ class Execution:
 
     Attributes:
         device: where networks run, as torch names it.
-        workers: processes at a time.
+        engine: where the reconstruction runs; its number of workers also holds for networks.
         command: the words of the command line.
         protocol: where the settings came from.
         overrides: every `--set`, as written.
@@ -41,7 +41,7 @@ class Execution:
     """
 
     device: str
-    workers: int
+    engine: Engine
     command: tuple[str, ...] = ()
     protocol: str = ""
     overrides: tuple[str, ...] = ()
@@ -111,7 +111,7 @@ def _summary(result: object) -> str:
 
 
 def _reconstruct(photos: Path, work: Path, config: RunConfig, execution: Execution) -> Reconstruction:
-    with LocalExecutor(execution.workers) as executor:
+    with execution.engine.open(photos, work / SFM) as executor:
         reconstruct(photos, work / SFM, config.sfm, executor)
     return Reconstruction.read(work / SFM)
 
@@ -123,7 +123,7 @@ def _mine(photos: Path, work: Path, config: RunConfig, execution: Execution) -> 
         work / SFM,
         work / PAIRS / "descriptors",
         device=execution.device,
-        workers=execution.workers,
+        workers=execution.engine.workers,
     )
     mine(work / SFM, work / PAIRS, settings)
     return Mining.read(work / PAIRS)
@@ -136,7 +136,7 @@ def _train(work: Path, config: RunConfig, execution: Execution) -> TrainResult:
         config.train,
         weights=config.weights,
         device=execution.device,
-        workers=execution.workers,
+        workers=execution.engine.workers,
     )
 
 

@@ -1,5 +1,6 @@
 """One function call in a child process of its own, which may die without taking this process with it."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -53,7 +54,8 @@ class Child:
     """A running call. Its output is kept back; its first line is quoted if the child dies.
 
     The function must belong to an importable module, its arguments must be picklable. The child has one
-    thread per native library and ends when this process ends, however it ends.
+    thread per native library and ends when this process ends, however it ends. It is ended as well, with
+    WorkerDied, once `unwanted`, which is asked ten times a second, says yes.
     """
 
     def __init__(
@@ -62,8 +64,10 @@ class Child:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         limits: Limits = UNLIMITED,
+        unwanted: Callable[[], bool] | None = None,
     ) -> None:
         self._limits = limits
+        self._unwanted = unwanted
         self._receiver, sender = multiprocessing.Pipe(duplex=False)
         self._log = tempfile.NamedTemporaryFile(prefix="child-", suffix=".log")  # noqa: SIM115 closed in result
         context = multiprocessing.get_context("forkserver")
@@ -103,20 +107,23 @@ class Child:
     def _watch(self) -> None:
         """Return once there is an answer or none will come; end the child when it reaches a limit."""
         seconds, memory_bytes = self._limits.seconds, self._limits.memory_bytes
+        end = math.inf if seconds is None else self._started + seconds
+        pause = math.inf if memory_bytes is None and self._unwanted is None else _SECONDS_BETWEEN_LOOKS
         while True:
-            left = None if seconds is None else max(0.0, self._started + seconds - time.monotonic())
-            looks = [_SECONDS_BETWEEN_LOOKS] if memory_bytes is not None else []
-            if self._receiver.poll(min([*looks, *([left] if left is not None else [])], default=None)):
+            left = max(0.0, end - time.monotonic())
+            if self._receiver.poll(min(left, pause) if min(left, pause) < math.inf else None):
                 return
-            if left == 0:
-                self._end(f"took longer than its limit of {_duration(seconds or 0)}")
+            if not left:
+                self._end(LimitReached(f"took longer than its limit of {_duration(seconds or 0)}"))
             if memory_bytes is not None and _resident_bytes(self._process.pid) > memory_bytes:
-                self._end(f"needed more memory than its limit of {memory_bytes / 1e9:.3g} GB")
+                self._end(LimitReached(f"needed more memory than its limit of {memory_bytes / 1e9:.3g} GB"))
+            if self._unwanted is not None and self._unwanted():
+                self._end(WorkerDied("worker was ended: nobody waits for it any more"))
 
-    def _end(self, reason: str) -> NoReturn:
+    def _end(self, reason: WorkerDied) -> NoReturn:
         self._process.kill()
         self._process.join()
-        raise LimitReached(reason)
+        raise reason
 
 
 def _answer(

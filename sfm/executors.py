@@ -35,6 +35,9 @@ class Guarded:
 class SerialExecutor(Executor):
     """Runs every task at once in this process: for small work, for debugging, inside an engine's worker."""
 
+    def __str__(self) -> str:
+        return "this process"
+
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run `fn` and return its finished future."""
         future: Future[Any] = Future()

@@ -5,11 +5,12 @@ import typer
 from experiments import cli
 
 MACHINE = {"--device", "--workers"}
+ENGINE = {"--memory-gb", "--scheduler"}
 SETTINGS = {"--protocol", "--set", "--seed"}
 
 COMMANDS = {
-    "run": (["PHOTOS"], {"--out", "--weights"} | MACHINE | SETTINGS),
-    "reconstruct": (["PHOTOS"], {"--out", "--workers"} | SETTINGS),
+    "run": (["PHOTOS"], {"--out", "--weights"} | MACHINE | ENGINE | SETTINGS),
+    "reconstruct": (["PHOTOS"], {"--out", "--workers"} | ENGINE | SETTINGS),
     "mine": (["WORK/sfm"], {"--out"} | SETTINGS),
     "train": (["WORK/pairs"], {"--out", "--weights"} | MACHINE | SETTINGS),
     "extract": (
@@ -25,7 +26,7 @@ COMMANDS = {
     ),
     "download": (["NAME..."], {"--data", "--mirror", "--keep-archives", "--dry-run"}),
     "report": (["WORK"], set()),
-    "demo": ([], {"--out", "--set", "--seed"} | MACHINE),
+    "demo": ([], {"--out", "--set", "--seed", "--memory-gb"} | MACHINE),
 }
 
 
@@ -42,11 +43,11 @@ def test_the_same_option_says_the_same_everywhere():
     said = {}
     for command in typer.main.get_command(cli.app).commands.values():
         for parameter in command.params:
-            if {*parameter.opts} & (MACHINE | SETTINGS | {"--weights"}):
+            if {*parameter.opts} & (MACHINE | ENGINE | SETTINGS | {"--weights"}):
                 said.setdefault(parameter.opts[0], set()).add(
                     (parameter.help, parameter.metavar, str(parameter.default))
                 )
-    assert set(said) == MACHINE | SETTINGS | {"--weights"}
+    assert set(said) == MACHINE | ENGINE | SETTINGS | {"--weights"}
     assert {option: len(texts) for option, texts in said.items()} == dict.fromkeys(said, 1)
 
 

@@ -6,6 +6,7 @@ import pytest
 from cnnimretrieval.training.fine_tune import TrainResult
 from experiments import manifest, metrics, pipeline
 from experiments.config import RunConfig
+from experiments.engine import Engine
 from experiments.faults import UsageFault
 from sfm.store import write_json, write_table
 
@@ -53,7 +54,11 @@ def calls(monkeypatch):
 
 CONFIG = RunConfig(seed=3, weights="random")
 EXECUTION = pipeline.Execution(
-    device="cpu", workers=1, command=("cnnimretrieval", "run"), protocol="a.toml", overrides=("--set seed=3",)
+    device="cpu",
+    engine=Engine(workers=1),
+    command=("cnnimretrieval", "run"),
+    protocol="a.toml",
+    overrides=("--set seed=3",),
 )
 
 

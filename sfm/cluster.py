@@ -1,0 +1,202 @@
+"""Tasks on a Dask cluster: a scheduler, and workers on hosts that share a file system with this one."""
+
+import logging
+import shutil
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Executor, Future
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from secrets import token_hex
+from types import ModuleType
+from typing import Any
+
+from sfm.child import Child, WorkerDied
+from sfm.executors import Guarded, guarded
+from sfm.memory import MemoryBudget, usable_bytes
+from sfm.store import UNFINISHED
+
+# What decides the bytes of a result: on every host the same, or runs could not be compared.
+_PACKAGES = ("cnnimretrieval", "pycolmap", "numpy", "scipy", "pillow")
+_SECONDS_TO_ANSWER = 10
+_SECONDS_FOR_A_WORKER = 30
+
+
+class ClusterLost(ConnectionError):
+    """The scheduler does not answer, or no longer."""
+
+
+class ClusterExecutor(Executor):
+    """Runs each task in a child process of a Dask worker; close it, or leave its `with` block, when done.
+
+    The child has the same environment and limits as one of this machine (`sfm.child`), and the memory that
+    Dask gives to its worker: results are the same bytes. Workers may come and go. A task whose worker is lost
+    goes to another one; it raises WorkerDied when that happens again and again. When the scheduler is lost,
+    futures raise ClusterLost.
+
+    Every worker is looked at first: it must see the folder of photos and the one to write, and have the same
+    packages.
+
+    Raises:
+        ModuleNotFoundError: Dask is not installed here.
+        ClusterLost: no scheduler answers.
+        RuntimeError: it has no worker, or one that cannot do the work; the text says which and why.
+
+    """
+
+    def __init__(self, scheduler: str, photos: Path, out: Path) -> None:
+        distributed = _distributed()
+        self._scheduler = scheduler
+        try:
+            self._client = distributed.Client(scheduler, timeout=_SECONDS_TO_ANSWER, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise ClusterLost(
+                f"scheduler {scheduler}: expected a Dask scheduler that answers, got '{_first_line(error)}'; "
+                "start one with 'dask scheduler', or correct its address"
+            ) from error
+        try:
+            self._require_workers(photos.resolve(), out.resolve())
+        except BaseException:
+            self.shutdown()
+            raise
+        self._engine = self._client.get_executor(pure=False)
+
+    def __str__(self) -> str:
+        return f"Dask cluster {self._scheduler}"
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Queue `fn` for a child process of some worker."""
+        if self._client.status != "running":
+            raise self._lost()
+        theirs = self._engine.submit(run_in_child, guarded(fn), args, kwargs)
+        ours: Future[Any] = Future()
+
+        def hand_over(theirs: Future[Any]) -> None:
+            if ours.cancelled():
+                return
+            try:
+                ours.set_result(theirs.result())
+            except CancelledError:
+                ours.set_exception(self._lost())
+            except Exception as error:
+                ours.set_exception(_as_ours(error))
+
+        def pass_on(ours: Future[Any]) -> None:
+            if ours.cancelled():
+                theirs.cancel()
+
+        ours.add_done_callback(pass_on)
+        theirs.add_done_callback(hand_over)
+        return ours
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Leave the cluster; it drops the tasks that are not done, and goes on without us."""
+        self._client.close(timeout=_SECONDS_TO_ANSWER if wait else 0)
+
+    def _lost(self) -> ClusterLost:
+        return ClusterLost(
+            f"scheduler {self._scheduler}: expected it to answer until the end, got no answer any more; "
+            "start it again, with its workers, and run the same command again to continue"
+        )
+
+    def _require_workers(self, photos: Path, out: Path) -> None:
+        try:
+            self._client.wait_for_workers(1, timeout=_SECONDS_FOR_A_WORKER)
+        except TimeoutError as error:
+            raise RuntimeError(
+                f"scheduler {self._scheduler}: expected at least one worker, got none in "
+                f"{_SECONDS_FOR_A_WORKER} s; start some with 'dask worker {self._scheduler}'"
+            ) from error
+        out.mkdir(parents=True, exist_ok=True)
+        sign = out / f"{UNFINISHED}sign-{token_hex(8)}"
+        sign.mkdir()
+        try:
+            found = self._client.run(look, str(photos), str(sign), on_error="return")
+        finally:
+            shutil.rmtree(sign, ignore_errors=True)
+        expected = versions()
+        for worker, seen in sorted(found.items()):
+            if wrong := _first_fault(seen, expected, photos, out):
+                raise RuntimeError(f"worker {worker}: {wrong}")
+
+
+def look(photos: str, sign: str) -> tuple[bool, bool, dict[str, str]]:
+    """On a worker: whether it sees the photos, whether it can write beside `sign`, and its packages."""
+    try:
+        (Path(sign) / token_hex(8)).touch()
+        writes = True
+    except OSError:
+        writes = False
+    return Path(photos).is_dir(), writes, versions()
+
+
+def run_in_child(task: Guarded, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """On a worker: run a task in a child process, ended early where nobody waits for it any more."""
+    distributed = _distributed()
+    worker = distributed.get_worker()
+    key = worker.get_current_task()
+
+    def unwanted() -> bool:
+        state = worker.state.tasks.get(key)
+        return state is None or state.state == "cancelled"
+
+    with _memory_of_worker(worker.memory_manager.memory_limit).reserve(task.memory_bytes):
+        return Child(task.fn, args, kwargs, task.limits, unwanted).result()
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide a result, as far as they are installed here."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "none"
+    return found
+
+
+@cache
+def _memory_of_worker(limit: int | None) -> MemoryBudget:
+    # One a process: the threads of a worker share it.
+    return MemoryBudget(limit or usable_bytes())
+
+
+def _first_fault(seen: Any, expected: dict[str, str], photos: Path, out: Path) -> str:
+    if isinstance(seen, Exception):
+        wanted = f"cnnimretrieval {expected['cnnimretrieval']}"
+        return f"expected {wanted} as here, got '{_first_line(seen)}'; install it there"
+    sees_photos, writes, packages = seen
+    for package, version in expected.items():
+        if packages[package] != version:
+            return f"expected {package} {version} as here, got {packages[package]}; install the same version"
+    shared = "share it between the hosts under the same path"
+    if not sees_photos:
+        return f"expected the folder of photos {photos}, got no such folder there; {shared}"
+    if not writes:
+        return f"expected to write to {out}, got no such folder or no leave there; {shared}"
+    return ""
+
+
+def _as_ours(error: Exception) -> Exception:
+    if isinstance(error, _distributed().KilledWorker):
+        return WorkerDied("every worker of the cluster that had it died")
+    return error
+
+
+def _distributed() -> ModuleType:
+    try:
+        import distributed
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "--scheduler: expected the package distributed, got none; pip install 'cnnimretrieval[cluster]'"
+        ) from error
+    # It tells at length what we tell in a line, and gives many of its loggers levels of their own.
+    for name in ("distributed", *logging.root.manager.loggerDict):
+        if name.partition(".")[0] == "distributed":
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    module: ModuleType = distributed
+    return module
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
