@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cnnimretrieval.descriptors.whitening import Whitening, load_whitening, save_whitening
-from cnnimretrieval.networks.backbones import Trunk, build_trunk, check_backbone_name
+from cnnimretrieval.networks.backbones import build_trunk, check_backbone_name
 from cnnimretrieval.networks.linear import at_every_location, identity_linear
 from cnnimretrieval.networks.pooling import (
     POOLINGS,
@@ -22,6 +22,7 @@ from cnnimretrieval.networks.pooling import (
     build_pooling,
     l2_normalise,
 )
+from cnnimretrieval.networks.trunk import Trunk
 from cnnimretrieval.networks.weights import read_state
 from sfm.settings import Settings
 from sfm.store import atomic_path, write_json

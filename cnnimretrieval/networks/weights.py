@@ -1,10 +1,10 @@
-"""Weights of a backbone: from a file, from inside an installed package, or by a library's own download."""
+"""Weights of a backbone: from a file, or from inside an installed package."""
 
 import importlib.util
 import pickle
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -12,6 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 State = Mapping[str, Tensor]
+
+# How torch names what it will not build from a file.
+_REFUSED = re.compile(r"GLOBAL ([\w.]+)")
 
 # package:NAME -> (package, file inside it, the only backbone it fits)
 _PACKAGED = {
@@ -21,18 +24,6 @@ _PACKAGED = {
         "timm:tf_efficientnet_lite0",
     )
 }
-
-
-def downloaded(name: str, create: Callable[[], Any]) -> Any:
-    """The network that `create` makes with its library's download; OSError in one line when that fails."""
-    try:
-        return create()
-    except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise OSError(
-            f"weights of {name}: expected to download them or find them in the cache, got {reason}; "
-            "give a file of weights instead"
-        ) from error
 
 
 def load_into(model: nn.Module, weights: str, *, name: str, classifier: str) -> None:
@@ -73,8 +64,8 @@ def read_state(path: Path) -> State:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise ValueError(
-            f"weights {path}: expected a .safetensors or .pth file of tensors, got one that cannot be read "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); give another file"
+            f"weights {path}: expected a .safetensors or .pth file of tensors, got {unreadable(error)}; "
+            "give another file"
         ) from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
@@ -84,6 +75,19 @@ def read_state(path: Path) -> State:
             "give the file of a state_dict"
         )
     return state
+
+
+def unreadable(error: Exception) -> str:
+    """What is wrong with a file that a library could not read, without the advice that libraries add.
+
+    torch would have its user load the file in a way that runs what it contains.
+    """
+    refused = _REFUSED.search(str(error))
+    if refused is not None:
+        return f"one that holds {refused[1]}, which is not loaded"
+    if isinstance(error, pickle.UnpicklingError | EOFError) or not str(error):
+        return "one that is damaged or of another kind"
+    return f"one that cannot be read ({str(error).splitlines()[0]})"
 
 
 def _packaged_state(weights: str, model: nn.Module, name: str) -> State:

@@ -5,7 +5,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from cnnimretrieval.networks.backbones import build_trunk
+from cnnimretrieval.networks.backbones import BACKBONES, build_trunk
 from cnnimretrieval.networks.weights import read_state
 
 # Building is what takes time here; nothing below changes a trunk.
@@ -30,6 +30,98 @@ def test_trunks_give_non_negative_maps_of_the_stated_size(name, images):
         assert abs(activation_side - side / trunk.stride) <= 1.0
     assert activations.min() == 0.0
     assert activations.max() > 0.0
+
+
+FAMILIES = {
+    "alexnet": (256, 16),
+    "vgg11": (512, 16),
+    "vgg11_bn": (512, 16),
+    "resnet18": (512, 32),
+    "resnet50": (2048, 32),
+    "resnext50_32x4d": (2048, 32),
+    "wide_resnet50_2": (2048, 32),
+    "densenet121": (1024, 32),
+    "squeezenet1_0": (512, 16),
+    "mobilenet_v2": (1280, 32),
+    "mobilenet_v3_small": (576, 32),
+    "efficientnet_b0": (1280, 32),
+    "efficientnet_v2_s": (1280, 32),
+    "convnext_tiny": (768, 32),
+}
+
+
+def _check_map_without_computing(name):
+    # On the meta device shapes are followed and nothing is computed.
+    with torch.device("meta"):
+        trunk = build_trunk(name, "random")
+        activations = trunk(torch.empty(1, 3, 128, 192))
+    assert activations.shape[:2] == (1, trunk.out_channels)
+    for side, activation_side in zip((128, 192), activations.shape[2:], strict=True):
+        assert abs(activation_side - side / trunk.stride) <= 1.0
+    return trunk.out_channels, trunk.stride
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_family_gives_maps_of_the_stated_size(name):
+    assert _check_map_without_computing(name) == FAMILIES[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(BACKBONES) - set(FAMILIES)))
+def test_every_backbone_gives_maps_of_the_stated_size(name):
+    _check_map_without_computing(name)
+
+
+def test_every_family_is_there():
+    assert {name for name in FAMILIES if name in BACKBONES} == set(FAMILIES)
+    for name in ("resnet101", "resnet152", "densenet201", "efficientnet_b7", "convnext_large", "vgg16"):
+        assert name in BACKBONES
+
+
+def test_densenet_ends_with_the_relu_that_torchvision_applies_before_pooling():
+    with torch.device("meta"):
+        children = list(build_trunk("densenet121", "random").features.children())
+    assert isinstance(children[-1], torch.nn.ReLU)
+    assert isinstance(children[-2], torch.nn.BatchNorm2d)
+
+
+def test_patches_of_a_transformer_are_a_map_of_their_tokens_for_images_of_any_size():
+    pytest.importorskip("timm")
+    trunk = _trunk("timm:vit_tiny_patch16_224", "random")
+    images = torch.randn(1, 3, 70, 100, generator=torch.Generator().manual_seed(2))
+    padded = torch.nn.functional.pad(images, (0, 12, 0, 10))
+    with torch.inference_mode():
+        tokens = trunk.features.forward_features(padded)[:, 1:]
+        activations = trunk(images)
+    assert (trunk.out_channels, trunk.stride) == (192, 16)
+    torch.testing.assert_close(activations, tokens.reshape(1, 5, 7, 192).permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "stride"),
+    [("swin_tiny_patch4_window7_224", 768, 32), ("mobilenetv3_small_050", 288, 32)],
+)
+def test_other_networks_of_timm_give_maps_too(name, channels, stride):
+    pytest.importorskip("timm")
+    trunk = _trunk(f"timm:{name}", "random")
+    with torch.inference_mode():
+        activations = trunk(torch.zeros(1, 3, 70, 100))
+    assert (trunk.out_channels, trunk.stride) == (channels, stride)
+    assert activations.shape[:2] == (1, channels)
+    assert all(2 <= side <= 4 for side in activations.shape[2:])
+
+
+def test_a_network_for_one_size_says_so():
+    pytest.importorskip("timm")
+    trunk = _trunk("timm:mixer_s32_224", "random")
+    with torch.inference_mode():
+        assert trunk(torch.zeros(1, 3, 224, 224)).shape == (1, 512, 7, 7)
+    with pytest.raises(ValueError, match=r"^backbone ") as error:
+        trunk(torch.zeros(1, 3, 224, 160))
+    assert str(error.value) == (
+        "backbone timm:mixer_s32_224: expected images of 224 x 224 px, to which its positions are bound, "
+        "got 160 x 224; choose a network for any size"
+    )
 
 
 def test_the_cut_leaves_the_network_as_it_was_up_to_its_pooling(images):
@@ -118,7 +210,9 @@ def test_nothing_in_a_file_of_weights_is_executed(tmp_path, capsys):
     path = tmp_path / "weights.pth"
     torch.save({"features.0.weight": _Payload()}, path)
     with pytest.raises(
-        ValueError, match=r"expected a \.safetensors or \.pth file of tensors, got one that cannot be read"
+        ValueError,
+        match=r"^weights .*: expected a \.safetensors or \.pth file of tensors, got one that holds print, "
+        r"which is not loaded; give another file$",
     ):
         read_state(path)
     assert capsys.readouterr().out == ""
@@ -133,8 +227,9 @@ def test_unreadable_weights_are_named(tmp_path):
         (tmp_path / name).write_bytes(b"cut")
         with pytest.raises(
             ValueError, match=rf"{name}: expected a \.safetensors or \.pth file of tensors, got one"
-        ):
+        ) as error:
             build_trunk("resnet18", str(tmp_path / name))
+        assert "weights_only" not in str(error.value)
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(
         ValueError, match=r"list\.pth: expected named tensors, got a list of something else; "
@@ -144,16 +239,16 @@ def test_unreadable_weights_are_named(tmp_path):
 
 def test_unknown_backbones_are_named():
     with pytest.raises(
-        ValueError, match=r"^backbone: expected one of alexnet, .* or timm:NAME, got 'resnet19'; "
+        ValueError,
+        match=r"^backbone: expected timm:NAME or one that torchvision has of alexnet, vgg, .*, "
+        r"mobilenet, efficientnet, convnext, got 'resnet19'; did you mean 'resnet18'\?$",
     ):
         build_trunk("resnet19", "random")
     pytest.importorskip("timm")
     with pytest.raises(ValueError, match=r"^backbone: expected a name known to timm .*, got 'nothing'; "):
         build_trunk("timm:nothing", "random")
-    with pytest.raises(
-        ValueError, match=r"expected an activation map \(1, 192, h, w\), got \(1, 197, 192\); "
-    ):
-        build_trunk("timm:vit_tiny_patch16_224", "random")
+    with pytest.raises(ValueError, match=r"expected an activation map or tokens of patches, got neither of"):
+        build_trunk("timm:hiera_tiny_224", "random")
 
 
 def test_packaged_weights_fit_one_backbone():

@@ -68,8 +68,9 @@ def test_weights_of_the_command_line_go_first():
         ),
         (
             "train.network.backbone=resnet19",
-            "train.network.backbone: expected one of alexnet, vgg16, resnet18, resnet50, resnet101, "
-            "resnet152, mobilenet_v2, squeezenet1_1 or timm:NAME, got 'resnet19'; choose one of them; "
+            "train.network.backbone: expected timm:NAME or one that torchvision has of alexnet, vgg, resnet, "
+            "resnext, wide_resnet, densenet, squeezenet, mobilenet, efficientnet, convnext, got 'resnet19'; "
+            "did you mean 'resnet18'?; "
             "see --set train.network.backbone=resnet19",
         ),
         (

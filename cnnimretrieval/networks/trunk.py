@@ -1,0 +1,49 @@
+"""Trunk: the part of a backbone that gives activation maps, with what its input and output look like."""
+
+from math import ceil
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+# alexnet and squeezenet convolve without padding: below this side some layer of theirs would have no output
+# left.
+MIN_SIDE_PX = 32
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Trunk(nn.Module):
+    """The convolutional part of a backbone.
+
+    `mean` and `std` normalise RGB in [0, 1]; `stride` is the number of image pixels per activation.
+    """
+
+    def __init__(
+        self,
+        features: nn.Module,
+        *,
+        name: str,
+        out_channels: int,
+        stride: int,
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.name = name
+        self.out_channels = out_channels
+        self.stride = stride
+        self.mean = mean
+        self.std = std
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h2 w2"]:
+        """Activations of normalised images; sides below 32 px are padded with the mean colour (zeros)."""
+        activations: Tensor = self.features(padded(images, MIN_SIDE_PX, 1))
+        return activations
+
+
+def padded(images: Float[Tensor, "b 3 h w"], least_px: int, multiple_px: int) -> Float[Tensor, "b 3 h2 w2"]:
+    """Zeros added at the right and below: sides of at least `least_px`, multiples of `multiple_px`."""
+    missing = [ceil(max(side, least_px) / multiple_px) * multiple_px - side for side in images.shape[-2:]]
+    return functional.pad(images, (0, missing[1], 0, missing[0])) if any(missing) else images
