@@ -34,7 +34,7 @@ def device(name: str) -> str:
 
 
 def load_network(model: str, weights: str | None) -> RetrievalNetwork:
-    """The network MODEL, a folder or BACKBONE[:POOLING], with `weights` for the latter.
+    """The network MODEL, a folder, a checkpoint or BACKBONE[:POOLING], with `weights` for the latter.
 
     Raises:
         UsageFault: neither, or weights that cannot be read or belong to another architecture.

@@ -22,6 +22,7 @@ from cnnimretrieval.networks.pooling import (
     build_pooling,
     l2_normalise,
 )
+from cnnimretrieval.networks.published import NETWORKS
 from cnnimretrieval.networks.trunk import Trunk
 from cnnimretrieval.networks.weights import read_state
 from sfm.settings import Settings
@@ -181,19 +182,26 @@ def save(network: RetrievalNetwork, folder: Path) -> None:
 
 
 def load(path_or_name: str | Path, weights: str | None = None) -> RetrievalNetwork:
-    """The network, for evaluation, in a folder that `save` wrote, or an off-the-shelf BACKBONE[:POOLING].
+    """The network MODEL, for evaluation.
 
-    `weights` is for off-the-shelf networks only: see `backbones.build_trunk`; None means "pretrained".
-    ValueError or FileNotFoundError when the folder holds no whole network or the name is unknown.
+    That is a folder that `save` wrote, a checkpoint of the reference toolbox (see `reference`), or an
+    off-the-shelf BACKBONE[:POOLING], POOLING-r for regional pooling. `weights` is for off-the-shelf networks
+    only: see `backbones.build_trunk`; None means "pretrained". ValueError or FileNotFoundError when the
+    folder or file holds no whole network or the name is unknown.
     """
-    folder = Path(path_or_name)
-    if not folder.is_dir():
+    path = Path(path_or_name)
+    if not path.exists():
         return build(_off_the_shelf(str(path_or_name)), weights or "pretrained")
     if weights is not None:
         raise ValueError(
-            f"network {folder}: expected no other weights for a saved network, got {weights}; leave them out"
+            f"network {path}: expected no other weights for a saved network, got {weights}; leave them out"
         )
-    return _load_folder(folder)
+    if path.is_dir():
+        return _load_folder(path)
+    # Imported here: the format of the toolbox is built on this module.
+    from cnnimretrieval.networks.reference import read_reference
+
+    return read_reference(path)
 
 
 def _load_folder(folder: Path) -> RetrievalNetwork:
@@ -231,9 +239,15 @@ def _off_the_shelf(name: str) -> NetworkConfig:
     if backbone and pooling in POOLINGS:
         regional = last.endswith(_REGIONAL)
         return NetworkConfig(backbone=check_backbone_name(backbone), pooling=pooling, regional=regional)
+    if name in NETWORKS:
+        raise ValueError(
+            f"network: expected the file of the published network {name}, got its name; "
+            f"download it and give its path, which ends in {NETWORKS[name].file}"
+        )
     try:
         return NetworkConfig(backbone=check_backbone_name(name))
     except ValueError as error:
         raise ValueError(
-            f"network: expected a folder written by training or BACKBONE[:POOLING], got {name!r}; {error}"
+            "network: expected a folder written by training, a checkpoint or BACKBONE[:POOLING], "
+            f"got {name!r}; {error}"
         ) from error

@@ -63,7 +63,7 @@ def build_timm(name: str, weights: str) -> TimmTrunk:
     model = _pretrained(name, architecture) if weights == "pretrained" else _create(architecture)
     facts = model.pretrained_cfg
     if weights not in ("pretrained", "random"):
-        weight_files.load_into(model, weights, name=name, classifier=facts["classifier"])
+        weight_files.load_into(model, model, weights, name=name, classifier=facts["classifier"])
     return _as_trunk(model.eval(), name)
 
 

@@ -74,9 +74,10 @@ def build_torchvision(name: str, weights: str) -> Trunk:
         model = torchvision.models.get_model(name, weights=None)
     channels = cut.out_channels or _inputs_of_first_linear(model.get_submodule(cut.classifier))
     setattr(model, cut.classifier, nn.Identity())
+    features = cut.take(model)
     if weights not in ("pretrained", "random"):
-        weight_files.load_into(model, weights, name=name, classifier=cut.classifier)
-    return Trunk(cut.take(model), name=name, out_channels=channels, stride=cut.stride)
+        weight_files.load_into(model, features, weights, name=name, classifier=cut.classifier)
+    return Trunk(features, name=name, out_channels=channels, stride=cut.stride)
 
 
 def _inputs_of_first_linear(classifier: nn.Module) -> int:

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 State = Mapping[str, Tensor]
 
+# Weights saved before torch 0.4.1 have none; it has no part in evaluation.
+_BATCH_COUNT = ".num_batches_tracked"
 # How torch names what it will not build from a file.
-_REFUSED = re.compile(r"GLOBAL ([\w.]+)")
+_REFUSED = re.compile(r"GLOBAL (\w+(?:\.\w+)*) was not")
 
 # package:NAME -> (package, file inside it, the only backbone it fits)
 _PACKAGED = {
@@ -26,28 +28,40 @@ _PACKAGED = {
 }
 
 
-def load_into(model: nn.Module, weights: str, *, name: str, classifier: str) -> None:
+def load_into(model: nn.Module, features: nn.Module, weights: str, *, name: str, classifier: str) -> None:
     """Copy weights into `model`, backbone `name`, strictly apart from the layers below `classifier`.
 
-    `weights` is a file or a `package:` name; 16-bit weights become 32-bit ones. ValueError names the file
-    and the first key that is missing, unknown or of another shape.
+    `weights` is a file or a `package:` name; 16-bit weights become 32-bit ones. A file may also hold those
+    of `features` alone, the layers of `model` up to its last map numbered from 0, as the published weights
+    from Caffe do. ValueError names the file and the first key that is missing, unknown or of another shape.
     """
     state = _packaged_state(weights, model, name) if weights in _PACKAGED else read_state(Path(weights))
     state = {key: value for key, value in state.items() if not key.startswith(f"{classifier}.")}
-    own = model.state_dict()
     remedy = f"give weights of {name} or choose the backbone they belong to"
+    part = features if all(key[:1].isdigit() for key in state) else model
+    part.load_state_dict(fitting(state, part, what=f"weights {weights}", of=name, remedy=remedy))
+
+
+def fitting(state: State, model: nn.Module, *, what: str, of: str, remedy: str) -> dict[str, Tensor]:
+    """`state`, complete for `model`: what counts the batches of BatchNorm, which old files lack, is added.
+
+    ValueError names the first key that is missing, unknown or of another shape; the words are for its line.
+    """
+    own = model.state_dict()
     for key, value in own.items():
         if key not in state:
-            raise ValueError(f"weights {weights}: expected the keys of {name}, got no {key!r}; {remedy}")
+            if key.endswith(_BATCH_COUNT):
+                continue
+            raise ValueError(f"{what}: expected the keys of {of}, got no {key!r}; {remedy}")
         if state[key].shape != value.shape:
             raise ValueError(
-                f"weights {weights}: expected {key!r} of shape {tuple(value.shape)} for {name}, "
+                f"{what}: expected {key!r} of shape {tuple(value.shape)} for {of}, "
                 f"got {tuple(state[key].shape)}; {remedy}"
             )
     for key in state:
         if key not in own:
-            raise ValueError(f"weights {weights}: expected the keys of {name}, got {key!r} too; {remedy}")
-    model.load_state_dict(dict(state))
+            raise ValueError(f"{what}: expected the keys of {of}, got {key!r} too; {remedy}")
+    return {key: state.get(key, value) for key, value in own.items()}
 
 
 def read_state(path: Path) -> State:

@@ -179,6 +179,16 @@ def test_half_precision_files_load_apart_from_the_classifier(tmp_path, suffix):
     assert torch.equal(trunk.features[0].weight, weights["features.0.weight"].float())
 
 
+def test_a_file_may_hold_the_layers_before_pooling_alone_numbered_from_0(tmp_path):
+    expected = build_trunk("resnet18", "random", seed=9)
+    state = {k: v for k, v in expected.features.state_dict().items() if "num_batches" not in k}
+    assert "4.0.conv1.weight" in state
+    torch.save(state, tmp_path / "imagenet-caffe-resnet18-features.pth")
+    found = build_trunk("resnet18", str(tmp_path / "imagenet-caffe-resnet18-features.pth"))
+    for key, value in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[key], value)
+
+
 def test_weights_of_another_architecture_are_refused_in_one_line(tmp_path):
     path = tmp_path / "squeezenet.safetensors"
     weights = _half_weights()

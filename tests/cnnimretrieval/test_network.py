@@ -1,14 +1,10 @@
 import hashlib
-import io
-import lzma
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
-from cnnimretrieval.descriptors.extract import ExtractConfig, describe
-from cnnimretrieval.descriptors.images import ImageRequest, open_request
 from cnnimretrieval.descriptors.whitening import Whitening, apply, pca_whitening
 from cnnimretrieval.networks.linear import set_to_whitening
 from cnnimretrieval.networks.network import NetworkConfig, build, load, save
@@ -217,9 +213,16 @@ def test_names_of_networks_are_read_as_backbone_and_pooling():
 def test_wrong_names_and_folders_are_named(network, tmp_path):
     for name in ("resnet19", "resnet18:max", str(tmp_path / "none")):
         with pytest.raises(
-            ValueError, match=r"^network: expected a folder written by training or BACKBONE\[:POOLING\]"
+            ValueError,
+            match=r"^network: expected a folder written by training, a checkpoint or BACKBONE\[:POOLING\]",
         ):
             load(name, "random")
+    with pytest.raises(ValueError, match=r"^network: ") as error:
+        load("gl18-tl-resnet50-gem-w")
+    assert str(error.value) == (
+        "network: expected the file of the published network gl18-tl-resnet50-gem-w, got its name; "
+        "download it and give its path, which ends in gl18-tl-resnet50-gem-w-83fdc30.pth"
+    )
     save(network, tmp_path)
     with pytest.raises(
         ValueError, match=r"expected no other weights for a saved network, got x\.pth; leave them out$"
@@ -233,59 +236,3 @@ def test_wrong_names_and_folders_are_named(network, tmp_path):
     (tmp_path / "network.json").write_text('{"backbone": "alexnet", "depth": 3}')
     with pytest.raises(ValueError, match=r"network\.json: expected a config, got \('depth',\)"):
         load(tmp_path)
-
-
-def _reference_network(folder):
-    """The network and the whitenings in a checkpoint of the reference toolbox."""
-    numpy_types = [
-        (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
-        np.ndarray,
-        np.dtype,
-        np.dtypes.Float32DType,
-        np.dtypes.Float64DType,
-    ]
-    content = io.BytesIO(lzma.decompress((folder / "gem.pth.xz").read_bytes()))
-    with torch.serialization.safe_globals(numpy_types):
-        checkpoint = torch.load(content, weights_only=True)
-    network = build(NetworkConfig(backbone="squeezenet1_1"), "random")
-    network.load_state_dict(
-        {
-            f"trunk.{key}" if key.startswith("features") else key: value
-            for key, value in checkpoint["state_dict"].items()
-        }
-    )
-    learned = checkpoint["meta"]["Lw"]["retrieval-SfM-30k"]
-    whitenings = {
-        scales: Whitening(
-            mean=learned[scales]["m"][:, 0].astype(np.float64),
-            projection=learned[scales]["P"],
-            kind="learned",
-            note="",
-        )
-        for scales in ("ss", "ms")
-    }
-    return network, whitenings
-
-
-@pytest.mark.real
-def test_photos_get_the_descriptors_of_the_reference(shared):
-    folder = shared / "golden" / "network"
-    network, whitenings = _reference_network(folder)
-    with np.load(folder / "expected.npz") as expected:
-        for size in expected["imsizes"].tolist():
-            for region in ("full", "crop"):
-                boxes = [tuple(box) if region == "crop" else None for box in expected["bbx"].tolist()]
-                requests = [
-                    ImageRequest(path=folder / name, box=box)
-                    for name, box in zip(expected["photos"].tolist(), boxes, strict=True)
-                ]
-                sizes = [open_request(request, size).size for request in requests]
-                np.testing.assert_array_equal(sizes, expected[f"resized/{size}_{region}_size"])
-                for name, scales in (("ss", (1.0,)), ("ms", tuple(expected["ms_scales"].tolist()))):
-                    config = ExtractConfig(image_size=size, scales=scales)
-                    vectors = describe(network, requests, config).require_all()
-                    key = f"gem/{size}_{region}_{name}"
-                    # Another JPEG decoder may round pixels differently: then 1e-2 is what can be asked.
-                    np.testing.assert_allclose(vectors, expected[key], rtol=0, atol=5e-6)
-                    whitened = apply(whitenings[name], vectors)
-                    np.testing.assert_allclose(whitened, expected[f"{key}_lw"], rtol=0, atol=1e-5)
