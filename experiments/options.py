@@ -17,8 +17,8 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Folder that `train` wrote, a checkpoint (.pth, .pth.tar) of filipradenovic/cnnimageretrieval-pytorch, "
-        "or an off-the-shelf BACKBONE[:POOLING] such as resnet101:gem.",
+        help="Folder that `train` wrote, a checkpoint of cnnimageretrieval-pytorch (.pth, .pth.tar), or an "
+        "off-the-shelf BACKBONE[:POOLING] such as resnet101:gem.",
     ),
 ]
 ProtocolName = Annotated[
