@@ -1,5 +1,6 @@
 """Stage: verified pairs to places: the connected components of the graph whose edges are trusted pairs."""
 
+import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +12,28 @@ from pydantic import Field
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from sfm.featurestore import FeatureStore
 from sfm.matching import Matches
+from sfm.pairfilters import VerifiedPairs, apply_filters, load_filters
 from sfm.settings import Settings
 from sfm.store import key_of, load_done, mark_done, read_table, write_table
 
-_VERSION = 1
+_VERSION = 2
 # COLMAP's kinds of two-view geometry: calibrated, uncalibrated, planar, panoramic, either, several.
 # Left out are none (1) and a watermark or frame that both photos carry (7).
 TRUSTED_CONFIGS = (2, 3, 4, 5, 6, 8)
+WATERMARK = 7
 
 
 class GraphConfig(Settings):
     """Which verified pairs are trusted to show the same place."""
 
     min_inliers: int = Field(default=20, ge=7, description="verified matches of a trusted pair, at least")
+    filters: tuple[str, ...] = Field(
+        default=("stationary", "doppelgangers"),
+        description="what takes pairs out, in order: built-in names, entry points of other packages in the "
+        "group cnnimretrieval.pair_filters, or path/to/file.py:function",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,36 +58,82 @@ class MatchGraph:
     matches_key: str
 
 
-def build_graph(matches: Matches, num_images: int, out: Path, config: GraphConfig) -> MatchGraph:
+def build_graph(
+    matches: Matches, store: FeatureStore, sizes: Int[np.ndarray, "n 2"], out: Path, config: GraphConfig
+) -> MatchGraph:
     """Choose the trusted pairs and number the places; write `out`/graph.parquet.
 
-    ValueError when no pair is trusted: then there is nothing to reconstruct.
+    `sizes` are the width and height of every image. Pairs that a filter took out are listed in
+    `out`/graph-dropped.parquet, with the filter and its reason. ValueError when no pair is trusted: then
+    there is nothing to reconstruct.
     """
     started = time.perf_counter()
-    key, path = key_of("graph", _VERSION, config, matches.key), out / "graph.parquet"
-    trusted = (matches.pairs["inliers"] >= config.min_inliers) & matches.pairs["config"].isin(TRUSTED_CONFIGS)
-    if not trusted.any():
-        best = int(matches.pairs["inliers"].max()) if len(matches.pairs) else 0
-        raise ValueError(
-            f"matches: expected a verified pair with {config.min_inliers} inliers, got at most {best} in "
-            f"{len(matches.pairs)} pairs; add photos that overlap, or lower graph.min_inliers"
-        )
-    pairs = matches.pairs[trusted].reset_index(drop=True)
-    rows = pairs[["image_id1", "image_id2"]].to_numpy(dtype=np.int64) - 1
-    place_of_image = number_places(rows, num_images)
-    num_places = int(place_of_image.max()) + 1
+    filters = load_filters(config.filters)
+    key = key_of("graph", _VERSION, config, [each.key for each in filters], matches.key, _digest(matches))
+    path, dropped_path = out / "graph.parquet", out / "graph-dropped.parquet"
     if not load_done(out, "graph", key):
-        write_table(path, pairs.assign(place=place_of_image[rows[:, 0]]))
-        facts = {"trusted pairs": len(pairs), "places": num_places}
-        mark_done(out, "graph", key, seconds=time.perf_counter() - started, facts=facts, outputs=[path])
+        verified = VerifiedPairs(
+            pairs=_trusted(matches.pairs, config),
+            tried=matches.pairs,
+            sizes=sizes,
+            matches=matches.folder,
+            store=store,
+        )
+        pairs, dropped = apply_filters(filters, verified)
+        if not len(pairs):
+            raise ValueError(
+                f"pair filters: expected to keep a pair, got all {len(dropped)} dropped; change graph.filters"
+            )
+        place_of_image = number_places(_rows(pairs), len(sizes))
+        write_table(path, pairs.assign(place=place_of_image[_rows(pairs)[:, 0]]))
+        write_table(dropped_path, dropped)
+        facts = {
+            "trusted pairs": len(pairs),
+            "places": int(place_of_image.max()) + 1,
+            "dropped pairs": _counted(matches.pairs, dropped, config),
+        }
+        outputs = [path, dropped_path]
+        mark_done(out, "graph", key, seconds=time.perf_counter() - started, facts=facts, outputs=outputs)
+    pairs = read_table(path)
+    place_of_image = number_places(_rows(pairs), len(sizes))
     return MatchGraph(
-        pairs=read_table(path),
+        pairs=pairs,
         folder=matches.folder,
         place_of_image=place_of_image,
-        num_places=num_places,
+        num_places=int(place_of_image.max()) + 1,
         key=key,
         matches_key=matches.key,
     )
+
+
+def _trusted(pairs: pd.DataFrame, config: GraphConfig) -> pd.DataFrame:
+    trusted = (pairs["inliers"] >= config.min_inliers) & pairs["config"].isin(TRUSTED_CONFIGS)
+    if not trusted.any():
+        best = int(pairs["inliers"].max()) if len(pairs) else 0
+        raise ValueError(
+            f"matches: expected a verified pair with {config.min_inliers} inliers, got at most {best} in "
+            f"{len(pairs)} pairs; add photos that overlap, or lower graph.min_inliers"
+        )
+    return pairs[trusted].reset_index(drop=True)
+
+
+def _counted(tried: pd.DataFrame, dropped: pd.DataFrame, config: GraphConfig) -> dict[str, int]:
+    """Pairs that are not trusted although their matches are many, by who says so and why."""
+    marks = (tried["config"] == WATERMARK) & (tried["inliers"] >= config.min_inliers)
+    counts = (dropped["filter"] + ": " + dropped["reason"]).value_counts().sort_index()
+    found = {"verification: watermark": int(marks.sum())} | {str(why): int(n) for why, n in counts.items()}
+    return {why: number for why, number in found.items() if number}
+
+
+def _rows(pairs: pd.DataFrame) -> Int[np.ndarray, "p 2"]:
+    rows: Int[np.ndarray, "p 2"] = pairs[["image_id1", "image_id2"]].to_numpy(dtype=np.int64) - 1
+    return rows
+
+
+def _digest(matches: Matches) -> str:
+    columns = ["image_id1", "image_id2", "config", "inliers"]
+    table = np.ascontiguousarray(matches.pairs[columns].to_numpy(), dtype="<i8")
+    return hashlib.sha256(table.tobytes()).hexdigest()
 
 
 def number_places(pairs: Int[np.ndarray, "p 2"], num_images: int) -> Int[np.ndarray, " n"]:

@@ -118,7 +118,8 @@ def _reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: E
     features = extract_features(collection, out, config.features, executor)
     candidates = propose_pairs(collection, features, out, config.candidates, config.seed, executor)
     matches = match(candidates, features, out, config.matching, config.seed, executor)
-    graph = build_graph(matches, len(collection.usable), out, config.graph)
+    sizes = collection.usable[["width", "height"]].to_numpy(dtype=np.int64)
+    graph = build_graph(matches, features.store, sizes, out, config.graph)
     mapping = map_places(collection, features, graph, out, config.mapping, config.seed, executor)
     return _conclude(collection, features, graph, mapping, out, config)
 

@@ -16,6 +16,7 @@ from sfm.features import Features
 from sfm.featurestore import FeatureStore, ImageFeatures, write_shard
 from sfm.matchgraph import GraphConfig, MatchGraph, build_graph
 from sfm.matching import Matches
+from sfm.pairfilters import VerifiedPairs
 
 WIDTH, HEIGHT = 480, 360
 # A lens of 40 mm on 36 x 24 mm, as the photos' EXIF says: 554.7 px.
@@ -128,7 +129,8 @@ def _build_world(folder: Path, scenes: dict[str, tuple[int, int]]) -> World:
     columns = ["image_id1", "image_id2", "origin", "config", "inliers", "block", "row"]
     matches = Matches(pairs=pd.DataFrame(rows, columns=columns), folder=folder / "matches", key="matches")
     _write_block(matches.folder, inliers)
-    graph = build_graph(matches, len(images), folder, GraphConfig())
+    sizes = np.array([(image.width, image.height) for image in images])
+    graph = build_graph(matches, store, sizes, folder, GraphConfig(filters=()))
     counts = np.array([len(image.keypoints) for image in images])
     features = Features(store=store, num_keypoints=counts, failed={}, key="features")
     return World(collection=_collection(images), features=features, graph=graph)
@@ -136,14 +138,47 @@ def _build_world(folder: Path, scenes: dict[str, tuple[int, int]]) -> World:
 
 def _features(image_id: int, name: str, image: pycolmap.Image) -> ImageFeatures:
     points = np.array([point.xy for point in image.points2D])
+    size, focal_px = (image.camera.width, image.camera.height), image.camera.mean_focal_length()
+    return _image(image_id, name, size, points, focal_px)
+
+
+def _image(
+    image_id: int, name: str, size: tuple[int, int], points: np.ndarray, focal_px: float = np.nan
+) -> ImageFeatures:
     return ImageFeatures(
         image_id=image_id,
         name=name,
-        width=image.camera.width,
-        height=image.camera.height,
-        focal_px=image.camera.mean_focal_length(),
+        width=size[0],
+        height=size[1],
+        focal_px=focal_px,
         keypoints=np.column_stack([points, np.ones((len(points), 2))]).astype(np.float32),
         descriptors=np.zeros((len(points), 128), np.uint8),
+    )
+
+
+def _verified_pairs(
+    folder: Path,
+    photos: Sequence[tuple[tuple[int, int], np.ndarray]],
+    matched: dict[tuple[int, int], np.ndarray],
+    failed: Sequence[tuple[int, int]] = (),
+) -> VerifiedPairs:
+    """Photos as (size, keypoints), image_id 1 first; matches of keypoints by pair of image ids."""
+    store = FeatureStore(folder=folder / "features", shard_size=1000)
+    images = [
+        _image(number, f"{number}.jpg", size, points) for number, (size, points) in enumerate(photos, start=1)
+    ]
+    write_shard(store.path(0), images)
+    _write_block(folder / "matches", list(matched.values()))
+    rows = [(one, two, "all", 2, len(rows), 0, row) for row, ((one, two), rows) in enumerate(matched.items())]
+    columns = ["image_id1", "image_id2", "origin", "config", "inliers", "block", "row"]
+    pairs = pd.DataFrame(rows, columns=columns)
+    misses = pd.DataFrame([(one, two, "all", 1, 0, 0, -1) for one, two in failed], columns=columns)
+    return VerifiedPairs(
+        pairs=pairs,
+        tried=pd.concat([pairs, misses], ignore_index=True),
+        sizes=np.array([size for size, _ in photos]),
+        matches=folder / "matches",
+        store=store,
     )
 
 
@@ -183,3 +218,9 @@ def _collection(images: Sequence[ImageFeatures]) -> Collection:
 def build_world() -> Callable[[Path, dict[str, tuple[int, int]]], World]:
     """The function that makes a world of scenes, each given by its seed and its number of images."""
     return _build_world
+
+
+@pytest.fixture(scope="session")
+def verified_pairs() -> Callable[..., VerifiedPairs]:
+    """The function that makes what a pair filter sees from photos, matches and failed pairs."""
+    return _verified_pairs

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from sfm.components import Component, components
+from sfm.featurestore import FeatureStore
 from sfm.matchgraph import GraphConfig, build_graph
 from sfm.matching import Matches
 
@@ -29,9 +30,10 @@ def _components(
 ) -> list[Component]:
     table = pd.DataFrame(pairs, columns=["image_id1", "image_id2", "config", "inliers"])
     table = table.assign(origin="all", block=0, row=range(len(pairs)))
-    graph = build_graph(
-        Matches(pairs=table, folder=out, key="m"), len(usable), out / str(len(usable)), GraphConfig()
-    )
+    matches = Matches(pairs=table, folder=out, key="m")
+    store = FeatureStore(folder=out, shard_size=4)
+    sizes = usable[["width", "height"]].to_numpy()
+    graph = build_graph(matches, store, sizes, out / str(len(usable)), GraphConfig(filters=()))
     return list(components(usable, graph, min_size))
 
 

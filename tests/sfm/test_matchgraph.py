@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sfm.featurestore import FeatureStore
 from sfm.matchgraph import GraphConfig, MatchGraph, build_graph, number_places
 from sfm.matching import Matches
+from sfm.store import read_json, read_table
 
 
 def test_places_are_numbered_by_size_then_first_image() -> None:
@@ -18,11 +20,12 @@ def test_without_pairs_there_is_no_place() -> None:
     assert number_places(np.empty((0, 2), dtype=np.int64), 3).tolist() == [-1, -1, -1]
 
 
-def _graph(out: Path, *rows: tuple[int, int, int, int]) -> MatchGraph:
+def _graph(out: Path, *rows: tuple[int, int, int, int], filters: tuple[str, ...] = ()) -> MatchGraph:
     pairs = pd.DataFrame(rows, columns=["image_id1", "image_id2", "config", "inliers"])
     pairs = pairs.assign(origin="all", block=0, row=range(len(rows)))
     matches = Matches(pairs=pairs, folder=out / "matches", key="k")
-    return build_graph(matches, 7, out, GraphConfig(min_inliers=20))
+    store = FeatureStore(folder=out, shard_size=4)
+    return build_graph(matches, store, np.full((7, 2), 90), out, GraphConfig(min_inliers=20, filters=filters))
 
 
 def test_only_trusted_pairs_connect(tmp_path: Path) -> None:
@@ -38,6 +41,49 @@ def test_only_trusted_pairs_connect(tmp_path: Path) -> None:
     assert graph.place_of_image.tolist() == [1, 1, -1, 0, 0, 0, -1]
     assert graph.num_places == 2
     assert graph.pairs[["image_id1", "place", "row"]].to_numpy().tolist() == [[1, 1, 0], [4, 0, 3], [5, 0, 4]]
+
+
+def _filter(folder: Path, keep: str) -> str:
+    code = f"""
+import numpy as np
+from sfm.pairfilters import Verdict
+
+def odd(verified):
+    keep = {keep}
+    return Verdict(keep=keep, reasons=np.full((~keep).sum(), "odd"))
+"""
+    (folder / "mine.py").write_text(code)
+    return f"{folder}/mine.py:odd"
+
+
+def test_filters_part_places_and_are_listed(tmp_path: Path) -> None:
+    rows = ((1, 2, 3, 50), (2, 3, 3, 33), (3, 4, 2, 40), (6, 7, 7, 60))
+    whole = _graph(tmp_path, *rows)
+    assert whole.num_places == 1
+    name = _filter(tmp_path, "verified.pairs['inliers'].to_numpy() % 2 == 0")
+    parted = _graph(tmp_path, *rows, filters=(name,))
+    assert parted.place_of_image.tolist() == [0, 0, 1, 1, -1, -1, -1]
+    assert parted.key != whole.key
+    assert parted.matches_key == whole.matches_key
+    dropped = read_table(tmp_path / "graph-dropped.parquet")
+    assert dropped[["image_id1", "image_id2", "filter", "reason"]].to_numpy().tolist() == [
+        [2, 3, "mine.py:odd", "odd"]
+    ]
+    facts = read_json(tmp_path / "done" / "graph.json")["facts"]
+    assert facts == {
+        "trusted pairs": 2,
+        "places": 2,
+        "dropped pairs": {"mine.py:odd: odd": 1, "verification: watermark": 1},
+    }
+
+
+def test_a_filter_that_leaves_nothing_is_told(tmp_path: Path) -> None:
+    name = _filter(tmp_path, "np.zeros(len(verified.pairs), bool)")
+    with pytest.raises(ValueError, match="pair filters") as error:
+        _graph(tmp_path, (1, 2, 3, 50), filters=(name,))
+    assert str(error.value) == (
+        "pair filters: expected to keep a pair, got all 1 dropped; change graph.filters"
+    )
 
 
 def test_no_trusted_pair_is_told(tmp_path: Path) -> None:
