@@ -50,16 +50,32 @@ def score_rankings(
     positives leave the means and are counted. ValueError when a row appears twice in a ranking or no query
     has a positive.
     """
-    judged = [found_places(ranking, truth) for ranking, truth in zip(rankings, relevance, strict=True)]
-    num_positives = [len(truth.positives) for truth in relevance]
-    queries = list(zip(judged, num_positives, strict=True))
-    ap = np.array([average_precision(places, n) for places, n in queries])
-    precision = np.array([[precision_at(k, places, n) for k in cutoffs] for places, n in queries])
-    recall = np.array([[recall_at(k, places, n) for k in cutoffs] for places, n in queries])
+    places = [found_places(ranking, truth) for ranking, truth in zip(rankings, relevance, strict=True)]
+    return score_places(places, [len(truth.positives) for truth in relevance], cutoffs)
+
+
+def score_places(
+    places: Sequence[Int[np.ndarray, " f"]],
+    num_positives: Sequence[int],
+    cutoffs: Sequence[int] = (1, 5, 10),
+    depth: int | None = None,
+) -> Scores:
+    """Score queries by the `places`, zero-based and rising, of those of their positives that were found.
+
+    Average precision is by trapezoids over the whole ranking, or with `depth` that of
+    `average_precision_at`. ValueError when no query has a positive.
+    """
+    queries = list(zip(places, num_positives, strict=True))
+    if depth is None:
+        ap = np.array([average_precision(found, n) for found, n in queries])
+    else:
+        ap = np.array([average_precision_at(depth, found, n) for found, n in queries])
+    precision = np.array([[precision_at(k, found, n) for k in cutoffs] for found, n in queries])
+    recall = np.array([[recall_at(k, found, n) for k in cutoffs] for found, n in queries])
     scored = np.array(num_positives) > 0
     if not scored.any():
         raise ValueError(
-            f"evaluation: expected a query with positives, got none among {len(relevance)}; "
+            f"evaluation: expected a query with positives, got none among {len(queries)}; "
             "check the ground truth"
         )
     return Scores(
@@ -84,6 +100,14 @@ def found_places(ranking: Int[np.ndarray, " r"], truth: Relevance) -> Int[np.nda
     return np.flatnonzero(np.isin(np.asarray(ranking)[~is_junk], truth.positives))
 
 
+def places_without_junk(
+    positives: Int[np.ndarray, " p"], junk: Int[np.ndarray, " j"]
+) -> Int[np.ndarray, " p"]:
+    """Zero-based places of the positives, rising, once junk is taken out; from ranks in the whole ranking."""
+    rising = np.sort(positives)
+    return rising - np.searchsorted(np.sort(junk), rising)
+
+
 def average_precision(places: Int[np.ndarray, " f"], num_positives: int) -> float:
     """Area under the precision-recall curve by trapezoids; NaN without positives.
 
@@ -97,6 +121,19 @@ def average_precision(places: Int[np.ndarray, " f"], num_positives: int) -> floa
     before = np.where(places == 0, 1.0, order / np.maximum(places, 1))
     after = (order + 1) / (places + 1)
     return float((before + after).sum() / (2 * num_positives))
+
+
+def average_precision_at(depth: int, places: Int[np.ndarray, " f"], num_positives: int) -> float:
+    """Mean precision at the positives among the first `depth` places; NaN without positives.
+
+    AP = sum_j (j + 1) / (r + 1) / min(num_positives, depth), for the j-th positive at place r < depth, both
+    zero-based. Weyand et al., CVPR 2020 (Google Landmarks v2, depth 100): no trapezoids here.
+    """
+    if num_positives == 0:
+        return float("nan")
+    early = places[places < depth]
+    precision = (np.arange(len(early)) + 1) / (early + 1)
+    return float(precision.sum() / min(num_positives, depth))
 
 
 def precision_at(k: int, places: Int[np.ndarray, " f"], num_positives: int) -> float:

@@ -4,12 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, UInt64
+from jaxtyping import Bool, Float, Int, UInt64
+
+from cnnimretrieval.search.shards import Rows, blocks
 
 _QUERY_BLOCK = 256
 _DATABASE_BLOCK = 16384
 # A score and its row travel in one 64-bit number, 32 bits each.
 _MOST_ROWS = 2**32
+# Where more than one in so many scores of a block may still count, handling them all at once is faster.
+_DENSE = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -22,7 +26,7 @@ class Ranking:
 
 def search(
     queries: Float[np.ndarray, "q d"],
-    database: Float[np.ndarray, "n d"],
+    database: Rows,
     top: int | None = None,
     *,
     query_block: int = _QUERY_BLOCK,
@@ -30,53 +34,87 @@ def search(
 ) -> Ranking:
     """Rank `database` rows by falling float32 inner product with each query; equal scores by rising row.
 
-    `top` limits the ranking; None ranks the whole database. `database` may be a memory map. At most
-    query_block x database_block scores are held at a time besides the result. ValueError for shapes that do
-    not fit or values that are not finite.
+    `top` limits the ranking; None ranks the whole database. `database`, (n, d), may be a memory map or
+    several of them. At most query_block x database_block scores are held at a time besides the result.
+    ValueError for shapes that do not fit or values that are not finite.
     """
     _check(queries, database, top)
     k = len(database) if top is None else min(top, len(database))
     rows = np.empty((len(queries), k), np.int64)
     scores = np.empty((len(queries), k), np.float32)
-    for block in _blocks(len(queries), query_block):
-        best = _best_keys(np.asarray(queries[block], np.float32), database, k, database_block)
-        rows[block], scores[block] = _rows_and_scores(best)
+    for first, block in blocks(queries, query_block):
+        best = _best_keys(block, database, k, database_block)
+        rows[first : first + len(block)], scores[first : first + len(block)] = _rows_and_scores(best)
     return Ranking(rows=rows, scores=scores)
 
 
-def _best_keys(
-    queries: Float[np.ndarray, "q d"], database: Float[np.ndarray, "n d"], k: int, database_block: int
-) -> UInt64[np.ndarray, "q k"]:
-    """Keys of the `k` best rows per query, falling."""
-    # The best so far stand in the first columns, the next block of candidates behind them.
-    candidates = np.empty((len(queries), min(k + database_block, len(database))), np.uint64)
-    filled = 0
-    for block in _blocks(len(database), database_block):
-        scores = queries @ np.asarray(database[block], np.float32).T
+def score_blocks(
+    queries: Float[np.ndarray, "q d"], database: Rows, size: int
+) -> Iterator[tuple[int, Float[np.ndarray, "q b"]]]:
+    """First row, and the float32 scores of all queries, of every `size` rows of `database`.
+
+    ValueError for a score that is not finite.
+    """
+    queries = np.asarray(queries, np.float32)
+    for first, block in blocks(database, size):
+        scores = queries @ block.T
         if not np.isfinite(scores).all():
             raise ValueError(
-                f"search: expected finite descriptors, got NaN or infinity in database rows {block.start} to "
-                f"{block.stop - 1} or in a query; describe the images again"
+                f"search: expected finite descriptors, got NaN or infinity in database rows {first} to "
+                f"{first + len(block) - 1} or in a query; describe the images again"
             )
-        candidates[:, filled : filled + scores.shape[1]] = _keys(scores, block.start)
-        filled += scores.shape[1]
-        if filled > k:
-            candidates[:, :k] = np.partition(candidates[:, :filled], filled - k, axis=1)[:, -k:]
-            filled = k
-    return np.sort(candidates[:, :filled], axis=1)[:, ::-1]
+        yield first, scores
 
 
-def _keys(scores: Float[np.ndarray, "q b"], first_row: int) -> UInt64[np.ndarray, "q b"]:
-    """One integer per score that orders by score, then by falling row: all differ, so ties need no care.
+def _best_keys(
+    queries: Float[np.ndarray, "q d"], database: Rows, k: int, database_block: int
+) -> UInt64[np.ndarray, "q k"]:
+    """Keys of the `k` best rows per query, falling."""
+    pieces: list[np.ndarray] = []
+    filled, least = 0, None
+    for first, scores in score_blocks(queries, database, database_block):
+        pieces.append(_keys_at_least(scores, first, least))
+        filled += pieces[-1].shape[1]
+        if filled >= k:
+            # The least of the best comes first, and is what the next block has to reach.
+            best = np.partition(np.concatenate(pieces, axis=1), filled - k, axis=1)[:, -k:]
+            pieces, filled, least = [best], k, best[:, 0]
+    return np.sort(pieces[0], axis=1)[:, ::-1]
 
-    The bits of a positive float32 order like an unsigned integer; those of a negative one the other way
-    round.
+
+def _keys_at_least(
+    scores: Float[np.ndarray, "q b"], first_row: int, least: UInt64[np.ndarray, " q"] | None
+) -> UInt64[np.ndarray, "q c"]:
+    """Keys of the scores that may be among the best; rows with fewer of them than others are filled up by 0.
+
+    `least` are the keys to beat. Only a few rows of a block beat them once some blocks have been seen.
     """
-    bits = (scores + np.float32(0.0)).view(np.uint32)  # + 0 turns -0 into 0, its equal
+    rows = np.arange(first_row, first_row + scores.shape[1])
+    if least is None:
+        return keys(scores, rows)
+    _, least_scores = _rows_and_scores(least)
+    reaching: Bool[np.ndarray, "q b"] = scores >= least_scores[:, None]
+    counts = reaching.sum(axis=1)
+    if counts.max() * _DENSE > scores.shape[1]:
+        return keys(scores, rows)
+    query, column = np.nonzero(reaching)
+    found = np.zeros((len(scores), counts.max()), np.uint64)
+    place = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
+    found[query, place] = keys(scores[query, column], rows[column])
+    return found
+
+
+def keys(scores: Float[np.ndarray, "*s"], rows: Int[np.ndarray, "..."]) -> UInt64[np.ndarray, "*s"]:
+    """One integer per float32 score and its row that orders by score, then by falling row.
+
+    All of a query's keys differ, so ties need no care.
+    """
+    # The bits of a positive float32 order like an unsigned integer; those of a negative one the other way
+    # round. + 0 turns -0 into 0, its equal.
+    bits = (scores + np.float32(0.0)).view(np.uint32)
     sign = np.uint32(1 << 31)
     ordered = np.where(bits & sign, ~bits, bits | sign).astype(np.uint64)
-    rows = np.arange(first_row, first_row + scores.shape[1], dtype=np.uint64)
-    return (ordered << np.uint64(32)) | (np.uint64(_MOST_ROWS - 1) - rows)
+    return (ordered << np.uint64(32)) | (np.uint64(_MOST_ROWS - 1) - rows.astype(np.uint64))
 
 
 def _rows_and_scores(
@@ -89,11 +127,7 @@ def _rows_and_scores(
     return rows.astype(np.int64), bits.view(np.float32)
 
 
-def _blocks(n: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))
-
-
-def _check(queries: Float[np.ndarray, "q d"], database: Float[np.ndarray, "n d"], top: int | None) -> None:
+def _check(queries: Float[np.ndarray, "q d"], database: Rows, top: int | None) -> None:
     if queries.ndim != 2 or database.ndim != 2 or queries.shape[1] != database.shape[1]:
         raise ValueError(
             f"search: expected queries (q, d) and database (n, d) of one length d, got {queries.shape} and "

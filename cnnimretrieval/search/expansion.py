@@ -1,0 +1,72 @@
+"""Alpha query expansion and database augmentation: descriptors move towards their nearest neighbours."""
+
+import numpy as np
+from jaxtyping import Float, Int
+from pydantic import Field
+
+from cnnimretrieval.search.exact import search
+from cnnimretrieval.search.neighbours import neighbours
+from cnnimretrieval.search.shards import Rows
+from sfm.settings import Settings
+
+# Neighbours gathered at a time, in numbers: 64 MiB of float32.
+_GATHERED = 1 << 24
+
+
+class ExpansionConfig(Settings):
+    """How far a descriptor moves; n = 50 and alpha = 3 are those of Radenovic et al., TPAMI 2019."""
+
+    neighbours: int = Field(default=50, gt=0, description="nearest database rows that take part")
+    alpha: float = Field(
+        default=3.0, ge=0.0, description="exponent of the score that weighs a row; 0 is a plain mean"
+    )
+
+
+class AugmentationConfig(ExpansionConfig):
+    """The same for the database, whose rows have fewer photos of their own object than a query expects."""
+
+    neighbours: int = Field(default=20, gt=0, description="nearest other rows that take part")
+
+
+def expand(
+    queries: Float[np.ndarray, "q d"], database: Rows, config: ExpansionConfig
+) -> Float[np.ndarray, "q d"]:
+    """Alpha query expansion: unit queries q' to search with again, in the dtype of `queries`.
+
+    q' = (q + sum_j max(q.x_j, 0)^alpha x_j) / norm over the n rows x_j nearest to q. The query has weight 1.
+    Chum et al., ICCV 2007 (alpha = 0); Radenovic et al., TPAMI 2019. Negative scores weigh nothing, so that
+    a fractional alpha is defined.
+    """
+    nearest = search(queries, database, config.neighbours).rows
+    return _towards(queries, nearest, database, config.alpha)
+
+
+def augment(
+    database: Rows, config: ExpansionConfig, out: Float[np.ndarray, "n d"] | None = None
+) -> Float[np.ndarray, "n d"]:
+    """Database augmentation: every row expanded by its n nearest other rows, as `expand` does for queries.
+
+    Turcot and Lowe, ICCV Workshops 2009; weights as in `expand`. `out`, a memory map for instance, takes the
+    result; all rows are expanded by the rows as they came, so it must not be `database` itself.
+    """
+    if out is None:
+        dtype = database.dtype if isinstance(database, np.ndarray) else np.float32
+        out = np.empty(database.shape, dtype)
+    for first, nearest in neighbours(database, config.neighbours):
+        rows = slice(first, first + len(nearest.rows))
+        out[rows] = _towards(database[rows], nearest.rows, database, config.alpha)
+    return out
+
+
+def _towards(
+    vectors: Float[np.ndarray, "q d"], nearest: Int[np.ndarray, "q n"], database: Rows, alpha: float
+) -> Float[np.ndarray, "q d"]:
+    moved = np.empty_like(vectors)
+    step = max(1, _GATHERED // max(1, nearest.shape[1] * vectors.shape[1]))
+    for start in range(0, len(vectors), step):
+        some = vectors[start : start + step]
+        rows = database[nearest[start : start + step]]
+        weights = np.einsum("qd,qnd->qn", some, rows).clip(min=0.0) ** alpha
+        total = some + np.einsum("qn,qnd->qd", weights, rows)
+        moved[start : start + step] = total / np.linalg.norm(total, axis=1, keepdims=True)
+    return moved

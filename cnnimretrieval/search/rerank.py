@@ -1,0 +1,64 @@
+"""Search with re-ranking: database augmentation, query expansion and diffusion, alone or together."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from tempfile import TemporaryFile
+
+import numpy as np
+from jaxtyping import Float
+
+from cnnimretrieval.search.diffusion import DiffusionConfig, diffuse
+from cnnimretrieval.search.exact import Ranking, search
+from cnnimretrieval.search.expansion import AugmentationConfig, ExpansionConfig, augment, expand
+from cnnimretrieval.search.shards import Rows
+from sfm.settings import Settings
+
+
+class RerankConfig(Settings):
+    """The steps between descriptors and ranking, in their order; None leaves a step out."""
+
+    dba: AugmentationConfig | None = None
+    qe: ExpansionConfig | None = None
+    diffusion: DiffusionConfig | None = None
+
+
+STEPS = tuple(RerankConfig.model_fields)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Moved:
+    """Queries and database after augmentation and expansion: ready to be searched or diffused."""
+
+    queries: Float[np.ndarray, "q d"]
+    database: Rows
+
+
+def move(queries: Float[np.ndarray, "q d"], database: Rows, config: RerankConfig) -> Moved:
+    """Apply `dba`, then `qe` on what that gave, as far as `config` has them.
+
+    An augmented database lies in a temporary file as long as it is used: memory stays bounded by a block.
+    """
+    if config.dba is not None:
+        with TemporaryFile() as file:
+            augmented: np.ndarray = np.memmap(file, np.float32, "w+", shape=database.shape)
+        database = augment(database, config.dba, augmented)
+    if config.qe is not None:
+        queries = expand(queries, database, config.qe)
+    return Moved(queries=queries, database=database)
+
+
+def reranked(
+    queries: Float[np.ndarray, "q d"], database: Rows, config: RerankConfig, top: int
+) -> Iterator[Ranking]:
+    """A ranking of at most `top` rows for each query, as (1, k), best first.
+
+    Scores are inner products, of expanded descriptors where there are such, or diffused scores.
+    """
+    moved = move(queries, database, config)
+    if config.diffusion is not None:
+        for ranking in diffuse(moved.queries, moved.database, config.diffusion):
+            yield Ranking(rows=ranking.rows[:, :top], scores=ranking.scores[:, :top])
+        return
+    ranking = search(moved.queries, moved.database, top)
+    for rows, scores in zip(ranking.rows, ranking.scores, strict=True):
+        yield Ranking(rows=rows[None], scores=scores[None])
