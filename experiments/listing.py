@@ -7,10 +7,13 @@ from typing import Any
 
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import Box, ImageRequest
-from cnnimretrieval.evaluation.groundtruth import JudgedQuery, read_ground_truth, relevance_of
+from cnnimretrieval.evaluation.benchmark import Benchmark
+from cnnimretrieval.evaluation.datasets import LAYOUTS, read_benchmark
+from cnnimretrieval.evaluation.groundtruth import judged_benchmark
 from experiments import options
 from experiments.faults import UsageFault
 from experiments.protocol import Protocol
+from experiments.setting_errors import did_you_mean
 
 
 def extraction(scales: str | None, image_size: int | None) -> ExtractConfig:
@@ -37,19 +40,27 @@ def all_below(photos: Path, leave_out: Path | None = None) -> list[ImageRequest]
     return [ImageRequest(path=path) for path in ordered]
 
 
-def judged(benchmark: Path, photos: Path, requests: Sequence[ImageRequest]) -> Sequence[JudgedQuery]:
-    """The queries of a ground-truth file, all of whose names are among the `requests`, files below `photos`.
+def judged(benchmark: str, data: Path) -> Benchmark:
+    """A published benchmark by its name, or the one of a JSON file of judged photos, all below `data`.
 
     Raises:
-        UsageFault: it has another form or other names.
+        UsageFault: an unknown name, no such file, or one of another form or of other photos.
 
     """
+    path = Path(benchmark)
+    if benchmark not in LAYOUTS and path.suffix != ".json" and not path.is_file():
+        raise UsageFault(
+            f"BENCHMARK: expected {', '.join(LAYOUTS)} or a JSON file, got '{benchmark}'; "
+            f"{did_you_mean(benchmark, LAYOUTS)}"
+        )
     try:
-        queries = read_ground_truth(benchmark)
-        relevance_of(queries, [request.path.relative_to(photos).as_posix() for request in requests])
-    except ValueError as error:
-        raise UsageFault(str(error)) from error
-    return queries
+        if benchmark in LAYOUTS:
+            return read_benchmark(benchmark, data)
+        options.file(path, "BENCHMARK")
+        names = [request.path.relative_to(data).as_posix() for request in all_below(data)]
+        return judged_benchmark(path, data, names)
+    except (ValueError, FileNotFoundError) as error:
+        raise error if isinstance(error, UsageFault) else UsageFault(str(error)) from error
 
 
 def listed(photos: Path, table: Path) -> list[ImageRequest]:

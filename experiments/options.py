@@ -40,6 +40,14 @@ ImageSize = Annotated[int | None, typer.Option(metavar="PX", help="Longest side;
 ApplyWhitening = Annotated[
     bool, typer.Option("--whitening/--no-whitening", help="Apply the network's own, if it has one.")
 ]
+Rerank = Annotated[
+    list[str],
+    typer.Option(
+        metavar="STEP[:KEY=VALUE,...]",
+        help="Re-rank by dba, qe or diffusion, as qe:alpha=3,neighbours=50; may be given again. They are "
+        "done in this order.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Weights = Annotated[
     str | None,

@@ -13,12 +13,12 @@ from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import DescriptorStore
 from cnnimretrieval.descriptors.whitening import apply
 from cnnimretrieval.networks.network import RetrievalNetwork
-from cnnimretrieval.search.exact import search
+from cnnimretrieval.search.rerank import RerankConfig, reranked
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hit:
-    """A database photo, or the box of it that was described, with its inner product with the query."""
+    """A database photo, or the box of it that was described, with its inner product or re-ranked score."""
 
     name: str
     score: float
@@ -38,11 +38,12 @@ def rank(
     store: DescriptorStore,
     queries: Sequence[ImageRequest],
     top: int,
+    rerank: RerankConfig,
     *,
     device: str = "cpu",
     workers: int = 0,
 ) -> list[Answer]:
-    """The `top` best rows of `store` for each query, described the way the store was.
+    """The `top` best rows of `store` for each query, described the way the store was, and re-ranked.
 
     ValueError when another network made the store, OSError when a query cannot be read.
     """
@@ -52,13 +53,16 @@ def rank(
     whitening = network.whitening_for(store.meta.extraction.scales)
     if store.meta.whitening is not None and whitening is not None:
         vectors = apply(whitening, vectors)
-    ranking = search(vectors, store.vectors, top)
+    rankings = reranked(vectors, store.vectors, rerank, top)
     return [
         Answer(
             query=query.path,
-            hits=tuple(_hit(store.images, row, score) for row, score in zip(rows, scores, strict=True)),
+            hits=tuple(
+                _hit(store.images, row, score)
+                for row, score in zip(ranking.rows[0], ranking.scores[0], strict=True)
+            ),
         )
-        for query, rows, scores in zip(queries, ranking.rows, ranking.scores, strict=True)
+        for query, ranking in zip(queries, rankings, strict=True)
     ]
 
 
@@ -73,9 +77,14 @@ def as_table(answers: Sequence[Answer]) -> str:
     return "\n".join(lines)
 
 
-def as_json(answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    """The same as plain values: `[{query, hits: [{name, score, box?}]}]`."""
-    return [{"query": str(answer.query), "hits": [_plain(hit) for hit in answer.hits]} for answer in answers]
+def as_json(answers: Sequence[Answer], rerank: RerankConfig) -> list[dict[str, Any]]:
+    """The same as plain values: `[{query, hits: [{name, score, box?}], rerank?}]`."""
+    steps = rerank.model_dump(exclude_none=True)
+    return [
+        {"query": str(answer.query), "hits": [_plain(hit) for hit in answer.hits]}
+        | ({"rerank": steps} if steps else {})
+        for answer in answers
+    ]
 
 
 def _hit(images: pd.DataFrame, row: int, score: float) -> Hit:

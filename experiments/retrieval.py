@@ -60,6 +60,7 @@ def search(
             metavar="X1,Y1,X2,Y2", help="Search with this part of each query, in px of the upright photo."
         ),
     ] = None,
+    rerank: options.Rerank = [],  # noqa: B006
     as_json: options.Json = False,
     weights: options.Weights = None,
     device: options.Device = "auto",
@@ -72,54 +73,87 @@ def search(
         options.file(query, "QUERY")
     from cnnimretrieval.descriptors import store
     from cnnimretrieval.descriptors.images import ImageRequest
-    from experiments import machine, ranking
+    from experiments import machine, ranking, reranking
 
+    steps = reranking.settings(rerank)
     network, on = machine.load_network(model, weights), machine.device(device)
     answers = ranking.rank(
         network,
         store.read_store(database),
         [ImageRequest(path=query, box=part) for query in queries],
         top,
+        steps,
         device=on,
         workers=min(options.num_workers(workers), len(queries)),
     )
-    print(json.dumps(ranking.as_json(answers), indent=1) if as_json else ranking.as_table(answers))
+    print(json.dumps(ranking.as_json(answers, steps), indent=1) if as_json else ranking.as_table(answers))
 
 
 def evaluate(
     model: options.Model,
     benchmark: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="BENCHMARK",
-            help="JSON file of judged queries: "
+            help="oxford5k, paris6k, roxford5k, rparis6k, holidays, holidays-upright, gldv2, or a JSON file "
+            "of judged queries: "
             '[{"query": NAME, "box": [x1, y1, x2, y2], "positives": [NAME, ...], "junk": [NAME, ...]}, ...]. '
-            'Names lie below --data; "box", in px of the upright photo, and "junk" may be left out. '
+            'Its names lie below --data; "box", in px of the upright photo, and "junk" may be left out. '
             "The query's own photo is junk unless it is a positive.",
         ),
     ],
     data: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder of the photos; all of them are searched.")
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of data that `download` writes; with a JSON file, of photos that are all searched.",
+        ),
     ],
     scales: options.Scales = None,
     image_size: options.ImageSize = None,
     whitening: options.ApplyWhitening = True,
+    uncropped: Annotated[
+        bool, typer.Option("--uncropped", help="Search with whole photos where queries have boxes.")
+    ] = False,
+    rerank: options.Rerank = [],  # noqa: B006
+    database: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder that `extract` wrote of the photos to search, instead of them."
+        ),
+    ] = None,
+    queries: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The same of the queries, cut out of their photos."),
+    ] = None,
+    distractors: Annotated[
+        list[Path],
+        typer.Option(metavar="DIR", help="The same of photos to search in addition; may be given again."),
+    ] = [],  # noqa: B006
     as_json: options.Json = False,
     weights: options.Weights = None,
     device: options.Device = "auto",
     workers: options.Workers = None,
 ) -> None:
-    """Score a network on photos that somebody has judged."""
+    """Score a network on a benchmark, or on photos that somebody has judged."""
     options.folder(data, "--data")
-    options.file(benchmark, "BENCHMARK")
-    from cnnimretrieval.evaluation.benchmark import evaluate as score
-    from experiments import listing, machine, scoreboard
+    for folder in (database, queries, *distractors):
+        if folder is not None:
+            options.folder(folder, "descriptors", "extract the photos first")
+    from cnnimretrieval.evaluation.evaluate import EvaluationConfig, ReadyDescriptors
+    from cnnimretrieval.evaluation.evaluate import evaluate as score
+    from experiments import evaluation_table, listing, machine, reranking
 
-    config, photos = listing.extraction(scales, image_size), listing.all_below(data)
-    queries = listing.judged(benchmark, data, photos)
-    network, on = machine.load_network(model, weights), machine.device(device)
-    count = options.num_workers(workers)
-    result = score(network, queries, photos, data, config, whiten=whitening, device=on, workers=count)
-    print(
-        json.dumps(scoreboard.benchmark(result), indent=1) if as_json else scoreboard.benchmark_table(result)
+    config = EvaluationConfig(
+        extraction=listing.extraction(scales, image_size) if scales or image_size else None,
+        whiten=whitening,
+        uncropped=uncropped,
+        rerank=reranking.settings(rerank),
     )
+    judged = listing.judged(benchmark, data)
+    network, on = machine.load_network(model, weights), machine.device(device)
+    ready = ReadyDescriptors(database=database, queries=queries, distractors=tuple(distractors))
+    count = options.num_workers(workers)
+    result = score(network, judged, config, ready, device=on, workers=count)
+    table = evaluation_table
+    print(json.dumps(table.as_json(result), indent=1) if as_json else table.as_table(result))

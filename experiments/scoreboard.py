@@ -1,9 +1,7 @@
-"""Scores as tables for a terminal: the four rows of the proof, and a benchmark's."""
+"""The four rows of the proof as a table for a terminal."""
 
 from collections.abc import Mapping
 from typing import Any
-
-from cnnimretrieval.evaluation.benchmark import BenchmarkResult
 
 ROWS = {
     "off_the_shelf": "off the shelf",
@@ -35,29 +33,3 @@ def as_table(evaluation: Mapping[str, Mapping[str, Any]], kept: str) -> str:
             "  ".join([f"{'*' if row == kept else ' '} {title:<31}", *(f"{cell:>15}" for cell in cells)])
         )
     return "\n".join(lines)
-
-
-def benchmark(result: BenchmarkResult) -> dict[str, Any]:
-    """The scores of a benchmark as plain values, named as in a run's metrics."""
-    scores = result.scores
-    means = (("precision_at", scores.mean_precision), ("recall_at", scores.mean_recall))
-    at_k = {
-        f"{name}_{k}": float(value)
-        for name, values in means
-        for k, value in zip(scores.cutoffs, values, strict=True)
-    }
-    counts = {
-        "queries": scores.num_scored,
-        "photos": result.database_size,
-        "unreadable": len(result.failures),
-    }
-    return {"map": scores.mean_average_precision, **at_k, **counts}
-
-
-def benchmark_table(result: BenchmarkResult) -> str:
-    """The same as lines of name and value."""
-    plain = benchmark(result)
-    return "\n".join(
-        f"{name:<14}{f'{value:.4f}' if isinstance(value, float) else f'{value:,}':>10}"
-        for name, value in plain.items()
-    )

@@ -1,54 +1,103 @@
-"""Score a network on judged queries: describe the photos and the queries, rank, compare."""
+"""A benchmark: photos to search, queries, and what each of them must find."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnnimretrieval.descriptors.extract import ExtractConfig, Failure, describe
-from cnnimretrieval.descriptors.images import ImageRequest
-from cnnimretrieval.descriptors.whitening import apply
-from cnnimretrieval.evaluation.groundtruth import JudgedQuery, relevance_of
-from cnnimretrieval.evaluation.metrics import Scores, score_rankings
-from cnnimretrieval.networks.network import RetrievalNetwork
-from cnnimretrieval.search.exact import search
+import numpy as np
+from jaxtyping import Int
+
+from cnnimretrieval.descriptors.images import Box, ImageRequest
+from cnnimretrieval.evaluation.metrics import Relevance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """A photo to search with, or the `box` of it in px of the upright photo; None is the whole."""
+
+    name: str
+    box: Box | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class BenchmarkResult:
-    """The scores, and the database photos that could not be read and so were not searched."""
+class Benchmark:
+    """Names are POSIX paths below `photos`, those of the queries below `query_photos`.
 
-    scores: Scores
-    database_size: int
-    failures: tuple[Failure, ...]
-
-
-def evaluate(
-    network: RetrievalNetwork,
-    queries: Sequence[JudgedQuery],
-    database: Sequence[ImageRequest],
-    photos: Path,
-    config: ExtractConfig,
-    *,
-    whiten: bool = True,
-    device: str = "cpu",
-    workers: int = 0,
-) -> BenchmarkResult:
-    """Rank `database`, photos below `photos`, for each query, and score the rankings.
-
-    The network's whitening is applied when it has one and `whiten` is left on. A query is cut out first and
-    then scaled by the factor of its whole photo, as published. ValueError when the ground truth names a photo
-    that is not in the database or cannot be read, OSError when a query cannot be read.
+    A protocol has one `Relevance` a query, in rows of `database`; "" names the only one. With `depth` average
+    precision is that of `metrics.average_precision_at`. `published_size` is the number of photos that the
+    published benchmark has, None for one of the user's own. ValueError for names given twice, or a protocol
+    with other than one judgement a query.
     """
-    requests = [ImageRequest(path=photos / query.query, box=query.box) for query in queries]
-    described = describe(network, database, config, device=device, workers=workers)
-    vectors = describe(network, requests, config, device=device, workers=workers).require_all()
-    names = [database[row].path.relative_to(photos).as_posix() for row in described.positions]
-    relevance = relevance_of(queries, names)
-    rows = described.vectors
-    whitening = network.whitening_for(config.scales) if whiten else None
-    if whitening is not None:
-        rows, vectors = apply(whitening, rows), apply(whitening, vectors)
-    ranking = search(vectors, rows)
-    return BenchmarkResult(
-        scores=score_rankings(ranking.rows, relevance), database_size=len(names), failures=described.failures
+
+    name: str
+    photos: Path
+    query_photos: Path
+    database: tuple[str, ...]
+    queries: tuple[Query, ...]
+    protocols: Mapping[str, tuple[Relevance, ...]]
+    depth: int | None = None
+    published_size: int | None = None
+
+    def __post_init__(self) -> None:
+        twice, times = Counter(self.database).most_common(1)[0] if self.database else ("", 1)
+        if times > 1:
+            raise ValueError(
+                f"{self.name}: expected every photo once, got '{twice}' twice; correct the ground truth"
+            )
+        for protocol, relevance in self.protocols.items():
+            if len(relevance) != len(self.queries):
+                raise ValueError(
+                    f"{self.name}: expected a judgement for each of {len(self.queries)} queries, got "
+                    f"{len(relevance)} in protocol '{protocol}'; correct the ground truth"
+                )
+
+    def database_requests(self) -> list[ImageRequest]:
+        """The photos to search."""
+        return [ImageRequest(path=self.photos / name) for name in self.database]
+
+    def query_requests(self, *, uncropped: bool = False) -> list[ImageRequest]:
+        """The queries, cut out of their photos unless they are to be `uncropped`."""
+        return [
+            ImageRequest(path=self.query_photos / query.name, box=None if uncropped else query.box)
+            for query in self.queries
+        ]
+
+    def require_photos(self) -> None:
+        """FileNotFoundError naming the first photo that is missing, unless all files are there."""
+        for folder, names in (
+            (self.photos, self.database),
+            (self.query_photos, [query.name for query in self.queries]),
+        ):
+            missing = [name for name in names if not (folder / name).is_file()]
+            if missing:
+                raise FileNotFoundError(
+                    f"{self.name}: expected {len(names):,} photos below {folder}, got "
+                    f"{len(names) - len(missing):,}, without '{missing[0]}'; download what is missing"
+                )
+
+
+def judgement(positives: Sequence[int], junk: Sequence[int], num_photos: int, where: str) -> Relevance:
+    """The ground truth of one query, checked: rows of the database, each once.
+
+    ValueError that calls the query `where` for rows that are none or are judged twice.
+    """
+    return Relevance(
+        positives=_rows(positives, num_photos, where),
+        junk=_rows([*junk], num_photos, where, taken=frozenset(positives)),
     )
+
+
+def _rows(
+    rows: Sequence[int], num_photos: int, where: str, taken: frozenset[int] = frozenset()
+) -> Int[np.ndarray, " r"]:
+    seen = set(taken)
+    for row in rows:
+        if not 0 <= row < num_photos:
+            raise ValueError(
+                f"{where}: expected photos 0 to {num_photos - 1}, got {row}; correct the ground truth"
+            )
+        if row in seen:
+            raise ValueError(f"{where}: expected every photo once, got {row} twice; correct the ground truth")
+        seen.add(row)
+    return np.array(rows, np.int64)

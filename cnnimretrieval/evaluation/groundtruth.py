@@ -4,10 +4,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from pydantic import TypeAdapter, ValidationError, field_validator
 
 from cnnimretrieval.descriptors.images import Box
+from cnnimretrieval.evaluation.benchmark import Benchmark, Query, judgement
 from cnnimretrieval.evaluation.metrics import Relevance
 from sfm.settings import Settings
 
@@ -32,6 +32,30 @@ class JudgedQuery(Settings):
         if not names:
             raise ValueError("expected at least one name, got none; leave the query out")
         return names
+
+    @field_validator("box")
+    @classmethod
+    def _upper_left_first(cls, box: Box | None) -> Box | None:
+        if box is not None and not (box[0] < box[2] and box[1] < box[3]):
+            raise ValueError(f"expected x1 < x2 and y1 < y2, got {list(box)}")
+        return box
+
+
+def judged_benchmark(path: Path, photos: Path, names: Sequence[str]) -> Benchmark:
+    """The benchmark of a ground-truth file whose queries and photos lie below `photos`.
+
+    All of `names`, files below `photos`, are searched. FileNotFoundError when there is no such file,
+    ValueError when it has another form, judges a photo twice or one that is not among `names`.
+    """
+    queries = read_ground_truth(path)
+    return Benchmark(
+        name=path.stem,
+        photos=photos,
+        query_photos=photos,
+        database=tuple(names),
+        queries=tuple(Query(name=query.query, box=query.box) for query in queries),
+        protocols={"": tuple(relevance_of(queries, names))},
+    )
 
 
 def read_ground_truth(path: Path) -> tuple[JudgedQuery, ...]:
@@ -63,23 +87,29 @@ def read_ground_truth(path: Path) -> tuple[JudgedQuery, ...]:
 def relevance_of(queries: Sequence[JudgedQuery], names: Sequence[str]) -> list[Relevance]:
     """The judgements of each query as rows of `names`, the database.
 
-    ValueError when a name is not in the database.
+    ValueError when a name is not in the database or is judged twice for one query.
     """
     row_of = {name: row for row, name in enumerate(names)}
 
-    def rows(query: JudgedQuery, kind: str, judged: Sequence[str]) -> np.ndarray:
+    def rows(query: JudgedQuery, kind: str, judged: Sequence[str], earlier: set[str]) -> list[int]:
+        where = f"ground truth of '{query.query}'"
         for name in judged:
             if name not in row_of:
                 raise ValueError(
-                    f"ground truth of '{query.query}': expected {kind} among the photos, got '{name}'; "
+                    f"{where}: expected {kind} among the photos, got '{name}'; "
                     "correct the name, or take it out"
                 )
-        return np.array(sorted({row_of[name] for name in judged}), np.int64)
+            if name in earlier:
+                raise ValueError(f"{where}: expected every photo once, got '{name}' twice; take one out")
+            earlier.add(name)
+        return [row_of[name] for name in judged]
 
     found = []
     for query in queries:
         known = query.query in row_of and query.query not in (*query.positives, *query.junk)
-        junk = (*query.junk, query.query) if known else query.junk
-        positives = rows(query, "positives", query.positives)
-        found.append(Relevance(positives=positives, junk=rows(query, "junk", junk)))
+        seen: set[str] = set()
+        positives = rows(query, "positives", query.positives, seen)
+        junk = rows(query, "junk", query.junk, seen)
+        own = [row_of[query.query]] if known else []
+        found.append(judgement(positives, [*junk, *own], len(names), f"ground truth of '{query.query}'"))
     return found

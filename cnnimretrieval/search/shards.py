@@ -18,7 +18,7 @@ class Shards:
 
     ndim = 2
 
-    def __init__(self, parts: Sequence["Float[np.ndarray, 'm d'] | Selection"]) -> None:
+    def __init__(self, parts: Sequence["Rows"]) -> None:
         if not parts:
             raise ValueError("shards: expected at least one array, got none; give one")
         for part in parts:

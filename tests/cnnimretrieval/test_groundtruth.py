@@ -2,7 +2,14 @@ import json
 
 import pytest
 
-from cnnimretrieval.evaluation.groundtruth import FORMAT, JudgedQuery, read_ground_truth, relevance_of
+from cnnimretrieval.evaluation.benchmark import Query
+from cnnimretrieval.evaluation.groundtruth import (
+    FORMAT,
+    JudgedQuery,
+    judged_benchmark,
+    read_ground_truth,
+    relevance_of,
+)
 
 FORM = f"expected {FORMAT}, got"
 
@@ -31,10 +38,10 @@ def test_own_photo_is_junk_unless_it_is_a_positive():
         JudgedQuery(query="c", positives=("d", "a"), junk=("b",)),
         JudgedQuery(query="c", positives=("c", "a")),
         JudgedQuery(query="c", positives=("a",), junk=("c",)),
-        JudgedQuery(query="elsewhere", positives=("b", "b")),
+        JudgedQuery(query="elsewhere", positives=("b",)),
     ]
     found = relevance_of(queries, ["a", "b", "c", "d"])
-    assert [truth.positives.tolist() for truth in found] == [[0, 3], [0, 2], [0], [1]]
+    assert [truth.positives.tolist() for truth in found] == [[3, 0], [2, 0], [0], [1]]
     assert [truth.junk.tolist() for truth in found] == [[1, 2], [], [2], []]
 
 
@@ -44,6 +51,27 @@ def test_name_that_is_not_there():
     assert str(caught.value) == (
         "ground truth of 'a': expected junk among the photos, got 'z'; correct the name, or take it out"
     )
+
+
+@pytest.mark.parametrize(
+    ("positives", "junk"), [(("b", "c", "b"), ()), (("c", "b"), ("b",)), (("c",), ("b", "b"))]
+)
+def test_name_that_is_judged_twice(positives, junk):
+    with pytest.raises(ValueError, match="ground truth of 'a'") as caught:
+        relevance_of([JudgedQuery(query="a", positives=positives, junk=junk)], ["a", "b", "c"])
+    assert str(caught.value) == (
+        "ground truth of 'a': expected every photo once, got 'b' twice; take one out"
+    )
+
+
+def test_a_benchmark_searches_all_photos(tmp_path):
+    path = written(tmp_path / "gt.json", [{"query": "a", "positives": ["c"], "box": [1, 2, 3, 4]}])
+    found = judged_benchmark(path, tmp_path, ["a", "b", "c"])
+    assert (found.name, found.photos, found.query_photos) == ("gt", tmp_path, tmp_path)
+    assert found.database == ("a", "b", "c")
+    assert found.queries == (Query(name="a", box=(1.0, 2.0, 3.0, 4.0)),)
+    ((truth,),) = found.protocols.values()
+    assert (truth.positives.tolist(), truth.junk.tolist()) == ([2], [0])
 
 
 @pytest.mark.parametrize(
@@ -60,6 +88,11 @@ def test_name_that_is_not_there():
             [{"query": "a", "positives": []}],
             f"{FORM} at [0 positives]: Value error, expected at least one name, got none; "
             "leave the query out",
+        ),
+        (
+            [{"query": "a", "positives": ["b"], "box": [3, 2, 1, 4]}],
+            f"{FORM} at [0 box]: Value error, expected x1 < x2 and y1 < y2, got [3.0, 2.0, 1.0, 4.0]; "
+            "correct it",
         ),
         (
             [{"query": "a", "positives": ["b"], "boks": [1, 2, 3, 4]}],

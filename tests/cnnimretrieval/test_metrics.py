@@ -1,18 +1,9 @@
 import json
-import pickle
 
 import numpy as np
 import pytest
 
-from cnnimretrieval.evaluation.metrics import Relevance, Scores, score_rankings
-from cnnimretrieval.search.exact import search
-
-# Published protocols: what counts as positive, what is taken out.
-PROTOCOLS = {
-    "easy": (("easy",), ("junk", "hard")),
-    "medium": (("easy", "hard"), ("junk",)),
-    "hard": (("hard",), ("junk", "easy")),
-}
+from cnnimretrieval.evaluation.metrics import Relevance, Scores, average_precision_at, score_rankings
 
 
 def _relevance(positives, junk) -> Relevance:
@@ -108,48 +99,27 @@ def test_average_precision_equals_a_walk_down_the_ranking():
         assert scores.mean_average_precision == pytest.approx(area, abs=1e-12)
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    def find_class(self, module, name):
-        raise pickle.UnpicklingError(f"expected plain data, got {module}.{name}")
+def test_average_precision_among_the_first_places():
+    # Precisions 1/2 and 2/3 at the places 2 and 3; the third is beyond the depth, the fourth not found.
+    found = np.array([1, 2, 5])
+    assert average_precision_at(5, found, 4) == pytest.approx((1 / 2 + 2 / 3) / 4)
+    assert average_precision_at(6, found, 4) == pytest.approx((1 / 2 + 2 / 3 + 3 / 6) / 4)
+    # Nobody can find more positives than the depth has places.
+    assert average_precision_at(2, np.array([0, 1]), 7) == 1.0
+    assert average_precision_at(5, np.array([], np.int64), 4) == 0.0
+    assert np.isnan(average_precision_at(5, np.array([], np.int64), 0))
 
 
-def _ground_truth(shared, name):
-    path = shared / "golden" / "evaluation" / f"gnd_{name}.pkl"
-    if not path.is_file():
-        pytest.skip(f"needs {path.name} in ../shared/golden/evaluation")
-    with path.open("rb") as file:
-        return _PlainUnpickler(file).load()["gnd"]
-
-
-@pytest.mark.real
-@pytest.mark.parametrize("protocol", ["easy", "medium", "hard"])
-@pytest.mark.parametrize("name", ["roxford5k", "rparis6k"])
-def test_published_ground_truth_scores_as_the_reference_does(shared, name, protocol):
-    positive_keys, junk_keys = PROTOCOLS[protocol]
-    relevance = [
-        _relevance(
-            [row for key in positive_keys for row in truth[key]],
-            [row for key in junk_keys for row in truth[key]],
-        )
-        for truth in _ground_truth(shared, name)
-    ]
-    with np.load(shared / "golden" / "evaluation" / f"{name}.npz") as expected:
-        ranking = search(expected["queries"].astype(np.float32), expected["db"].astype(np.float32)).rows
-        scores = score_rankings(ranking, relevance, expected["kappas"].tolist())
-        assert scores.mean_average_precision == pytest.approx(float(expected[f"map_{protocol}"]), abs=1e-12)
-        for ours, theirs in (
-            (scores.average_precision, f"ap_{protocol}"),
-            (scores.precision, f"p_{protocol}"),
-            (scores.mean_precision, f"mp_{protocol}"),
-        ):
-            np.testing.assert_allclose(ours, expected[theirs], rtol=0, atol=1e-12)
-
-
-@pytest.mark.real
-def test_older_ground_truth_scores_as_the_reference_does(shared):
-    relevance = [_relevance(truth["ok"], truth["junk"]) for truth in _ground_truth(shared, "old")]
-    with np.load(shared / "golden" / "evaluation" / "old.npz") as expected:
-        ranking = search(expected["queries"].astype(np.float32), expected["db"].astype(np.float32)).rows
-        scores = score_rankings(ranking, relevance)
-        assert scores.mean_average_precision == pytest.approx(float(expected["map"]), abs=1e-12)
-        np.testing.assert_allclose(scores.average_precision, expected["ap"], rtol=0, atol=1e-12)
+def test_the_reference_raises_where_we_answer(edge_cases):
+    """A ranking cut off before any positive is 0; queries without positives are left out and counted."""
+    raised = {case["name"] for case in edge_cases["cases"] if case["raises"]}
+    assert raised == {"all_junk_no_positive", "no_positives", "truncated_ranking_none_found"}
+    cases = {case["name"]: case for case in edge_cases["cases"]}
+    truncated = cases["truncated_ranking_none_found"]
+    empty = cases["all_junk_no_positive"]
+    scores = score_rankings(
+        [np.array(truncated["ranking"]), np.array(empty["ranking"])],
+        [_relevance(case["ok"], case["junk"]) for case in (truncated, empty)],
+    )
+    assert (scores.mean_average_precision, scores.num_scored, scores.num_without_positives) == (0.0, 1, 1)
+    np.testing.assert_array_equal(scores.mean_precision, [0.0, 0.0, 0.0])

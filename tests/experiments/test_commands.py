@@ -18,10 +18,11 @@ COMMANDS = {
         {"--out", "--scales", "--image-size", "--whitening", "--no-whitening", "--list", "--weights"}
         | MACHINE,
     ),
-    "search": (["MODEL", "DIR", "QUERY..."], {"--top", "--box", "--json", "--weights"} | MACHINE),
+    "search": (["MODEL", "DIR", "QUERY..."], {"--top", "--box", "--rerank", "--json", "--weights"} | MACHINE),
     "evaluate": (
         ["MODEL", "BENCHMARK"],
-        {"--data", "--scales", "--image-size", "--whitening", "--no-whitening", "--json", "--weights"}
+        {"--data", "--scales", "--image-size", "--whitening", "--no-whitening", "--uncropped", "--rerank"}
+        | {"--database", "--queries", "--distractors", "--json", "--weights"}
         | MACHINE,
     ),
     "download": (["NAME..."], {"--data", "--mirror", "--keep-archives", "--dry-run"}),

@@ -1,0 +1,106 @@
+"""A benchmark's descriptors: from folders of `extract` that are there, or made for the occasion."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from cnnimretrieval.descriptors.images import Box, ImageRequest
+from cnnimretrieval.descriptors.store import DescriptorStore, read_store
+from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.search.shards import Rows, Selection, blocks
+
+_BLOCK = 16384
+# Rounding of float32 and float16 stays far below; vectors that were never normalised far above.
+_LENGTH_TOLERANCE = 1e-2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Located:
+    """The descriptors of some photos: that of photo i is row `row_of[i]`, -1 where it could not be read."""
+
+    vectors: Rows
+    row_of: Int[np.ndarray, " n"]
+    unreadable: tuple[str, ...]
+
+
+def read_ready(folder: Path, network: RetrievalNetwork, *, whiten: bool) -> DescriptorStore:
+    """The descriptors in a folder of `extract`, checked: of this network, whitened or not, of unit length.
+
+    ValueError naming the folder otherwise, FileNotFoundError when it holds none. All vectors are read once.
+    """
+    store = read_store(folder)
+    try:
+        store.require_network(network)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    whitening = network.whitening_for(store.meta.extraction.scales)
+    whitened = store.meta.whitening is not None
+    if whitened != (whiten and whitening is not None):
+        kinds = ("unwhitened", "whitened")
+        raise ValueError(
+            f"descriptors {folder}: expected {kinds[not whitened]} ones, got {kinds[whitened]} ones; "
+            "extract and evaluate with the same --whitening"
+        )
+    dim = network.dim if whitening is None or not whitened else whitening.dim
+    if store.vectors.shape[1] != dim:
+        raise ValueError(
+            f"descriptors {folder}: expected length {dim}, got {store.vectors.shape[1]}; extract again"
+        )
+    _require_unit_length(store, folder)
+    return store
+
+
+def locate(store: DescriptorStore, requests: Sequence[ImageRequest], photos: Path, where: str) -> Located:
+    """The rows of `store` that describe `requests`, photos below `photos` or boxes of them.
+
+    ValueError, which calls the store `where`, for one that is neither described nor was rejected.
+    """
+    sides = store.images[["x1", "y1", "x2", "y2"]].to_numpy(np.float64)
+    described = {
+        (name, None if np.isnan(box[0]) else tuple(box)): row
+        for row, (name, box) in enumerate(zip(store.images["name"], sides.tolist(), strict=True))
+    }
+    rejected = set(store.rejected["name"])
+    rows, unreadable = [], []
+    for request in requests:
+        name = request.path.relative_to(photos).as_posix()
+        row = described.get((name, request.box), -1)
+        if row < 0 and name not in rejected:
+            raise ValueError(
+                f"descriptors {where}: expected {_shown(name, request.box)}, got none of it; "
+                "extract all photos of the benchmark, with their boxes"
+            )
+        if row < 0:
+            unreadable.append(name)
+        rows.append(row)
+    return _selected(store, np.array(rows, np.int64), tuple(unreadable))
+
+
+def _selected(store: DescriptorStore, rows: Int[np.ndarray, " n"], unreadable: tuple[str, ...]) -> Located:
+    found = rows >= 0
+    used = rows[found]
+    row_of = np.where(found, np.cumsum(found) - 1, -1)
+    # Photos that no request asks for are not searched, nor read.
+    everything = np.array_equal(used, np.arange(len(store.vectors)))
+    vectors = store.vectors if everything else Selection(store.vectors, used)
+    return Located(vectors=vectors, row_of=row_of, unreadable=unreadable)
+
+
+def _require_unit_length(store: DescriptorStore, folder: Path) -> None:
+    for first, block in blocks(store.vectors, _BLOCK):
+        length = np.sqrt(np.einsum("nd,nd->n", block, block))
+        # A photo in which the network sees nothing at all has no direction.
+        wrong = np.flatnonzero((np.abs(length - 1.0) > _LENGTH_TOLERANCE) & (length != 0.0))
+        if len(wrong) or not np.isfinite(length).all():
+            row = int(wrong[0]) if len(wrong) else int(np.flatnonzero(~np.isfinite(length))[0])
+            raise ValueError(
+                f"descriptors {folder}: expected vectors of length 1, got {length[row]:.4g} for "
+                f"'{store.images['name'][first + row]}'; extract again"
+            )
+
+
+def _shown(name: str, box: Box | None) -> str:
+    return f"'{name}'" if box is None else f"'{name}' in {','.join(f'{side:g}' for side in box)}"
