@@ -21,10 +21,23 @@ Model = Annotated[
         "off-the-shelf BACKBONE[:POOLING] such as resnet101:gem.",
     ),
 ]
+
+
+def _list_protocols(name: str) -> str:
+    if name == "list":
+        print(protocol.table())
+        raise typer.Exit
+    return name
+
+
 ProtocolName = Annotated[
     str,
     typer.Option(
-        "--protocol", metavar="NAME|FILE.toml", help=f"Settings: {', '.join(protocol.names())} or a file."
+        "--protocol",
+        metavar="NAME|FILE.toml",
+        callback=_list_protocols,
+        is_eager=True,
+        help="Settings, by name or from a file; `list` shows the names.",
     ),
 ]
 Overrides = Annotated[

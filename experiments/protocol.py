@@ -4,6 +4,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,13 +12,17 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from experiments.faults import UsageFault
+from experiments.recipe import Recipe, Target
 from experiments.setting_errors import did_you_mean, explain
 from sfm.settings import Settings
 
 DEFAULT = "small"
+LIST = "run --protocol list"
 SECTIONS = ("sfm", "pairs", "train")
-# What else a protocol may say: about the run as a whole.
+# What else a protocol may say: about the run as a whole,
 _GENERAL = ("seed", "weights")
+# and which published row it repeats. No setting of a stage, so never part of what decides a run's result.
+_ROW = ("published", "target")
 # Sections with a seed of their own, which is the whole protocol's `seed` unless they say otherwise.
 SEEDED = ("sfm", "pairs", "train")
 
@@ -30,7 +35,8 @@ class Protocol:
 
     Attributes:
         source: name of the TOML file, for messages and the manifest.
-        values: nested tables; their first level is `seed`, `weights` or one of `SECTIONS`.
+        values: nested tables; their first level is `seed`, `weights`, `published`, `target` or one of
+            `SECTIONS`.
         overrides: dotted key -> the whole `--set` that gave its value.
 
     """
@@ -40,13 +46,14 @@ class Protocol:
     overrides: Mapping[str, str] = field(default_factory=dict)
 
     def resolve(self, config: type[S], section: str = "") -> S:
-        """The settings of one section, or with `section` "" all of them; defaults fill what is not said.
+        """The settings of one section, or with `section` "" those of all stages; defaults fill the gaps.
 
         Raises:
             UsageFault: one line for each key that is unknown or has a wrong value.
 
         """
-        values = self.values.get(section, {}) if section else self.values
+        stages = {key: value for key, value in self.values.items() if key not in _ROW}
+        values = self.values.get(section, {}) if section else stages
         try:
             # Strict JSON rules: "3" is no integer and 3 is no name, yet a list may become a tuple.
             return config.model_validate_json(json.dumps(values, default=str), strict=True)
@@ -55,6 +62,16 @@ class Protocol:
             raise UsageFault(
                 *(explain(e, config, section, self.source, self.overrides) for e in found)
             ) from error
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The published row that is repeated, None for a protocol of photos; UsageFault as `resolve`."""
+        return self.resolve(Recipe, "published") if "published" in self.values else None
+
+    @property
+    def target(self) -> Target | None:
+        """The scores to reach, None where there are none; UsageFault as `resolve`."""
+        return self.resolve(Target, "target") if "target" in self.values else None
 
 
 def read(
@@ -84,7 +101,7 @@ def read(
 
 def _check_sections(protocol: Protocol) -> None:
     """Also the sections that the command at hand does not use are looked at."""
-    known = (*SECTIONS, *_GENERAL)
+    known = (*SECTIONS, *_GENERAL, *_ROW)
     for section in protocol.values:
         if section not in known:
             told = (text for key, text in protocol.overrides.items() if key.split(".")[0] == section)
@@ -107,6 +124,24 @@ def names() -> list[str]:
     return sorted(p.name.removesuffix(".toml") for p in _folder().iterdir() if p.name.endswith(".toml"))
 
 
+def table() -> str:
+    """Every protocol: its name, the hours it takes where they are known, and what it is."""
+    rows = [(name, read(name).target) for name in names()]
+    width = max(len(name) for name, _ in rows)
+    own = [
+        f"{name:<{width}}  {'':>8}  settings for photos of one's own" for name, target in rows if not target
+    ]
+    published = [
+        f"{name:<{width}}  {target.gpu_hours:>6g} h  {target.title}" for name, target in rows if target
+    ]
+    return "\n".join([*own, *published, "h: hours of one P100, estimated"])
+
+
+def _nearest(name: str) -> str:
+    near = get_close_matches(name, names(), 1)
+    return f"did you mean '{near[0]}'?" if near else f"'{DEFAULT}' is the default"
+
+
 def _folder() -> Any:
     return resources.files("experiments") / "protocols"
 
@@ -118,8 +153,7 @@ def _text_of(name: str) -> tuple[str, str]:
     path = Path(name)
     if path.suffix != ".toml":
         raise UsageFault(
-            f"--protocol: expected {', '.join(names())} or a FILE.toml, got '{name}'; "
-            f"{did_you_mean(name, names())}"
+            f"--protocol: expected one that `{LIST}` shows or a FILE.toml, got '{name}'; {_nearest(name)}"
         )
     if not path.is_file():
         raise UsageFault(

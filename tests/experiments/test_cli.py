@@ -88,7 +88,8 @@ def test_what_the_parser_refuses_is_one_line_and_2(command, words, names):
         ),
         (
             ["mine", "a", "--out", "b", "--protocol", "smal"],
-            "--protocol: expected demo, small or a FILE.toml, got 'smal'; did you mean 'small'?",
+            "--protocol: expected one that `run --protocol list` shows or a FILE.toml, got 'smal'; "
+            "did you mean 'small'?",
         ),
         (
             ["mine", "a", "--out", "b", "--set", "pairs.min_overlop=0.1"],

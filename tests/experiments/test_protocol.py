@@ -208,7 +208,8 @@ def test_unknown_names():
     with pytest.raises(UsageFault) as caught:
         protocol.read("smal")
     assert caught.value.lines == (
-        "--protocol: expected demo, small or a FILE.toml, got 'smal'; did you mean 'small'?",
+        "--protocol: expected one that `run --protocol list` shows or a FILE.toml, got 'smal'; "
+        "did you mean 'small'?",
     )
     with pytest.raises(UsageFault) as caught:
         protocol.read("nowhere.toml")

@@ -1,0 +1,106 @@
+"""How long things take, before they are done: rough, from what others and we have measured.
+
+A network's time is counted in megapixels that go forward through it. A training step (forward, backward)
+counts as three of them. One megapixel of ResNet101 takes 0.127 s of a P100: others report 175 ms for a photo
+of 1024 px at three scales. For ResNet50 they report 100 ms, for which the rule below gives 92. Others are
+taken to go with their multiplications. Newer cards are several times quicker.
+
+Reconstruction goes by what 1,110 photos took on two cores: see `_CPU_S`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cnnimretrieval.training.settings import LoopConfig
+from experiments.config import RunConfig
+from experiments.recipe import Recipe
+
+_RESNET101_S_PER_MP = 0.127
+# Multiply-adds of one image of 224 x 224, in 1e9, as torchvision's table of models gives them.
+_GMAC = {
+    "alexnet": 0.71,
+    "vgg16": 15.47,
+    "resnet18": 1.81,
+    "resnet34": 3.66,
+    "resnet50": 4.09,
+    "resnet101": 7.80,
+    "resnet152": 11.51,
+}
+_STEP_IN_FORWARDS = 3
+# A photo of 4:3.
+_ASPECT = 0.75
+
+_VALIDATION_PHOTOS = 6_403 + 1_691
+_WHITENING_PHOTOS = {"retrieval-SfM-120k": 120_000, "retrieval-SfM-30k": 30_000}
+_BENCHMARK_PHOTOS: Mapping[str, int] = {
+    "oxford5k": 5_063 + 55,
+    "paris6k": 6_392 + 55,
+    "roxford5k": 4_993 + 70,
+    "rparis6k": 6_322 + 70,
+}
+
+# CPU seconds of a photo in each stage of a reconstruction, 8 candidate pairs a photo.
+_CPU_S = {"features": 0.137, "matching": 0.102, "mapping": 0.078, "the rest": 0.02}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """Hours of each part of the work."""
+
+    hours: Mapping[str, float]
+
+    @property
+    def total(self) -> float:
+        """Hours of all parts together."""
+        return sum(self.hours.values())
+
+
+def published_effort(config: RunConfig, recipe: Recipe) -> Effort:
+    """Hours of one P100 for a published row; ValueError for a backbone whose cost is not known here."""
+    per_megapixel = _seconds_per_megapixel(_backbone(config, recipe))
+    tested = _megapixels(recipe.image_size) * sum(scale**2 for scale in recipe.scales)
+    photos = sum(_BENCHMARK_PHOTOS[name] for name in recipe.benchmarks)
+    parts = {"testing": photos * tested}
+    if recipe.whitening:
+        parts["whitening"] = _WHITENING_PHOTOS[recipe.whitening] * tested
+    if recipe.pairs:
+        parts["training"] = _training_megapixels(config.train.loop)
+    return Effort(hours={name: mp * per_megapixel / 3600 for name, mp in reversed(parts.items())})
+
+
+def reconstruction_effort(num_photos: int, workers: int) -> Effort:
+    """Hours on `workers` cores to reconstruct that many photos."""
+    return Effort(hours={stage: seconds * num_photos / workers / 3600 for stage, seconds in _CPU_S.items()})
+
+
+def _training_megapixels(loop: LoopConfig) -> float:
+    mined = (loop.tuples_per_epoch + loop.pool_size * loop.minings_per_epoch) if _mines(loop) else 0
+    learned = loop.tuples_per_epoch * _images_per_query(loop) * _STEP_IN_FORWARDS
+    return loop.epochs * (mined + learned + _VALIDATION_PHOTOS) * _megapixels(loop.image_size)
+
+
+def _mines(loop: LoopConfig) -> bool:
+    return loop.sampling == "tuples"
+
+
+def _images_per_query(loop: LoopConfig) -> int:
+    return 2 + loop.negatives.num_negatives if _mines(loop) else loop.images_per_cluster
+
+
+def _backbone(config: RunConfig, recipe: Recipe) -> str:
+    if not recipe.network:
+        return config.train.network.backbone
+    return next((name for name in _GMAC if name in recipe.network), recipe.network)
+
+
+def _seconds_per_megapixel(backbone: str) -> float:
+    if backbone not in _GMAC:
+        raise ValueError(
+            f"backbone: expected one of {', '.join(_GMAC)} to estimate hours, got '{backbone}'; "
+            "its time is not known"
+        )
+    return _RESNET101_S_PER_MP * _GMAC[backbone] / _GMAC["resnet101"]
+
+
+def _megapixels(longest_side: int) -> float:
+    return longest_side**2 * _ASPECT / 1e6
