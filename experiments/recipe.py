@@ -97,7 +97,9 @@ class Target(Settings):
                 known = ", ".join(f"{b}.{p}".rstrip(".") for b, ps in BENCHMARKS.items() for p in ps)
                 raise ValueError(f"scores: expected keys among {known}, got '{key}'; correct it")
             if not 0 < value <= 100:
-                raise ValueError(f"scores.{key}: expected a mAP in %, in (0, 100], got {value:g}; correct it")
+                raise ValueError(
+                    f"scores: expected a mAP in % of {key}, in (0, 100], got {value:g}; correct it"
+                )
         return scores
 
 

@@ -155,7 +155,7 @@ def test_a_row_does_not_change_what_the_stages_do():
         ('[published]\nnetwrok = "x"', "row.toml: unknown key 'published.netwrok'; did you mean"),
         (
             '[published]\nnetwork = "retrievalSfM120k-vgg16-gem"\npairs = "retrieval-SfM-120k"',
-            "published.network: expected no pairs, whitening, trunk or projection beside it, got "
+            "published: network: expected no pairs, whitening, trunk or projection beside it, got "
             "'retrievalSfM120k-vgg16-gem' with one; choose between testing a network and making one; "
             "see row.toml",
         ),
@@ -169,7 +169,7 @@ def test_a_row_does_not_change_what_the_stages_do():
         (
             '[target]\ntitle = "x"\nsource = "y"\ntolerance = 1\ngpu_hours = 1\n'
             "[target.scores]\noxford5k = 0.8e3",
-            "target.scores.oxford5k: expected a mAP in %, in (0, 100], got 800; correct it; see row.toml",
+            "target.scores: expected a mAP in % of oxford5k, in (0, 100], got 800; correct it; see row.toml",
         ),
         (
             '[target]\ntitle = "x"\nsource = "y"\ntolerance = 1',
