@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from pydantic import ConfigDict
 
+from sfm.outcome import ReconstructCounts
 from sfm.settings import Settings
 from sfm.store import read_json, write_json
 
@@ -21,16 +22,8 @@ class _Counts(Settings):
         return cls.model_validate(read_json(folder / "stats.json"))
 
 
-class Reconstruction(_Counts):
+class Reconstruction(ReconstructCounts, _Counts):
     """Files found, and what became of them."""
-
-    images: int
-    rejected: int
-    duplicates: int
-    registered: int
-    models: int
-    places: int
-    seconds: float
 
     def __str__(self) -> str:
         unusable = f"{self.rejected:,} rejected, {self.duplicates:,} duplicates"

@@ -25,7 +25,8 @@ from experiments.benchmarks.measure import Claim, arguments, conclude, cores, pr
 from sfm.collection import scan
 from sfm.features import extract_features
 from sfm.matching import match
-from sfm.reconstruct import ReconstructConfig, ReconstructResult, reconstruct
+from sfm.outcome import ReconstructResult
+from sfm.reconstruct import ReconstructConfig, reconstruct
 from sfm.store import read_table
 from sfm.tasks import LocalExecutor
 

@@ -19,7 +19,8 @@ from PIL import Image
 from sfm.geometry import align_similarity, centres_in_world
 from sfm.lock import FolderInUse, hold
 from sfm.mapper import MappingConfig
-from sfm.reconstruct import ReconstructConfig, ReconstructResult, reconstruct
+from sfm.outcome import ReconstructResult
+from sfm.reconstruct import ReconstructConfig, reconstruct
 from sfm.store import UNFINISHED, read_json
 from sfm.tasks import LocalExecutor, SerialExecutor, WorkerDied
 
@@ -97,6 +98,15 @@ def test_counts(photos: Path, out: Path) -> None:
     assert stats["reasons"] == {"matches no other photo": 1, "not an image": 1, "too few keypoints": 1}
     assert list(stats["stages"]) == ["candidates", "features", "graph", "mapping", "matching", "scan"]
     assert stats["seconds"] == pytest.approx(sum(stage["seconds"] for stage in stats["stages"].values()))
+    assert stats["engine"].startswith("2 processes in ")
+    taken = stats["stages"]["features"]
+    assert {name: taken[name] for name in ("tasks", "retries", "quarantined")} == {
+        "tasks": 3,
+        "retries": 0,
+        "quarantined": 0,
+    }
+    assert taken["cpu_seconds"] > 0
+    assert taken["peak_bytes"] > 50e6
     assert read_json(out / "photos.json") == {"version": 1, "photos": str(photos)}
 
 
@@ -248,9 +258,8 @@ def test_a_full_disk_is_told(photos: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_an_image_in_two_models_counts_where_it_sees_more(tmp_path: Path) -> None:
-    from sfm.mapping import Mapping
     from sfm.model import Model, save_model
-    from sfm.reconstruct import _model_of_name
+    from sfm.outcome import model_of_name
 
     def model(names: tuple[str, ...], observations: list[int]) -> Model:
         track_image = np.repeat(np.arange(len(names)), observations)
@@ -272,7 +281,7 @@ def test_an_image_in_two_models_counts_where_it_sees_more(tmp_path: Path) -> Non
     for number, stored in enumerate([model(("a", "b", "c"), [9, 4, 5]), model(("b", "c", "d"), [4, 8, 2])]):
         folders.append(tmp_path / str(number))
         save_model(stored, folders[-1] / "arrays.npz")
-    found = _model_of_name(Mapping(folders=tuple(folders), failed={}, key=""))
+    found = model_of_name(folders)
     assert found == {"a": 0, "b": 0, "c": 1, "d": 1}
 
 

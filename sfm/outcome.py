@@ -1,0 +1,134 @@
+"""What a reconstruction leaves for its readers: one line about every file, the counts, the models."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sfm.model import Model, load_model
+from sfm.settings import Settings
+from sfm.store import load_done, mark_done, read_json, read_table, write_json, write_table
+
+
+class ReconstructCounts(Settings):
+    """Files found and what became of them; `seconds` of all stages."""
+
+    images: int
+    rejected: int
+    duplicates: int
+    registered: int
+    models: int
+    places: int
+    seconds: float
+
+
+class ReconstructStats(ReconstructCounts):
+    """Counts of a reconstruction, as in stats.json.
+
+    Attributes:
+        reasons: the rejected and unregistered files by reason.
+        engine: where the last stage ran, in words.
+        stages: of each stage its seconds, its counts, and what it took (`sfm.tasks.usage`).
+
+    """
+
+    reasons: dict[str, int]
+    engine: str
+    stages: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructResult:
+    """What `reconstruct` leaves in its folder.
+
+    Attributes:
+        images: one row a file: `name, status (registered|unregistered|duplicate|rejected), reason, model,
+            place (-1: none), width, height (stored pixels), orientation (EXIF)`.
+        model_folders: a COLMAP model each, with arrays.npz beside it.
+
+    """
+
+    images: pd.DataFrame
+    model_folders: tuple[Path, ...]
+    stats: ReconstructStats
+
+    @property
+    def models(self) -> list[Model]:
+        """The models, read from their folders, with their places."""
+        place_of = dict(zip(self.images["name"], self.images["place"].tolist(), strict=True))
+        models = [load_model(folder / "arrays.npz") for folder in self.model_folders]
+        return [replace(model, place=place_of[model.names[0]]) for model in models]
+
+
+def conclude(
+    out: Path,
+    key: str,
+    images: Callable[[], pd.DataFrame],
+    model_folders: tuple[Path, ...],
+    *,
+    places: int,
+    stages: Sequence[str],
+    engine: str,
+) -> ReconstructResult:
+    """Write `out`/images.parquet and stats.json, unless they are there with this key.
+
+    `images` makes the table; `stages` are those whose records in `out`/done are shown.
+    """
+    started = time.perf_counter()
+    images_path, stats_path = out / "images.parquet", out / "stats.json"
+    if not load_done(out, "images", key):
+        table = images()
+        write_table(images_path, table)
+        stats = _stats(table, len(model_folders), places, _records(out, stages), engine)
+        write_json(stats_path, stats.model_dump(mode="json"))
+        seconds = time.perf_counter() - started
+        mark_done(out, "images", key, seconds=seconds, outputs=[images_path, stats_path])
+    return ReconstructResult(
+        images=read_table(images_path),
+        model_folders=model_folders,
+        stats=ReconstructStats.model_validate(read_json(stats_path)),
+    )
+
+
+def model_of_name(folders: Sequence[Path]) -> dict[str, int]:
+    """The model of each registered image; of several, the one that sees most points in it, then the first."""
+    best: dict[str, tuple[int, int]] = {}
+    for number, folder in enumerate(folders):
+        model = load_model(folder / "arrays.npz")
+        points = np.bincount(model.track_image, minlength=model.num_images)
+        for name, seen in zip(model.names, points.tolist(), strict=True):
+            best[name] = max(best.get(name, (-1, 0)), (seen, -number))
+    return {name: -number for name, (_, number) in best.items()}
+
+
+def _records(out: Path, stages: Sequence[str]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for stage in stages:
+        path = out / "done" / f"{stage}.json"
+        if path.is_file():
+            record = read_json(path)
+            found[stage] = {"seconds": record["seconds"], **record["facts"]}
+    return found
+
+
+def _stats(
+    images: pd.DataFrame, models: int, places: int, stages: dict[str, dict[str, Any]], engine: str
+) -> ReconstructStats:
+    counts = images["status"].value_counts()
+    explained = images.loc[images["status"].isin(("rejected", "unregistered")), "reason"]
+    return ReconstructStats(
+        images=len(images),
+        rejected=int(counts.get("rejected", 0)),
+        duplicates=int(counts.get("duplicate", 0)),
+        registered=int(counts.get("registered", 0)),
+        models=models,
+        places=places,
+        seconds=round(sum(stage["seconds"] for stage in stages.values()), 3),
+        reasons={str(reason): int(number) for reason, number in explained.value_counts().items()},
+        engine=engine,
+        stages=stages,
+    )
