@@ -5,10 +5,11 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from experiments.benchmarks import growth, overhead, preset, registration, workers
+from experiments.benchmarks import growth, million, overhead, preset, projection, registration, workers
 from experiments.benchmarks.fingerprint import fingerprint
 from experiments.benchmarks.measure import Claim, Took, conclude, median, take_turns, timed
 from experiments.benchmarks.sample import photo_files, rephotographed, shrunk
+from sfm.store import read_table, write_json
 
 WIDTH, HEIGHT = 320, 240
 FOCAL_PX = 1.2 * WIDTH
@@ -89,6 +90,49 @@ def test_registration_and_going_on_with_it(photos, tmp_path, capsys):
     before = fingerprint(tmp_path / "proposed"), fingerprint(tmp_path / "exhaustive")
     assert ends(capsys, registration.main(given)).splitlines()[:-1] == printed.splitlines()[:-1]
     assert (fingerprint(tmp_path / "proposed"), fingerprint(tmp_path / "exhaustive")) == before
+
+
+def test_a_million_in_small(tmp_path, capsys):
+    given = ["--out", str(tmp_path), "--rows", "1500", "--part", "256"]
+    ends(capsys, million.main(given), "| matching |", "among 1,500:", "parent's peak memory")
+    graph = read_table(tmp_path / "sfm/graph.parquet")
+    # Pairs of photos at most seven apart, of twelve in a row: 11 + 10 + ... + 5.
+    assert len(graph) == 125 * 56
+    assert graph["place"].nunique() == 125
+
+
+def test_projection_scales_what_was_measured(tmp_path, capsys):
+    stages = {
+        "scan": {"seconds": 2.0, "usable": 500},
+        "features": {"seconds": 30.0, "cpu_seconds": 50.0, "keypoints": 600_000},
+        "vlad": {"seconds": 4.0, "cpu_seconds": 3.0, "dim": 16},
+        "candidates": {"seconds": 1.0, "pairs": 3500},
+        "matching": {"seconds": 20.0, "cpu_seconds": 40.0},
+        "mapping": {"seconds": 9.0, "cpu_seconds": 17.28},
+    }
+    write_json(tmp_path / "stats.json", {"stages": stages})
+    for name, size in (("features/shard-00000/keypoints.npy", 7000), ("matches/block-00000.npz", 500)):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(bytes(size))
+    for number in range(20):
+        write_json(tmp_path / f"mapping/done/place-{number}.json", {})
+    costs = projection.read_costs(tmp_path)
+    effort = projection.project(costs, search=1e-9, photos=10**6)
+    assert effort["features"] == projection.Effort(core_days=100_000 / 86_400, gigabytes=0.014, tasks=3907)
+    assert effort["candidates"].core_days == pytest.approx(1000 / 86_400)
+    assert effort["matching"].tasks == 7000
+    assert effort["mapping"].core_days == pytest.approx(0.4)
+    assert effort["mapping"].tasks == 40_000
+    assert projection.main([str(tmp_path), "--photos", "1000000", "--part", "64"]) == 0
+    printed = capsys.readouterr().out
+    assert "7.0 candidate pairs and 1,200 keypoints a photo" in printed
+    assert "1,000,000: 154 GB of descriptors until matching ends" in printed
+
+
+def test_projection_needs_a_run_with_neighbours(tmp_path):
+    write_json(tmp_path / "stats.json", {"stages": {"scan": {"usable": 9}}})
+    with pytest.raises(ValueError, match="expected a run that chose candidates by nearest neighbours"):
+        projection.read_costs(tmp_path)
 
 
 def test_the_fingerprint_sees_one_changed_inlier(photos, tmp_path):

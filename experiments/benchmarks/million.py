@@ -1,0 +1,157 @@
+"""Memory and time of the parent process at a million photos, with everything real but the photos.
+
+A folder of as many empty files is made and goes through the real scan, features, union of candidates,
+matching and graph. Only the work of the tasks, which child processes would do, is answered on the spot with
+made-up facts: seven candidate pairs a photo, two thirds of them true, places of twelve photos. What remains
+is what the parent does: walk, deal out, record, gather, write tables. Besides, the nearest-neighbour search
+on 512-D descriptors is timed on a part, and its seconds are projected: they grow with the square of the photos.
+Goal: the parent's resident memory stays below 1 GB.
+"""
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from experiments.benchmarks.measure import Claim, arguments, conclude, print_table
+from experiments.benchmarks.projection import search_seconds
+from sfm.collection import scan
+from sfm.features import extract_features
+from sfm.matchgraph import build_graph
+from sfm.matching import match
+from sfm.neighbours import union
+from sfm.photo import Photo
+from sfm.reconstruct import ReconstructConfig
+from sfm.tasks import Batch, SerialExecutor
+
+_LIMIT_GB = 1.0
+_PLACE = 12
+_OFFSETS = 7
+_FOLDER = 1000
+
+
+class AnsweringExecutor(Executor):
+    """Has every batch recorded as if its function had been run: `answer` says what it found."""
+
+    def __init__(self, answer: Callable[[Batch[Any]], dict[str, Any]]) -> None:
+        self._answer = answer
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run the task with the answer in place of its batch function, its first argument."""
+        return SerialExecutor().submit(fn, partial(_answered, answer=self._answer), *args[1:], **kwargs)
+
+
+def main(words: list[str] | None = None) -> int:
+    """Measure, print, and return the exit code."""
+    parser = arguments(__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="scratch folder, on a disk with many inodes")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="photos [%(default)s]")
+    parser.add_argument("--part", type=int, default=16_384, help="photos searched among [%(default)s]")
+    given = parser.parse_args(words)
+    photos = make_files(given.out / "photos", given.rows)
+    seconds = walk_through(photos, given.out / "sfm", given.rows)
+    print_table(
+        ("parent's part", "s", "peak MB so far"),
+        [(stage, f"{took:.1f}", f"{peak:,.0f}") for stage, took, peak in seconds],
+    )
+    search = search_seconds(given.part, 512)
+    blocks = (given.rows / given.part) ** 2
+    print(
+        f"nearest neighbours of 512-D descriptors: {search:.2f} s among {given.part:,}; "
+        f"among {given.rows:,}: {search * blocks / 3600:.2f} h on one core"
+    )
+    peak = seconds[-1][2] / 1000
+    return conclude([Claim(what="parent's peak memory, GB", measured=peak, limit=_LIMIT_GB, at_least=False)])
+
+
+def make_files(photos: Path, rows: int) -> Path:
+    """Empty files, a thousand to a folder; those of an earlier run are used again."""
+    for first in range(0, rows, _FOLDER):
+        folder = photos / f"{first // _FOLDER:05d}"
+        if not folder.exists():
+            unfinished = folder.with_suffix(".part")
+            unfinished.mkdir(parents=True, exist_ok=True)
+            for number in range(first, min(first + _FOLDER, rows)):
+                (unfinished / f"{number:08d}.jpg").touch()
+            unfinished.rename(folder)
+    return photos
+
+
+def walk_through(photos: Path, out: Path, rows: int) -> list[tuple[str, float, float]]:
+    """Take the files through the stages; stage, its seconds and the parent's peak in MB after it."""
+    config = ReconstructConfig()
+    marks: list[tuple[str, float, float]] = [("at the start", 0.0, _peak_mb())]
+    last = time.perf_counter()
+
+    def mark(stage: str) -> None:
+        nonlocal last
+        marks.append((stage, time.perf_counter() - last, _peak_mb()))
+        last = time.perf_counter()
+
+    collection = scan(photos, out, config.scan, AnsweringExecutor(_scanned))
+    mark("scan")
+    features = extract_features(collection, out, config.features, AnsweringExecutor(_extracted))
+    mark("features")
+    candidates = union({"vlad": _pairs(rows), "gps": _pairs(rows)[::3]}, rows)
+    mark("candidates")
+    matches = match(candidates, features, out, config.matching, config.seed, AnsweringExecutor(_matched))
+    mark("matching")
+    build_graph(matches, rows, out, config.graph)
+    mark("graph")
+    return marks
+
+
+def _pairs(rows: int) -> Int[np.ndarray, "p 2"]:
+    first = np.repeat(np.arange(rows), _OFFSETS)
+    second = first + np.tile(np.arange(1, _OFFSETS + 1), rows)
+    return np.column_stack([first, second])[second < rows]
+
+
+def _answered(
+    batch: Batch[Any], *, answer: Callable[[Batch[Any]], dict[str, Any]]
+) -> tuple[dict[str, Any], tuple[Path, ...]]:
+    return answer(batch), ()
+
+
+def _scanned(batch: Batch[str]) -> dict[str, Any]:
+    photo = Photo(
+        sha256="",
+        width=1024,
+        height=768,
+        orientation=1,
+        focal_px=math.nan,
+        camera="Maker Model 4.5",
+        latitude=math.nan,
+        longitude=math.nan,
+    )
+    facts = {key: None if value != value else value for key, value in asdict(photo).items()}
+    # As long and as different as true hashes.
+    return {name: facts | {"sha256": f"{int(Path(name).stem):064x}"} for name in batch.items}
+
+
+def _extracted(batch: Batch[Any]) -> dict[str, Any]:
+    ids = [item.image_id for item in batch.items]
+    return {"image_ids": ids, "num_keypoints": [2000] * len(ids), "failed": {}}
+
+
+def _matched(batch: Batch[Any]) -> dict[str, Any]:
+    same = [(item.image_id1 - 1) // _PLACE == (item.image_id2 - 1) // _PLACE for item in batch.items]
+    return {"configs": [2 if one else 1 for one in same], "inliers": [60 if one else 0 for one in same]}
+
+
+def _peak_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    sys.exit(main())
