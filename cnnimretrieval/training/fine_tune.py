@@ -105,7 +105,9 @@ def fine_tune(
     if load_done(out, _STAGE, key) is not None:
         return _read_result(out)
     descriptions = _open(pairs_dir, out, config, key, device=device, workers=workers)
-    through = _learned(descriptions, initial, config) if config.loop.through_whitening else None
+    through = None
+    if config.loop.through_whitening:
+        through = learned_whitening(descriptions, initial, config)
     training = Training(
         network=build(config.network, weights),
         collection=descriptions.collection,
@@ -127,7 +129,9 @@ def fine_tune(
         "off_the_shelf": _candidate(descriptions, initial, None),
         "off_the_shelf_pca": _candidate(descriptions, initial, _pca(descriptions, initial, config)),
         "fine_tuned": _candidate(descriptions, tuned, None),
-        "fine_tuned_whitened": _candidate(descriptions, tuned, _learned(descriptions, tuned, config)),
+        "fine_tuned_whitened": _candidate(
+            descriptions, tuned, learned_whitening(descriptions, tuned, config)
+        ),
     }
     result = _result(descriptions.test, candidates, progress, config)
     _write(out, result, candidates)
@@ -188,7 +192,9 @@ def _pca(descriptions: Descriptions, network: RetrievalNetwork, config: TrainCon
     return pca_whitening(vectors, dim=config.whitening.dim, shrinkage=config.whitening.shrinkage)
 
 
-def _learned(descriptions: Descriptions, network: RetrievalNetwork, config: TrainConfig) -> Whitening:
+def learned_whitening(
+    descriptions: Descriptions, network: RetrievalNetwork, config: TrainConfig
+) -> Whitening:
     """Learned whitening, from the training pairs and all images but those of held-out places."""
     settings, collection = config.whitening, descriptions.collection
     rng = np.random.default_rng((config.seed, _WHITENING_STREAM))

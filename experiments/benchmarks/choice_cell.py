@@ -1,0 +1,159 @@
+"""One cell of the comparison of choices: a short training, scored by crops of held-out places."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from cnnimretrieval.descriptors.images import ImageRequest
+from cnnimretrieval.descriptors.whitening import apply
+from cnnimretrieval.evaluation.proof import heldout_test, prove
+from cnnimretrieval.networks.network import RetrievalNetwork, build
+from cnnimretrieval.training.descriptions import Descriptions
+from cnnimretrieval.training.epoch import mine_tuples
+from cnnimretrieval.training.fine_tune import learned_whitening
+from cnnimretrieval.training.groups import LoadedGroup, load_groups
+from cnnimretrieval.training.learner import Learner, Training
+from cnnimretrieval.training.optimiser import build_optimizer, set_rate
+from cnnimretrieval.training.tuples import Collection
+from experiments.config import RunConfig
+from pairs.heldout import read_heldout
+from pairs.mine import choose_positives
+from pairs.reconstruction import read_reconstruction
+from pairs.records import PairTable, read_candidates, read_pair_table
+from sfm.settings import Settings
+from sfm.store import key_of, read_json, write_json
+
+
+class Cell(Settings):
+    """What one cell is made of; `config` holds the choice, `seconds` the processor time to learn in."""
+
+    choice: str
+    seed: int
+    seconds: float
+    config: RunConfig
+    sfm: Path
+    pairs: Path
+    out: Path
+
+    @property
+    def path(self) -> Path:
+        """Where the scores go; another setting has another file."""
+        return self.out / "cells" / f"{self.choice}-seed{self.seed}-{key_of(self)[:8]}.json"
+
+
+def run_cell(cell: Cell) -> dict[str, Any]:
+    """Train and score one cell, or read what it scored before."""
+    if cell.path.is_file():
+        done: dict[str, Any] = read_json(cell.path)
+        return done
+    torch.set_num_threads(1)
+    config = cell.config.train
+    table = _table(cell)
+    photos = Path(read_json(cell.pairs / "photos.json")["photos"])
+    test = heldout_test(
+        [query for query in read_heldout(cell.pairs / "heldout.parquet") if query.kind == "crop"],
+        table.names,
+        photos,
+    )
+    descriptions = _Describer(
+        collection=Collection(photos=photos, table=table),
+        test=test,
+        folder=cell.out / "descriptors",
+        key="",
+        image_size=config.loop.image_size,
+        device="cpu",
+        workers=0,
+        cell=cell,
+    )
+    network = build(config.network, cell.config.weights)
+    whitening = learned_whitening(descriptions, network, config)
+    before = descriptions.score(network)
+    training = Training(
+        network=network,
+        collection=descriptions.collection,
+        config=config.loop,
+        seed=cell.seed,
+        whitening=whitening if config.loop.through_whitening else None,
+    )
+    tuples, seconds = _learn(training, cell.seconds)
+    scores = {
+        "choice": cell.choice,
+        "seed": cell.seed,
+        "map_before": before,
+        "map": descriptions.score(network),
+        "tuples": tuples,
+        "seconds": round(seconds, 1),
+    }
+    write_json(cell.path, scores)
+    return scores
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Describer(Descriptions):
+    """Descriptions in which all cells share those of the untrained network, as far as they agree."""
+
+    cell: Cell
+
+    def of(
+        self, network: RetrievalNetwork, what: str, requests: Sequence[ImageRequest]
+    ) -> Float[np.ndarray, "n d"]:
+        """As ever; test queries hang on the seed's split, those of whitening on the positives too."""
+        seed, strategy = self.cell.seed, self.cell.config.pairs.strategy
+        parts = {"database": (), "queries": (seed,)}.get(what, (seed, strategy))
+        shared = Descriptions(
+            collection=self.collection,
+            test=self.test,
+            folder=self.folder,
+            key=key_of(self.image_size, parts),
+            image_size=self.image_size,
+            device=self.device,
+            workers=self.workers,
+        )
+        return shared.of(network, what, requests)
+
+    def score(self, network: RetrievalNetwork) -> float:
+        """The mAP of the crops with the whitening that is learned from the same pairs."""
+        whitening = learned_whitening(self, network, self.cell.config.train)
+        queries = apply(whitening, self.queries(network))
+        database = apply(whitening, self.database(network))
+        return prove(self.test, queries, database).scores["crop"].map
+
+
+def _table(cell: Cell) -> PairTable:
+    """The split of the default positives, whatever the choice: else the choices would be tested on others."""
+    table = read_pair_table(cell.pairs)
+    candidates = read_candidates(cell.pairs, table.names)
+    chosen = choose_positives(read_reconstruction(cell.sfm), candidates, cell.config.pairs)
+    return replace(table, positives=chosen.positives)
+
+
+def _learn(training: Training, budget: float) -> tuple[int, float]:
+    """Learn from one epoch's tuples, again and again, until the time is up; how many, and the time used.
+
+    Processor time of this process, in which photos are loaded too: another process on the machine costs
+    nothing. Mining is not counted; it is the same for all.
+    """
+    rng = np.random.default_rng((training.seed, 1))
+    optimizer = build_optimizer(training.network, training.config)
+    set_rate(optimizer, training.config, 1)
+    part = mine_tuples(training, training.config.tuples_per_epoch, rng)
+    learner, learned, started = Learner(training, optimizer), 0, time.process_time()
+
+    def groups() -> Iterator[list[LoadedGroup]]:
+        size = training.config.image_size
+        for _ in count():
+            yield from load_groups(part.groups, training.collection, size, together=part.together, workers=0)
+
+    for some in groups():
+        learner.step(some)
+        learned += len(some)
+        if (seconds := time.process_time() - started) >= budget:
+            break
+    return learned, seconds

@@ -1,0 +1,73 @@
+"""The comparison of choices runs on a tiny collection, so that it does not rot; its scores prove nothing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from experiments.benchmarks import choices
+from sfm.model import Model, save_model
+from sfm.store import read_json, write_json, write_table
+
+WIDTH, HEIGHT, FOCAL = 64, 48, 60.0
+
+
+def row_of_cameras(place: int) -> Model:
+    """Four cameras side by side before a wall."""
+    rng = np.random.default_rng(place)
+    points = np.column_stack([rng.uniform(-3, 3, (500, 2)), rng.uniform(5, 6, 500)])
+    names = tuple(f"{place}-{number}.png" for number in range(4))
+    centres = np.column_stack([rng.uniform(-0.6, 0.6, (4, 2)), np.zeros(4)])
+    seen = points[None] - centres[:, None]
+    xy = FOCAL * seen[..., :2] / seen[..., 2:] + [WIDTH / 2, HEIGHT / 2]
+    image, point = np.nonzero(((xy > 0) & (xy < [WIDTH, HEIGHT])).all(axis=2))
+    return Model(
+        names=names,
+        rotations=np.tile(np.eye(3), (4, 1, 1)),
+        translations=-centres,
+        focal_px=np.full(4, FOCAL),
+        sizes=np.full((4, 2), (WIDTH, HEIGHT)),
+        points=points,
+        track_image=image,
+        track_point=point,
+        track_xy=xy[image, point],
+        place=place,
+    )
+
+
+@pytest.fixture
+def sfm(tmp_path):
+    photos, folder, rows = tmp_path / "photos", tmp_path / "sfm", []
+    photos.mkdir()
+    for place in range(6):
+        model = row_of_cameras(place)
+        save_model(model, folder / "models" / str(place) / "arrays.npz")
+        pattern = np.random.default_rng(place).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+        for name in model.names:
+            Image.fromarray(pattern).resize((WIDTH, HEIGHT)).save(photos / name)
+            rows.append((name, "registered", "", place, place, WIDTH, HEIGHT, 1))
+    columns = ["name", "status", "reason", "model", "place", "width", "height", "orientation"]
+    write_table(folder / "images.parquet", pd.DataFrame(rows, columns=columns))
+    write_json(folder / "photos.json", {"version": 1, "photos": str(photos)})
+    return folder
+
+
+def test_every_cell_is_scored_once_and_the_table_has_a_row_for_each_choice(sfm, tmp_path, capsys):
+    words = [str(sfm), "--out", str(tmp_path / "out"), "--weights", "random", "--image-size", "48"]
+    words += ["--seconds", "0.1", "--tuples", "4", "--seeds", "1", "--workers", "1"]
+    words += ["--only", "m3-gem-triplet", "m1", "multi_similarity"]
+    assert choices.main(words) == 0
+    printed = capsys.readouterr().out
+    for choice in ("m3-gem-triplet", "m1", "multi_similarity"):
+        assert f"\n| {choice} | 0." in printed or f"\n| {choice} | 1." in printed
+    cells = sorted((tmp_path / "out" / "cells").iterdir())
+    assert len(cells) == 3
+    scores = read_json(cells[0])
+    assert {"choice", "seed", "map", "map_before", "tuples", "seconds"} == set(scores)
+    assert 0 < scores["map"] <= 1
+    assert scores["tuples"] >= 4
+
+    written = [path.stat().st_mtime_ns for path in cells]
+    assert choices.main(words) == 0
+    assert capsys.readouterr().out == printed
+    assert [path.stat().st_mtime_ns for path in cells] == written
