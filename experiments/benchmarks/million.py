@@ -3,9 +3,9 @@
 A folder of as many empty files is made and goes through the real scan, features, union of candidates,
 matching and graph. Only the work of the tasks, which child processes would do, is answered on the spot with
 made-up facts: seven candidate pairs a photo, two thirds of them true, places of twelve photos. What remains
-is what the parent does: walk, deal out, record, gather, write tables. Besides, the nearest-neighbour search
-on 512-D descriptors is timed on a part, and its seconds are projected: they grow with the square of the photos.
-Goal: the parent's resident memory stays below 1 GB.
+is what the parent does: walk, deal out, record, gather, write tables. Pair filters, which read the matches
+themselves, are left out. Besides, the nearest-neighbour search on 512-D descriptors is timed on a part, and
+projected: its seconds grow with the square of the photos. Goal: the parent's memory stays below 1 GB.
 """
 
 import math
@@ -105,7 +105,9 @@ def walk_through(photos: Path, out: Path, rows: int) -> list[tuple[str, float, f
     mark("candidates")
     matches = match(candidates, features, out, config.matching, config.seed, AnsweringExecutor(_matched))
     mark("matching")
-    build_graph(matches, rows, out, config.graph)
+    sizes = np.tile([1024, 768], (rows, 1))
+    unfiltered = config.graph.model_copy(update={"filters": ()})
+    build_graph(matches, features.store, sizes, out, unfiltered)
     mark("graph")
     return marks
 
