@@ -1,29 +1,33 @@
 """Stage: usable photos to keypoints and local descriptors, in shards of up to 256 images."""
 
+import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
-from jaxtyping import Float32, Int, UInt8
+import pandas as pd
+from jaxtyping import Float32, Int, Shaped, UInt8
 from pydantic import Field
 
 from sfm.collection import Collection
-from sfm.featurestore import FeatureStore, ImageFeatures, write_shard
+from sfm.featurestore import FeatureStore, ImageFeatures, write_descriptors, write_shard
 from sfm.photo import load_gray
 from sfm.settings import Settings
-from sfm.store import key_of, load_done, mark_done
+from sfm.store import key_of, load_done, mark_done, prune
 from sfm.tasks import Batch, run_batches, usage
 
-_VERSION = 2
+_VERSION = 3
 _MAX_SHARD = 256
+# A collection that grew until its shards should be so many times larger is dealt out anew.
+_MAX_OUTGROWN = 8
 
 
 class FeatureConfig(Settings):
@@ -36,6 +40,18 @@ class FeatureConfig(Settings):
     first_octave: int = Field(
         default=0, ge=-1, le=2, description="-1 doubles the photo first: 3 x the time and memory"
     )
+    keep_descriptors: bool = Field(
+        default=False,
+        description="after matching: 0.26 MB a photo, five times what else is kept of it. Without them, "
+        "photos that are matched with new ones or under other settings are opened again, and an added photo "
+        "costs about 8 times as much. No result depends on it.",
+    )
+
+    @property
+    def key(self) -> str:
+        """Changes with anything but the photo itself that changes its features."""
+        settings = self.model_dump(mode="json", exclude={"keep_descriptors"})
+        return key_of("features", _VERSION, version("pycolmap"), version("pillow"), settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +63,9 @@ class Features:
         num_keypoints: of image_id r + 1 in row r; 0 for images that failed.
         failed: image_id -> reason, for photos that became unreadable or kill their worker.
         key: changes with anything that changes a feature.
+        photos: the folder they were found in.
+        sha256: of each photo's bytes, in hex; of image_id r + 1 in row r.
+        config: by which they were found.
 
     """
 
@@ -54,9 +73,29 @@ class Features:
     num_keypoints: Int[np.ndarray, " n"]
     failed: dict[int, str]
     key: str
+    photos: Path
+    sha256: Shaped[np.ndarray, " n"]
+    config: FeatureConfig
+
+    @property
+    def settings_key(self) -> str:
+        """Changes with anything that changes the features of a photo whose bytes stay the same."""
+        return self.config.key
+
+    @property
+    def basis(self) -> dict[str, Any]:
+        """What `extends` needs to know the photos again, for the record of what is made of them."""
+        return {"images": len(self.sha256), "photos": self._photos_key(len(self.sha256))}
+
+    def extends(self, basis: dict[str, Any]) -> bool:
+        """Whether the photos of that `basis` are still the first ones, under the same numbers."""
+        return bool(basis["photos"] == self._photos_key(basis["images"]))
+
+    def _photos_key(self, count: int) -> str:
+        return hashlib.sha256(self.sha256[:count].astype("S64").tobytes()).hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Item:
     image_id: int
     name: str
@@ -71,65 +110,115 @@ def extract_features(
     """Find SIFT keypoints in every usable photo, as stored: the EXIF orientation is not applied.
 
     Shards go to `out`/features. The result does not depend on the number of workers: photos are dealt out
-    by their number alone.
+    by their number alone. The size of a shard is chosen for the collection as it is at first and kept when
+    photos are added, which fill the last shard and then open new ones.
     """
     started = time.perf_counter()
-    key = key_of("features", _VERSION, version("pycolmap"), version("pillow"), config, collection.key)
-    shard_size = min(_MAX_SHARD, max(4, ceil(len(collection.usable) / 64)))
-    store = FeatureStore(folder=out / "features", shard_size=shard_size)
-    batches = _batches(collection, config, store)
+    key = key_of(config.key, collection.key)
+    usable = collection.usable
+    store = FeatureStore(folder=out / "features", shard_size=_shard_size(out / "features", len(usable)))
+    shards = _Shards(usable, config, store)
     extract = partial(_extract_batch, photos=collection.photos, store=store, config=config)
-    results = run_batches(extract, batches, store.folder, executor, label="features")
-    num_keypoints = np.zeros(len(collection.usable), dtype=np.int64)
+    results = run_batches(extract, shards, store.folder, executor, label="features")
+    num_keypoints = np.zeros(len(usable), dtype=np.int64)
     failed: dict[int, str] = {}
-    for batch, result in zip(batches, results, strict=True):
+    for shard, result in enumerate(results):
         rows = np.array(result.facts["image_ids"], dtype=np.int64) - 1
         num_keypoints[rows] = result.facts["num_keypoints"]
         failed |= {int(image_id): reason for image_id, reason in result.facts["failed"].items()}
-        failed |= {batch.items[position].image_id: text for position, text in result.quarantined.items()}
+        failed |= {
+            shard * store.shard_size + position + 1: text for position, text in result.quarantined.items()
+        }
     if not load_done(out, "features", key):
+        prune(store.folder, "shard-*", {result.name for result in results})
         facts = {
             "keypoints": int(num_keypoints.sum()),
             "failed": len(failed),
             **usage(results),
         }
         mark_done(out, "features", key, seconds=time.perf_counter() - started, facts=facts)
-    return Features(store=store, num_keypoints=num_keypoints, failed=failed, key=key)
+    return Features(
+        store=store,
+        num_keypoints=num_keypoints,
+        failed=failed,
+        key=key,
+        photos=collection.photos,
+        sha256=usable["sha256"].to_numpy(dtype="S64"),
+        config=config,
+    )
 
 
-def _batches(collection: Collection, config: FeatureConfig, store: FeatureStore) -> list[Batch[_Item]]:
-    usable = collection.usable
-    columns = (usable[name] for name in ("image_id", "name", "width", "height", "focal_px"))
-    items = [
-        _Item(int(image_id), name, int(width), int(height), float(focal_px))
-        for image_id, name, width, height, focal_px in zip(*columns, strict=True)
-    ]
-    hashes = usable["sha256"].tolist()
-    batches = []
-    for shard, start in enumerate(range(0, len(items), store.shard_size)):
-        part = tuple(items[start : start + store.shard_size])
-        shown = [(item.image_id, item.name) for item in part]
-        batch_key = key_of(
-            _VERSION, version("pycolmap"), config, shown, hashes[start : start + store.shard_size]
-        )
-        batches.append(Batch(name=store.path(shard).name, key=batch_key, items=part))
-    return batches
+def _shard_size(folder: Path, num_images: int) -> int:
+    """The size chosen for this folder at first; another one only where that has become far too small."""
+    chosen, key = min(_MAX_SHARD, max(4, ceil(num_images / 64))), key_of("shards")
+    record = load_done(folder, "shards", key)
+    if record and chosen <= _MAX_OUTGROWN * int(record.basis["shard_size"]):
+        return int(record.basis["shard_size"])
+    mark_done(folder, "shards", key, basis={"shard_size": chosen})
+    return chosen
+
+
+class _Shards(Sequence[Batch[_Item]]):
+    """The photos of each shard, put together when they are asked for: memory holds one shard at a time."""
+
+    def __init__(self, usable: pd.DataFrame, config: FeatureConfig, store: FeatureStore) -> None:
+        self._usable, self._settings_key, self._store = usable, config.key, store
+
+    def __len__(self) -> int:
+        return ceil(len(self._usable) / self._store.shard_size)
+
+    @overload
+    def __getitem__(self, shard: int) -> Batch[_Item]: ...
+    @overload
+    def __getitem__(self, shard: slice) -> Sequence[Batch[_Item]]: ...
+    def __getitem__(self, shard: int | slice) -> Batch[_Item] | Sequence[Batch[_Item]]:
+        if isinstance(shard, slice):
+            return [self[number] for number in range(*shard.indices(len(self)))]
+        if shard >= len(self):
+            raise IndexError(shard)
+        start = shard * self._store.shard_size
+        part = self._usable.iloc[start : start + self._store.shard_size]
+        columns = (part[name].tolist() for name in ("image_id", "name", "width", "height", "focal_px"))
+        items = tuple(_Item(*row) for row in zip(*columns, strict=True))
+        shown = [part[name].tolist() for name in ("image_id", "name", "sha256")]
+        return Batch(name=self._store.name(shard), key=key_of(self._settings_key, shown), items=items)
+
+
+Detector = Callable[[Path, int, int], tuple[Float32[np.ndarray, "n 4"], UInt8[np.ndarray, "n 128"]]]
+
+
+def detector(config: FeatureConfig) -> Detector:
+    """Return a function from a photo, with its stored width and height, to its keypoints and descriptors.
+
+    Keypoints are x, y, scale (stored pixels), orientation; largest first. For child processes only: it loads
+    pycolmap. The function raises OSError for a photo that cannot be read.
+    """
+    from sfm import colmap  # pycolmap is heavy, and ends the process when it fails
+
+    sift = colmap.sift(max_features=config.max_features, first_octave=config.first_octave)
+
+    def detect(
+        path: Path, width: int, height: int
+    ) -> tuple[Float32[np.ndarray, "n 4"], UInt8[np.ndarray, "n 128"]]:
+        gray = load_gray(path, config.max_side_px)
+        keypoints, descriptors = _largest_first(*sift(gray))
+        return _in_stored_pixels(keypoints, width / gray.shape[1], height / gray.shape[0]), descriptors
+
+    return detect
 
 
 def _extract_batch(
     batch: Batch[_Item], *, photos: Path, store: FeatureStore, config: FeatureConfig
 ) -> tuple[dict[str, Any], Sequence[Path]]:
-    from sfm import colmap  # in the child only: pycolmap is heavy, and ends the process when it fails
-
-    sift = colmap.sift(max_features=config.max_features, first_octave=config.first_octave)
-    images, failed = [], {}
+    detect = detector(config)
+    images, descriptors, failed = [], [], {}
     for item in batch.items:
         try:
-            gray = load_gray(photos / item.name, config.max_side_px)
+            keypoints, rows = detect(photos / item.name, item.width, item.height)
         except OSError as error:
             failed[item.image_id] = f"unreadable since the scan: {error.strerror or 'damaged'}"
             continue
-        keypoints, descriptors = _largest_first(*sift(gray))
+        descriptors.append(rows)
         images.append(
             ImageFeatures(
                 image_id=item.image_id,
@@ -137,16 +226,18 @@ def _extract_batch(
                 width=item.width,
                 height=item.height,
                 focal_px=item.focal_px,
-                keypoints=_in_stored_pixels(
-                    keypoints, item.width / gray.shape[1], item.height / gray.shape[0]
-                ),
-                descriptors=descriptors,
+                keypoints=keypoints,
             )
         )
+    image_ids = [image.image_id for image in images]
+    # Descriptors have a record of their own: they can go without the shard being taken for damaged.
+    apart = store.descriptors / batch.name
+    write_descriptors(apart, image_ids, descriptors)
+    mark_done(store.descriptors, batch.name, batch.key, outputs=[apart])
     path = store.folder / batch.name
     write_shard(path, images)
     facts = {
-        "image_ids": [image.image_id for image in images],
+        "image_ids": image_ids,
         "num_keypoints": [len(image.keypoints) for image in images],
         "failed": failed,
     }

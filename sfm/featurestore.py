@@ -1,4 +1,8 @@
-"""Local features on disk: shards of consecutive images, read image by image by many processes at once."""
+"""Local features on disk: shards of consecutive images, read image by image by many processes at once.
+
+Keypoints and descriptors lie apart: keypoints are needed to the end, descriptors, which take four fifths of
+the room, until the pairs are matched.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +17,7 @@ from sfm.store import atomic_path
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFeatures:
-    """Keypoints and local descriptors of one image, by falling scale.
+    """Keypoints of one image, by falling scale.
 
     Attributes:
         image_id: of the collection, from 1.
@@ -21,7 +25,6 @@ class ImageFeatures:
         width: in stored pixels; so is `height`.
         focal_px: in stored pixels, NaN where unknown.
         keypoints: x, y (stored pixels, centre of the first at .5), scale, orientation in radians.
-        descriptors: SIFT: square roots of the L1-normalised histogram, as bytes.
 
     """
 
@@ -31,7 +34,6 @@ class ImageFeatures:
     height: int
     focal_px: float
     keypoints: Float32[np.ndarray, "n 4"]
-    descriptors: UInt8[np.ndarray, "n 128"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,18 +43,35 @@ class FeatureStore:
     folder: Path
     shard_size: int
 
-    def path(self, shard: int) -> Path:
-        """The folder of a shard, which starts with image id shard * shard_size + 1."""
-        return self.folder / f"shard-{shard:05d}"
+    @property
+    def descriptors(self) -> Path:
+        """The folder of the descriptors, which may be gone: see sfm.descriptors."""
+        return self.folder / "descriptors"
+
+    def shard_of(self, image_id: int) -> int:
+        """The number of the shard that holds an image; it starts with image id shard * shard_size + 1."""
+        return (image_id - 1) // self.shard_size
+
+    def name(self, shard: int) -> str:
+        """The name of a shard: of its folder in `folder`, and of that in `descriptors`."""
+        return f"shard-{shard:05d}"
 
     def read(self, image_ids: Iterable[int]) -> Iterator[ImageFeatures]:
-        """Yield the features of images, ids rising; KeyError for an image that has none."""
-        for shard, part in groupby(sorted(image_ids), key=lambda image_id: (image_id - 1) // self.shard_size):
-            yield from _read_shard(self.path(shard), part)
+        """Yield the keypoints of images, ids rising; KeyError for an image that has none."""
+        for shard, part in groupby(sorted(image_ids), key=self.shard_of):
+            yield from _read_shard(self.folder / self.name(shard), part)
+
+    def read_descriptors(self, image_ids: Iterable[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "n 128"]]]:
+        """Yield (image_id, descriptors), ids rising, a row a keypoint; KeyError for an image that has none.
+
+        SIFT: square roots of the L1-normalised histogram, as bytes.
+        """
+        for shard, part in groupby(sorted(image_ids), key=self.shard_of):
+            yield from _read_descriptors(self.descriptors / self.name(shard), part)
 
 
 def write_shard(path: Path, images: Sequence[ImageFeatures]) -> None:
-    """Write the features of some images as one shard: descriptors and keypoints end to end, and an index."""
+    """Write the keypoints of some images as one shard: end to end, with an index."""
     counts = [len(image.keypoints) for image in images]
     with atomic_path(path) as unfinished:
         unfinished.mkdir()
@@ -65,26 +84,44 @@ def write_shard(path: Path, images: Sequence[ImageFeatures]) -> None:
             starts=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
         )
         keypoints = [image.keypoints for image in images] or [np.empty((0, 4), np.float32)]
-        descriptors = [image.descriptors for image in images] or [np.empty((0, 128), np.uint8)]
         np.save(unfinished / "keypoints.npy", np.concatenate(keypoints))
-        np.save(unfinished / "descriptors.npy", np.concatenate(descriptors))
+
+
+def write_descriptors(
+    path: Path, image_ids: Sequence[int], descriptors: Sequence[UInt8[np.ndarray, "n 128"]]
+) -> None:
+    """Write the descriptors of some images of one shard: end to end, with an index."""
+    starts = np.concatenate([[0], np.cumsum([len(rows) for rows in descriptors], dtype=np.int64)])
+    with atomic_path(path) as unfinished:
+        unfinished.mkdir()
+        np.savez(unfinished / "images.npz", image_ids=np.array(image_ids, dtype=np.int64), starts=starts)
+        rows = [*descriptors] or [np.empty((0, 128), np.uint8)]
+        np.save(unfinished / "descriptors.npy", np.concatenate(rows))
 
 
 def _read_shard(path: Path, image_ids: Iterable[int]) -> Iterator[ImageFeatures]:
     with np.load(path / "images.npz") as stored:
         index = {name: stored[name] for name in stored.files}
     keypoints = np.load(path / "keypoints.npy", mmap_mode="r")
-    descriptors = np.load(path / "descriptors.npy", mmap_mode="r")
     row_of = {image_id: row for row, image_id in enumerate(index["image_ids"].tolist())}
     for image_id in image_ids:
         row = row_of[image_id]
-        part = slice(index["starts"][row], index["starts"][row + 1])
         yield ImageFeatures(
             image_id=image_id,
             name=str(index["names"][row]),
             width=int(index["sizes"][row, 0]),
             height=int(index["sizes"][row, 1]),
             focal_px=float(index["focal_px"][row]),
-            keypoints=np.array(keypoints[part]),
-            descriptors=np.array(descriptors[part]),
+            keypoints=np.array(keypoints[index["starts"][row] : index["starts"][row + 1]]),
         )
+
+
+def _read_descriptors(
+    path: Path, image_ids: Iterable[int]
+) -> Iterator[tuple[int, UInt8[np.ndarray, "n 128"]]]:
+    with np.load(path / "images.npz") as stored:
+        starts, row_of = stored["starts"], {image_id: row for row, image_id in enumerate(stored["image_ids"])}
+    descriptors = np.load(path / "descriptors.npy", mmap_mode="r")
+    for image_id in image_ids:
+        row = row_of[image_id]
+        yield image_id, np.array(descriptors[starts[row] : starts[row + 1]])

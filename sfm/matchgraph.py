@@ -131,7 +131,7 @@ def _rows(pairs: pd.DataFrame) -> Int[np.ndarray, "p 2"]:
 
 
 def _digest(matches: Matches) -> str:
-    columns = ["image_id1", "image_id2", "config", "inliers"]
+    columns = ["image_id1", "image_id2", "config", "inliers", "block", "row"]
     table = np.ascontiguousarray(matches.pairs[columns].to_numpy(), dtype="<i8")
     return hashlib.sha256(table.tobytes()).hexdigest()
 

@@ -1,31 +1,47 @@
 """Stage: candidate pairs to verified matches, block by block in child processes."""
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from itertools import pairwise
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Int, UInt32
+from jaxtyping import Float32, Int, Shaped, UInt32
 from pydantic import Field
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from sfm.correspondence import mutual_matches, unit_descriptors
+from sfm.descriptors import require_descriptors
 from sfm.features import Features
 from sfm.featurestore import FeatureStore
 from sfm.settings import Settings
-from sfm.store import atomic_path, key_of, load_done, mark_done, read_table, write_table
-from sfm.tasks import Batch, run_batches, usage
+from sfm.store import (
+    atomic_path,
+    key_of,
+    key_of_table,
+    last_done,
+    load_done,
+    mark_done,
+    prune,
+    read_table,
+    write_table,
+)
+from sfm.tasks import Batch, BatchResult, run_batches, usage
 
-_VERSION = 1
+_VERSION = 2
 _MAX_BLOCK = 1000
+_IDS = ["image_id1", "image_id2"]
+_PLAN = {"image_id1": "int64", "image_id2": "int64", "origin": "str", "block": "int64"}
+_Pair = tuple[int, int]
 
 
 class MatchingConfig(Settings):
@@ -48,22 +64,18 @@ class Matches:
     """Outcome of matching all candidate pairs.
 
     Attributes:
-        pairs: one row a candidate pair: `image_id1, image_id2, origin, config` (COLMAP's kind of two-view
-            geometry, 1: none), `inliers` (their number), `block, row` (where they are stored).
+        pairs: one row a pair, sorted: `image_id1, image_id2, origin, config` (COLMAP's kind of two-view
+            geometry, 1: none, 0: not known), `inliers` (their number), `block, row` (where they are stored;
+            row -1: the pair kills its worker). Pairs that were matched for this collection before are here
+            even when they are no candidates any more: a verified pair is evidence, whoever proposed it.
         folder: holds block-NNNNN.npz with the inliers themselves.
-        key: changes with anything that changes a match.
+        key: changes with what decides the outcome of a pair apart from its photos: settings, seed, versions.
 
     """
 
     pairs: pd.DataFrame
     folder: Path
     key: str
-
-
-@dataclass(frozen=True)
-class _Item:
-    image_id1: int
-    image_id2: int
 
 
 def match(
@@ -79,79 +91,150 @@ def match(
     Most candidates of a mixed collection show different things. They are told by a preview of their largest
     keypoints at a tenth of the cost (C. Wu, "Towards linear-time incremental structure from motion",
     3DV 2013).
+
+    A pair that was matched with the same settings is not matched again as long as the photos that were there
+    then are the first ones of the collection: blocks of pairs stay, new pairs go to new blocks. The outcome
+    of a pair depends on its two photos, settings and seed alone.
     """
-    started = time.perf_counter()
-    folder = out / "matches"
-    listed = candidates[["image_id1", "image_id2"]].to_numpy(dtype=np.int64)
-    key = key_of("matching", _VERSION, version("pycolmap"), config, seed, features.key, listed.tolist())
+    started, folder = time.perf_counter(), out / "matches"
+    base = key_of("matching", _VERSION, version("pycolmap"), config, seed, features.settings_key)
+    key = key_of(base, features.key, key_of_table(candidates))
     path = folder / "pairs.parquet"
-    if not load_done(out, "matching", key):
-        batches = _batches(listed, len(features.num_keypoints), key)
+    plan = _plan(candidates, _matched_before(out, path, base, features), len(features.num_keypoints))
+    blocks = _Blocks(plan, base, features.sha256)
+    todo = [number for number, batch in enumerate(blocks) if not load_done(folder, batch.name, batch.key)]
+    if todo or not load_done(out, "matching", key):
+        require_descriptors(features, blocks.images(todo), executor)
         work = partial(_match_batch, store=features.store, folder=folder, config=config, seed=seed)
-        results = run_batches(work, batches, folder, executor, label="matching")
-        found: dict[tuple[int, int], tuple[int, int, int, int]] = {}
-        for number, (batch, result) in enumerate(zip(batches, results, strict=True)):
-            kept = [item for row, item in enumerate(batch.items) if row not in result.quarantined]
-            outcome = zip(kept, result.facts["configs"], result.facts["inliers"], strict=True)
-            for row, (item, kind, inliers) in enumerate(outcome):
-                found[item.image_id1, item.image_id2] = (kind, inliers, number, row)
-        rows = [found.get((one, two), (0, 0, -1, -1)) for one, two in listed.tolist()]
-        outcomes = pd.DataFrame(rows, columns=["config", "inliers", "block", "row"], dtype=np.int64)
-        pairs = pd.concat([candidates.reset_index(drop=True), outcomes], axis=1)
+        results = run_batches(work, blocks, folder, executor, label="matching")
+        pairs = _outcomes(plan, results)
         write_table(path, pairs)
+        prune(folder, "block-*", {result.name for result in results})
         facts = {
             "pairs": len(pairs),
             "verified": int((pairs["inliers"] > 0).sum()),
-            "killed their worker": int((pairs["block"] < 0).sum()),
+            "killed their worker": int((pairs["row"] < 0).sum()),
             **usage(results),
         }
-        seconds = time.perf_counter() - started
-        mark_done(out, "matching", key, seconds=seconds, facts=facts, outputs=[path])
-    return Matches(pairs=read_table(path), folder=folder, key=key)
+        seconds, basis = time.perf_counter() - started, features.basis | {"base": base}
+        mark_done(out, "matching", key, seconds=seconds, facts=facts, basis=basis, outputs=[path])
+    return Matches(pairs=read_table(path), folder=folder, key=base)
 
 
 def read_inliers(
     folder: Path, pairs: pd.DataFrame
 ) -> Iterator[tuple[int, int, int, UInt32[np.ndarray, "n 2"]]]:
     """Yield (image_id1, image_id2, config, inliers) of rows of `Matches.pairs`, block by block."""
-    for block in sorted(set(pairs["block"].tolist())):
-        with np.load(folder / f"block-{block:05d}.npz") as stored:
+    for block in np.unique(pairs["block"].to_numpy()).tolist():
+        part = pairs[pairs["block"] == block]
+        with np.load(folder / f"{_name(block)}.npz") as stored:
             starts, inliers = stored["starts"], stored["inliers"]
-        part = pairs.loc[pairs["block"] == block, ["image_id1", "image_id2", "config", "row"]]
-        for one, two, kind, row in part.to_numpy().tolist():
+        for one, two, kind, row in part[[*_IDS, "config", "row"]].to_numpy().tolist():
             yield one, two, kind, inliers[starts[row] : starts[row + 1]]
 
 
-def _batches(listed: Int[np.ndarray, "p 2"], num_images: int, key: str) -> list[Batch[_Item]]:
-    """Deal the pairs out so that a block touches few images, each of which has to be read."""
-    if not len(listed):
-        return []
-    links = coo_array((np.ones(len(listed)), (listed[:, 0] - 1, listed[:, 1] - 1)), shape=(num_images,) * 2)
+def _name(block: int) -> str:
+    return f"block-{block:05d}"
+
+
+def _matched_before(out: Path, path: Path, base: str, features: Features) -> pd.DataFrame:
+    """The pairs of the last finished run, where their outcome still holds."""
+    record = last_done(out, "matching")
+    if record and record.basis["base"] == base and features.extends(record.basis):
+        return read_table(path)[[*_IDS, "origin", "block"]]
+    return pd.DataFrame({"image_id1": [], "image_id2": [], "origin": [], "block": []}).astype(_PLAN)
+
+
+def _plan(candidates: pd.DataFrame, before: pd.DataFrame, num_images: int) -> pd.DataFrame:
+    """All pairs by image ids, each with its origin and block: the one it has, or a new one."""
+    known = candidates.merge(before[[*_IDS, "block"]], how="left", on=_IDS)
+    others = before.merge(candidates[_IDS], how="left", on=_IDS, indicator=True)
+    others = others[others["_merge"] == "left_only"].drop(columns="_merge")
+    plan = pd.concat([known, others]).sort_values(_IDS, ignore_index=True)
+    new = plan["block"].isna().to_numpy()
+    first = int(before["block"].max()) + 1 if len(before) else 0
+    plan.loc[new, "block"] = first + _deal(plan.loc[new, _IDS].to_numpy(dtype=np.int64), num_images)
+    return plan.astype(_PLAN)
+
+
+def _deal(pairs: Int[np.ndarray, "p 2"], num_images: int) -> Int[np.ndarray, " p"]:
+    """A block for each pair, such that a block touches few images, each of which has to be read."""
+    if not len(pairs):
+        return np.empty(0, dtype=np.int64)
+    links = coo_array((np.ones(len(pairs)), (pairs[:, 0] - 1, pairs[:, 1] - 1)), shape=(num_images,) * 2)
     place_in_order = np.empty(num_images, dtype=np.int64)
     place_in_order[reverse_cuthill_mckee((links + links.T).tocsr(), symmetric_mode=True)] = np.arange(
         num_images
     )
-    places = np.sort(place_in_order[listed - 1], axis=1)
-    ordered = listed[np.lexsort((places[:, 1], places[:, 0]))]
-    size = min(_MAX_BLOCK, max(16, ceil(len(ordered) / 48)))
-    batches = []
-    for number, start in enumerate(range(0, len(ordered), size)):
-        items = tuple(_Item(int(one), int(two)) for one, two in ordered[start : start + size])
-        batches.append(Batch(name=f"block-{number:05d}", key=key_of(key, number), items=items))
-    return batches
+    places = np.sort(place_in_order[pairs - 1], axis=1)
+    size = min(_MAX_BLOCK, max(16, ceil(len(pairs) / 48)))
+    block = np.empty(len(pairs), dtype=np.int64)
+    block[np.lexsort((places[:, 1], places[:, 0]))] = np.arange(len(pairs)) // size
+    return block
+
+
+class _Blocks(Sequence[Batch[_Pair]]):
+    """The batches of a plan, each put together when it is asked for: memory holds few at a time."""
+
+    def __init__(self, plan: pd.DataFrame, base: str, sha256: Shaped[np.ndarray, " n"]) -> None:
+        self._base, self._sha256 = base, sha256
+        order, self._starts = _by_block(plan)
+        self._pairs = plan[_IDS].to_numpy(dtype=np.int64)[order]
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    @overload
+    def __getitem__(self, block: int) -> Batch[_Pair]: ...
+    @overload
+    def __getitem__(self, block: slice) -> Sequence[Batch[_Pair]]: ...
+    def __getitem__(self, block: int | slice) -> Batch[_Pair] | Sequence[Batch[_Pair]]:
+        if isinstance(block, slice):
+            return [self[number] for number in range(*block.indices(len(self)))]
+        if block >= len(self):
+            raise IndexError(block)
+        pairs = self._pairs[self._starts[block] : self._starts[block + 1]]
+        digest = hashlib.sha256(pairs.tobytes() + self._sha256[pairs - 1].tobytes()).hexdigest()
+        items = tuple((one, two) for one, two in pairs.tolist())
+        return Batch(name=_name(block), key=key_of(self._base, digest), items=items)
+
+    def images(self, blocks: Sequence[int]) -> list[int]:
+        """The images of some blocks, rising."""
+        pairs = [self._pairs[self._starts[block] : self._starts[block + 1]] for block in blocks]
+        image_ids: list[int] = np.unique(np.concatenate([self._pairs[:0], *pairs])).tolist()
+        return image_ids
+
+
+def _by_block(plan: pd.DataFrame) -> tuple[Int[np.ndarray, " p"], Int[np.ndarray, " b"]]:
+    """Rows of the plan block by block, and where each block starts in them, with the end of the last."""
+    block = plan["block"].to_numpy(dtype=np.int64)
+    order = np.argsort(block, kind="stable")
+    return order, np.searchsorted(block[order], np.arange(block.max(initial=-1) + 2))
+
+
+def _outcomes(plan: pd.DataFrame, results: Sequence[BatchResult]) -> pd.DataFrame:
+    """The plan with `config, inliers, row` of each pair; 0, 0 and -1 for those that kill their worker."""
+    found = np.tile(np.array([0, 0, -1], dtype=np.int64), (len(plan), 1))
+    order, starts = _by_block(plan)
+    for (start, end), result in zip(pairwise(starts), results, strict=True):
+        rows = np.delete(order[start:end], list(result.quarantined))
+        found[rows] = np.column_stack(
+            [result.facts["configs"], result.facts["inliers"], np.arange(len(rows))]
+        )
+    columns = [*_IDS, "origin", "config", "inliers", "block", "row"]
+    return plan.assign(config=found[:, 0], inliers=found[:, 1], row=found[:, 2])[columns]
 
 
 def _match_batch(
-    batch: Batch[_Item], *, store: FeatureStore, folder: Path, config: MatchingConfig, seed: int
+    batch: Batch[_Pair], *, store: FeatureStore, folder: Path, config: MatchingConfig, seed: int
 ) -> tuple[dict[str, Any], Sequence[Path]]:
     from sfm import colmap  # in the child only: pycolmap is heavy, and ends the process when it fails
 
-    image_ids = {image_id for item in batch.items for image_id in (item.image_id1, item.image_id2)}
+    image_ids = {image_id for pair in batch.items for image_id in pair}
     images = {image.image_id: image for image in store.read(image_ids)}
-    descriptors = {image_id: unit_descriptors(image.descriptors) for image_id, image in images.items()}
+    descriptors = {image_id: unit_descriptors(rows) for image_id, rows in store.read_descriptors(image_ids)}
     configs, inliers = [], []
-    for item in batch.items:
-        one, two = item.image_id1, item.image_id2
+    for one, two in batch.items:
         matches = _putative_matches(descriptors[one], descriptors[two], config)
         geometry = colmap.verify(
             images[one],

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from sfm.candidates import CandidateConfig, propose_pairs
 from sfm.collection import Collection, ScanConfig, require_folder, scan
+from sfm.descriptors import drop_descriptors
 from sfm.features import FeatureConfig, Features, extract_features
 from sfm.lock import hold
 from sfm.mapper import MappingConfig
@@ -66,6 +67,8 @@ def _reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: E
     features = extract_features(collection, out, config.features, executor)
     candidates = propose_pairs(collection, features, out, config.candidates, config.seed, executor)
     matches = match(candidates, features, out, config.matching, config.seed, executor)
+    if not config.features.keep_descriptors:
+        drop_descriptors(features)
     sizes = collection.usable[["width", "height"]].to_numpy(dtype=np.int64)
     graph = build_graph(matches, features.store, sizes, out, config.graph)
     mapping = map_places(collection, features, graph, out, config.mapping, config.seed, executor)

@@ -6,12 +6,13 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pydantic import Field, ValidationError
 
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 # Names that start so belong to work in progress, or to a process that was killed at it.
 UNFINISHED = ".unfinished-"
 _FULL_BYTES = 1 << 20
+# Of a table, hashed at a time.
+_ROWS = 65_536
 
 
 @contextmanager
@@ -48,6 +51,22 @@ def sweep(folder: Path) -> None:
         _remove(leftover)
 
 
+def discard(path: Path) -> None:
+    """Remove a file or folder at once, as far as anybody can see; no error where there is none."""
+    with suppress(FileNotFoundError):
+        _remove(_aside(path))
+
+
+def prune(folder: Path, pattern: str, current: Collection[str]) -> None:
+    """Remove the results in `folder` that match a pattern and are none of the current ones, with records."""
+    for result in folder.glob(pattern):
+        if result.stem not in current:
+            discard(result)
+    for record in (folder / "done").glob(f"{pattern}.json"):
+        if record.stem not in current:
+            discard(record)
+
+
 def require_space(folder: Path) -> None:
     """Raise OSError (no space left) where the disk of `folder` is as good as full.
 
@@ -55,6 +74,21 @@ def require_space(folder: Path) -> None:
     """
     if shutil.disk_usage(folder).free < _FULL_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
+def create_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.memmap:
+    """Return a new .npy file as a memory map to be written, zeros as yet, its room on the disk reserved.
+
+    Without the reservation a full disk ends the process in the middle of an assignment (SIGBUS). OSError
+    when there is no room.
+    """
+    rows = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+    return rows
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -90,6 +124,16 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def key_of_table(frame: pd.DataFrame) -> str:
+    """Return a key of a table's columns and rows in their order, not the index; by 64 bits of each row."""
+    digest = hashlib.sha256("\0".join(frame.columns).encode())
+    for start in range(0, len(frame), _ROWS):
+        part = frame.iloc[start : start + _ROWS]
+        rows = pd.util.hash_pandas_object(part, index=False, categorize=False)
+        digest.update(rows.to_numpy(dtype="<u8").tobytes())
+    return digest.hexdigest()
+
+
 class OutputFile(Settings):
     """What a file was when it was recorded: bytes, time of the last change, SHA-256 of its content."""
 
@@ -99,12 +143,21 @@ class OutputFile(Settings):
 
 
 class StageRecord(Settings):
-    """What a finished stage leaves behind: the key of its inputs, its counts, and its files."""
+    """What a finished stage leaves behind.
+
+    Attributes:
+        key: of its inputs.
+        facts: counts, for people.
+        basis: what a later run has to know that adds to the result instead of making it anew.
+        outputs: its files, by path below the folder.
+
+    """
 
     stage: str
     key: str
     seconds: float = 0.0
     facts: dict[str, Any] = Field(default_factory=dict)
+    basis: dict[str, Any] = Field(default_factory=dict)
     outputs: dict[str, OutputFile] = Field(default_factory=dict)
 
 
@@ -132,12 +185,20 @@ def mark_done(
     *,
     seconds: float = 0.0,
     facts: dict[str, Any] | None = None,
+    basis: dict[str, Any] | None = None,
     outputs: Iterable[Path] = (),
 ) -> StageRecord:
     """Record a stage as finished, its last act; `outputs` are files or whole folders below `out`."""
     files = sorted(file for path in outputs for file in _files_of(path))
     found = {file.relative_to(out).as_posix(): _output_file(file) for file in files}
-    record = StageRecord(stage=stage, key=key, seconds=round(seconds, 3), facts=facts or {}, outputs=found)
+    record = StageRecord(
+        stage=stage,
+        key=key,
+        seconds=round(seconds, 3),
+        facts=facts or {},
+        basis=basis or {},
+        outputs=found,
+    )
     _write_record(out, record)
     return record
 
@@ -226,12 +287,17 @@ def _flush_to_disk(path: Path) -> None:
 def _replace(source: Path, target: Path) -> None:
     if target.is_dir() and not target.is_symlink():
         # A folder cannot be renamed onto a full one: the old one steps aside first.
-        aside = target.parent / f"{UNFINISHED}{os.getpid()}-{token_hex(4)}-{target.name}"
-        target.rename(aside)
+        aside = _aside(target)
         source.rename(target)
         _remove(aside)
     else:
         source.replace(target)
+
+
+def _aside(path: Path) -> Path:
+    """Give what stands at `path` the name of something unfinished, and return that."""
+    aside = path.parent / f"{UNFINISHED}{os.getpid()}-{token_hex(4)}-{path.name}"
+    return path.rename(aside)
 
 
 def _remove(path: Path) -> None:

@@ -7,6 +7,7 @@ time as in R. Arandjelovic and A. Zisserman, "All about VLAD", CVPR 2013.
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,27 @@ from jaxtyping import Float, Float32, Int
 from pydantic import Field
 
 from sfm.correspondence import unit_descriptors
+from sfm.descriptors import require_descriptors
 from sfm.features import Features
 from sfm.featurestore import FeatureStore
 from sfm.settings import Settings
-from sfm.store import atomic_path, key_of, load_done, mark_done
-from sfm.tasks import Batch, run_batches, usage
+from sfm.store import (
+    atomic_path,
+    create_array,
+    discard,
+    key_of,
+    last_done,
+    load_done,
+    mark_done,
+)
+from sfm.tasks import Batch, BatchResult, run_batches, usage
 
-_VERSION = 1
+_VERSION = 2
 _SAMPLED_IMAGES = 1024
 _SAMPLED_DESCRIPTORS = 50_000
 _KMEANS_ROUNDS = 20
 _BATCH = 128
+_COPIED = 65_536
 
 
 class VladConfig(Settings):
@@ -42,37 +53,28 @@ def describe_images(
     """Return a memory map of unit rows, row r for image_id r + 1; zero rows for images without keypoints.
 
     Codebook and PCA are learned on a seeded sample of at most 1,024 of the images. Written to
-    `out`/features/vlad.npy.
+    `out`/features/vlad.npy. When photos are added, the codebook is kept until there are twice as many images
+    as it was learned on, and with it the rows of the images that were there.
     """
     started = time.perf_counter()
     key = key_of("vlad", _VERSION, config, seed, features.key)
     path = out / "features" / "vlad.npy"
     if not load_done(out, "vlad", key):
-        folder = out / "features" / "vlad"
-        model_path = folder / "model.npz"
-        if not load_done(folder, "model", key):
-            executor.submit(_learn, features, model_path, config, seed).result()
-            mark_done(folder, "model", key, outputs=[model_path])
-        described = (np.flatnonzero(features.num_keypoints) + 1).tolist()
-        batches = [
-            Batch(name=f"rows-{start // _BATCH:05d}", key=key_of(key, start), items=tuple(part))
-            for start in range(0, len(described), _BATCH)
-            if (part := described[start : start + _BATCH])
-        ]
-        describe = partial(_describe_batch, store=features.store, model_path=model_path, folder=folder)
-        results = run_batches(describe, batches, folder, executor, label="vlad")
-        with np.load(model_path) as model:
-            dim = model["projection"].shape[1]
-        with atomic_path(path) as unfinished:
-            rows = np.lib.format.open_memmap(
-                unfinished, mode="w+", dtype=np.float32, shape=(len(features.num_keypoints), dim)
-            )
-            for result in results:
-                with np.load(result.outputs[0]) as part:
-                    rows[part["image_ids"] - 1] = part["rows"]
-            rows.flush()
-        facts = {"dim": dim, **usage(results)}
-        mark_done(out, "vlad", key, seconds=time.perf_counter() - started, facts=facts, outputs=[path])
+        codebook = _codebook(features, out / "features", config, seed, executor)
+        kept = _kept_rows(features, out, codebook)
+        described = np.flatnonzero(features.num_keypoints[kept:]) + kept + 1
+        results = _describe(features, described, out / "features", codebook, executor)
+        dim = _join(path, kept, len(features.num_keypoints), results, codebook.path)
+        mark_done(
+            out,
+            "vlad",
+            key,
+            seconds=time.perf_counter() - started,
+            facts={"dim": dim, **usage(results)},
+            basis=features.basis | {"codebook": codebook.sha256},
+            outputs=[path],
+        )
+        discard(out / "features" / "vlad")  # all of it is in the one file
     vectors: Float32[np.ndarray, "n d"] = np.load(path, mmap_mode="r")
     return vectors
 
@@ -139,11 +141,59 @@ def _one_hot(labels: Int[np.ndarray, " n"], words: int) -> Float32[np.ndarray, "
     return np.asarray(labels[:, None] == np.arange(words), dtype=np.float32)
 
 
-def _learn(features: Features, path: Path, config: VladConfig, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    described = np.flatnonzero(features.num_keypoints) + 1
-    chosen = np.sort(rng.permutation(described)[:_SAMPLED_IMAGES])
-    local = [unit_descriptors(image.descriptors) for image in features.store.read(chosen.tolist())]
+@dataclass(frozen=True)
+class _Codebook:
+    path: Path
+    sha256: str
+
+
+def _codebook(
+    features: Features, folder: Path, config: VladConfig, seed: int, executor: Executor
+) -> _Codebook:
+    """The codebook that is there, unless the collection has outgrown it; else a new one."""
+    key = key_of("codebook", _VERSION, config, seed, features.settings_key)
+    path, num_images = folder / "codebook.npz", len(features.num_keypoints)
+    record = load_done(folder, "codebook", key)
+    if not record or not features.extends(record.basis) or num_images > 2 * record.basis["images"]:
+        described = np.flatnonzero(features.num_keypoints) + 1
+        rng = np.random.default_rng(seed)
+        chosen = np.sort(rng.permutation(described)[:_SAMPLED_IMAGES]).tolist()
+        require_descriptors(features, chosen, executor)
+        executor.submit(_learn, features.store, chosen, path, config, rng).result()
+        record = mark_done(folder, "codebook", key, basis=features.basis, outputs=[path])
+    return _Codebook(path, record.outputs[path.name].sha256)
+
+
+def _kept_rows(features: Features, out: Path, codebook: _Codebook) -> int:
+    """How many rows there are already, made with this codebook of the first photos of the collection."""
+    record = last_done(out, "vlad")
+    if record and record.basis["codebook"] == codebook.sha256 and features.extends(record.basis):
+        return int(record.basis["images"])
+    return 0
+
+
+def _describe(
+    features: Features,
+    described: Int[np.ndarray, " k"],
+    folder: Path,
+    codebook: _Codebook,
+    executor: Executor,
+) -> list[BatchResult]:
+    require_descriptors(features, described.tolist(), executor)
+    batches = []
+    for number, start in enumerate(range(0, len(described), _BATCH)):
+        items = described[start : start + _BATCH]
+        hashes = features.sha256[items - 1].astype(str).tolist()
+        key = key_of(codebook.sha256, features.settings_key, items.tolist(), hashes)
+        batches.append(Batch(name=f"rows-{number:05d}", key=key, items=tuple(items.tolist())))
+    work = partial(_describe_batch, store=features.store, codebook=codebook.path, folder=folder / "vlad")
+    return run_batches(work, batches, folder / "vlad", executor, label="vlad")
+
+
+def _learn(
+    store: FeatureStore, image_ids: Sequence[int], path: Path, config: VladConfig, rng: np.random.Generator
+) -> None:
+    local = [unit_descriptors(descriptors) for _, descriptors in store.read_descriptors(image_ids)]
     each = max(16, _SAMPLED_DESCRIPTORS // max(1, len(local)))
     sample = [rows[rng.permutation(len(rows))[:each]] for rows in local]
     centres = kmeans(np.concatenate([*sample, np.empty((0, 128), np.float32)]), config.words, rng)
@@ -154,15 +204,33 @@ def _learn(features: Features, path: Path, config: VladConfig, seed: int) -> Non
 
 
 def _describe_batch(
-    batch: Batch[int], *, store: FeatureStore, model_path: Path, folder: Path
+    batch: Batch[int], *, store: FeatureStore, codebook: Path, folder: Path
 ) -> tuple[dict[str, Any], Sequence[Path]]:
-    with np.load(model_path) as model:
+    with np.load(codebook) as model:
         centres, mean, projection = model["centres"], model["mean"], model["projection"]
     rows = np.zeros((len(batch.items), projection.shape[1]), dtype=np.float32)
-    for position, image in enumerate(store.read(batch.items)):
-        row = (vlad(unit_descriptors(image.descriptors), centres) - mean) @ projection
+    for position, (_, descriptors) in enumerate(store.read_descriptors(batch.items)):
+        row = (vlad(unit_descriptors(descriptors), centres) - mean) @ projection
         rows[position] = row / max(float(np.linalg.norm(row)), 1e-12)
     path = folder / f"{batch.name}.npz"
     with atomic_path(path) as unfinished, unfinished.open("wb") as file:
         np.savez(file, image_ids=np.array(batch.items, dtype=np.int64), rows=rows)
     return {}, [path]
+
+
+def _join(path: Path, kept: int, num_images: int, results: Sequence[BatchResult], codebook: Path) -> int:
+    """Write the first `kept` rows there are and those of the results as one file; return a row's length."""
+    with np.load(codebook) as model:
+        shape = (num_images, model["projection"].shape[1])
+    with atomic_path(path) as unfinished:
+        rows = create_array(unfinished, shape, np.float32)
+        if kept:
+            before = np.load(path, mmap_mode="r")
+            for start in range(0, kept, _COPIED):
+                rows[start : min(kept, start + _COPIED)] = before[start : min(kept, start + _COPIED)]
+        for result in results:
+            for part in result.outputs:
+                with np.load(part) as stored:
+                    rows[stored["image_ids"] - 1] = stored["rows"]
+        rows.flush()
+    return int(shape[1])

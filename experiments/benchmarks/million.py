@@ -12,7 +12,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import asdict
 from functools import partial
@@ -20,17 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Int
 
 from experiments.benchmarks.measure import Claim, arguments, conclude, print_table
 from experiments.benchmarks.projection import search_seconds
 from sfm.collection import scan
 from sfm.features import extract_features
+from sfm.featurestore import write_descriptors
 from sfm.matchgraph import build_graph
 from sfm.matching import match
 from sfm.neighbours import union
 from sfm.photo import Photo
 from sfm.reconstruct import ReconstructConfig
+from sfm.store import mark_done, write_table
 from sfm.tasks import Batch, SerialExecutor
 
 _LIMIT_GB = 1.0
@@ -39,15 +42,18 @@ _OFFSETS = 7
 _FOLDER = 1000
 
 
+Answer = Callable[[Batch[Any]], tuple[dict[str, Any], Sequence[Path]]]
+
+
 class AnsweringExecutor(Executor):
     """Has every batch recorded as if its function had been run: `answer` says what it found."""
 
-    def __init__(self, answer: Callable[[Batch[Any]], dict[str, Any]]) -> None:
+    def __init__(self, answer: Answer) -> None:
         self._answer = answer
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run the task with the answer in place of its batch function, its first argument."""
-        return SerialExecutor().submit(fn, partial(_answered, answer=self._answer), *args[1:], **kwargs)
+        return SerialExecutor().submit(fn, self._answer, *args[1:], **kwargs)
 
 
 def main(words: list[str] | None = None) -> int:
@@ -97,9 +103,10 @@ def walk_through(photos: Path, out: Path, rows: int) -> list[tuple[str, float, f
         marks.append((stage, time.perf_counter() - last, _peak_mb()))
         last = time.perf_counter()
 
-    collection = scan(photos, out, config.scan, AnsweringExecutor(_scanned))
+    collection = scan(photos, out, config.scan, AnsweringExecutor(partial(_scanned, folder=out / "scan")))
     mark("scan")
-    features = extract_features(collection, out, config.features, AnsweringExecutor(_extracted))
+    answer = partial(_extracted, folder=out / "features" / "descriptors")
+    features = extract_features(collection, out, config.features, AnsweringExecutor(answer))
     mark("features")
     candidates = union({"vlad": _pairs(rows), "gps": _pairs(rows)[::3]}, rows)
     mark("candidates")
@@ -118,13 +125,7 @@ def _pairs(rows: int) -> Int[np.ndarray, "p 2"]:
     return np.column_stack([first, second])[second < rows]
 
 
-def _answered(
-    batch: Batch[Any], *, answer: Callable[[Batch[Any]], dict[str, Any]]
-) -> tuple[dict[str, Any], tuple[Path, ...]]:
-    return answer(batch), ()
-
-
-def _scanned(batch: Batch[str]) -> dict[str, Any]:
+def _scanned(batch: Batch[str], *, folder: Path) -> tuple[dict[str, Any], Sequence[Path]]:
     photo = Photo(
         sha256="",
         width=1024,
@@ -135,19 +136,24 @@ def _scanned(batch: Batch[str]) -> dict[str, Any]:
         latitude=math.nan,
         longitude=math.nan,
     )
-    facts = {key: None if value != value else value for key, value in asdict(photo).items()}
     # As long and as different as true hashes.
-    return {name: facts | {"sha256": f"{int(Path(name).stem):064x}"} for name in batch.items}
+    hashes = [f"{int(Path(name).stem):064x}" for name in batch.items]
+    table = pd.DataFrame({"name": batch.items, "reason": ""}).assign(**asdict(photo)).assign(sha256=hashes)
+    path = folder / f"{batch.name}.parquet"
+    write_table(path, table)
+    return {}, [path]
 
 
-def _extracted(batch: Batch[Any]) -> dict[str, Any]:
+def _extracted(batch: Batch[Any], *, folder: Path) -> tuple[dict[str, Any], Sequence[Path]]:
     ids = [item.image_id for item in batch.items]
-    return {"image_ids": ids, "num_keypoints": [2000] * len(ids), "failed": {}}
+    write_descriptors(folder / batch.name, ids, [np.empty((0, 128), np.uint8)] * len(ids))
+    mark_done(folder, batch.name, batch.key, outputs=[folder / batch.name])
+    return {"image_ids": ids, "num_keypoints": [2000] * len(ids), "failed": {}}, ()
 
 
-def _matched(batch: Batch[Any]) -> dict[str, Any]:
-    same = [(item.image_id1 - 1) // _PLACE == (item.image_id2 - 1) // _PLACE for item in batch.items]
-    return {"configs": [2 if one else 1 for one in same], "inliers": [60 if one else 0 for one in same]}
+def _matched(batch: Batch[Any]) -> tuple[dict[str, Any], Sequence[Path]]:
+    same = [(one - 1) // _PLACE == (two - 1) // _PLACE for one, two in batch.items]
+    return {"configs": [2 if one else 1 for one in same], "inliers": [60 if one else 0 for one in same]}, ()
 
 
 def _peak_mb() -> float:

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from sfm.collection import Collection
-from sfm.features import Features
+from sfm.features import FeatureConfig, Features
 from sfm.featurestore import FeatureStore, ImageFeatures, write_shard
 from sfm.matchgraph import GraphConfig, MatchGraph, build_graph
 from sfm.matching import Matches
@@ -125,14 +125,22 @@ def _build_world(folder: Path, scenes: dict[str, tuple[int, int]]) -> World:
             rows.append((first + one, first + two, "all", 2, len(matches), 0, len(inliers)))
             inliers.append(matches)
     store = FeatureStore(folder=folder / "features", shard_size=1000)
-    write_shard(store.path(0), images)
+    write_shard(store.folder / store.name(0), images)
     columns = ["image_id1", "image_id2", "origin", "config", "inliers", "block", "row"]
     matches = Matches(pairs=pd.DataFrame(rows, columns=columns), folder=folder / "matches", key="matches")
     _write_block(matches.folder, inliers)
     sizes = np.array([(image.width, image.height) for image in images])
     graph = build_graph(matches, store, sizes, folder, GraphConfig(filters=()))
     counts = np.array([len(image.keypoints) for image in images])
-    features = Features(store=store, num_keypoints=counts, failed={}, key="features")
+    features = Features(
+        store=store,
+        num_keypoints=counts,
+        failed={},
+        key="features",
+        photos=folder,
+        sha256=np.zeros(len(images), dtype="S64"),
+        config=FeatureConfig(),
+    )
     return World(collection=_collection(images), features=features, graph=graph)
 
 
@@ -152,7 +160,6 @@ def _image(
         height=size[1],
         focal_px=focal_px,
         keypoints=np.column_stack([points, np.ones((len(points), 2))]).astype(np.float32),
-        descriptors=np.zeros((len(points), 128), np.uint8),
     )
 
 
@@ -167,7 +174,7 @@ def _verified_pairs(
     images = [
         _image(number, f"{number}.jpg", size, points) for number, (size, points) in enumerate(photos, start=1)
     ]
-    write_shard(store.path(0), images)
+    write_shard(store.folder / store.name(0), images)
     _write_block(folder / "matches", list(matched.values()))
     rows = [(one, two, "all", 2, len(rows), 0, row) for row, ((one, two), rows) in enumerate(matched.items())]
     columns = ["image_id1", "image_id2", "origin", "config", "inliers", "block", "row"]

@@ -12,7 +12,7 @@ from sfm.candidates import (
     read_pair_list,
 )
 from sfm.collection import Collection
-from sfm.features import Features
+from sfm.features import FeatureConfig, Features
 from sfm.featurestore import FeatureStore
 from sfm.tasks import SerialExecutor
 
@@ -24,7 +24,15 @@ def _collection(*names: str) -> Collection:
 
 def _features(*num_keypoints: int) -> Features:
     store = FeatureStore(folder=Path("features"), shard_size=4)
-    return Features(store=store, num_keypoints=np.array(num_keypoints), failed={}, key="f")
+    return Features(
+        store=store,
+        num_keypoints=np.array(num_keypoints),
+        failed={},
+        key="f",
+        photos=Path("photos"),
+        sha256=np.zeros(len(num_keypoints), dtype="S64"),
+        config=FeatureConfig(),
+    )
 
 
 def test_all_pairs() -> None:

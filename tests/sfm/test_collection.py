@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from sfm.collection import Collection, ScanConfig, scan
+from sfm.photo import Photo, inspect_photo
 from sfm.tasks import SerialExecutor
 
 
@@ -95,6 +96,77 @@ def test_a_second_scan_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     second = _scan(photos, tmp_path / "out")
     assert second.key == first.key
     assert second.table.equals(first.table)
+
+
+def _ids(collection: Collection) -> dict[str, int]:
+    return dict(zip(collection.usable["name"], collection.usable["image_id"].tolist(), strict=True))
+
+
+def test_known_photos_keep_their_numbers(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    for seed, name in enumerate(("b.png", "d.png", "f.png")):
+        _photo(photos / name, seed)
+    (photos / "z.png").write_bytes((photos / "d.png").read_bytes())
+    assert _ids(_scan(photos, out)) == {"b.png": 1, "d.png": 2, "f.png": 3}
+    _photo(photos / "e.png", 7)
+    _photo(photos / "a.png", 8)
+    (photos / "c.png").write_bytes((photos / "f.png").read_bytes())
+    (photos / "z.png").unlink()
+    grown = _scan(photos, out)
+    assert list(_ids(grown).items()) == [("b.png", 1), ("d.png", 2), ("f.png", 3), ("a.png", 4), ("e.png", 5)]
+    assert _outcomes(grown)["c.png"] == ("duplicate", "same bytes as f.png")
+    assert grown.table["name"].tolist() == ["a.png", "b.png", "c.png", "d.png", "e.png", "f.png"]
+    assert _ids(_scan(photos, out)) == _ids(grown)
+    assert grown.key != _scan(photos, tmp_path / "other").key
+
+
+@pytest.mark.parametrize("change", ["gone", "other bytes"])
+def test_a_lost_photo_starts_the_numbers_afresh(
+    tmp_path: Path, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    _photo(photos / "b.png", 1)
+    _photo(photos / "c.png", 2)
+    _scan(photos, out)
+    _photo(photos / "a.png", 3)
+    if change == "gone":
+        (photos / "b.png").unlink()
+    else:
+        _photo(photos / "b.png", 4)
+    caplog.set_level("INFO", "sfm.collection")
+    fresh = _scan(photos, tmp_path / "fresh")
+    grown = _scan(photos, out)
+    assert grown.table.equals(fresh.table)
+    assert grown.key == fresh.key
+    assert caplog.messages == [
+        "scan: known photos are gone or changed; all photos are numbered afresh",
+    ]
+
+
+def test_growth_decodes_the_new_files_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    _photo(photos / "b.png", 1)
+    (photos / "c.png").write_bytes((photos / "b.png").read_bytes())
+    (photos / "notes.txt").write_text("text")
+    _scan(photos, out)
+    _photo(photos / "a.png", 2)
+    opened = []
+
+    def noted(path: Path, **settings: float) -> Photo:
+        opened.append(path.name)
+        return inspect_photo(path, **settings)
+
+    monkeypatch.setattr("sfm.collection.inspect_photo", noted)
+    grown = _scan(photos, out)
+    assert opened == ["a.png"]
+    assert _outcomes(grown) == {
+        "a.png": ("usable", ""),
+        "b.png": ("usable", ""),
+        "c.png": ("duplicate", "same bytes as b.png"),
+        "notes.txt": ("rejected", "not an image"),
+    }
+    scan(photos, out, ScanConfig(min_side_px=65), SerialExecutor())
+    assert opened == ["a.png", "a.png", "b.png", "c.png", "notes.txt"]
 
 
 def test_what_is_no_folder_of_photos_is_told(tmp_path: Path) -> None:

@@ -59,7 +59,6 @@ def _image(image_id: int, points: np.ndarray, focal_px: float) -> ImageFeatures:
         height=800,
         focal_px=focal_px,
         keypoints=np.column_stack([points, np.ones((len(points), 2))]).astype(np.float32),
-        descriptors=np.zeros((len(points), 128), np.uint8),
     )
 
 

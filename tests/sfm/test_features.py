@@ -39,9 +39,10 @@ def test_features_of_rendered_photos(two_scenes: dict[str, Any], tmp_path: Path)
     assert [image.name for image in images] == [f"{number}.png" for number in range(6)]
     assert features.num_keypoints.tolist() == [len(image.keypoints) for image in images]
     assert features.failed == {}
+    descriptors = dict(features.store.read_descriptors(range(1, 7)))
     for image in images:
+        assert descriptors[image.image_id].shape == (len(image.keypoints), 128)
         assert 200 <= len(image.keypoints) < 400
-        assert image.descriptors.shape == (len(image.keypoints), 128)
         assert (np.diff(image.keypoints[:, 2]) <= 0).all()
         assert ((image.keypoints[:, :2] > 0) & (image.keypoints[:, :2] < (480, 360))).all()
 
@@ -52,8 +53,8 @@ def test_workers_do_not_change_features(two_scenes: dict[str, Any], tmp_path: Pa
     with LocalExecutor(2) as executor:
         together = extract_features(collection, tmp_path / "b", FeatureConfig(), executor)
     assert together.key == alone.key
-    for name in ("keypoints.npy", "descriptors.npy", "images.npz"):
-        content = [(each.store.path(0) / name).read_bytes() for each in (alone, together)]
+    for name in ("keypoints.npy", "images.npz", "../descriptors/shard-00000/descriptors.npy"):
+        content = [(each.store.folder / "shard-00000" / name).read_bytes() for each in (alone, together)]
         assert content[0] == content[1]
     assert _extract(collection, tmp_path / "a", max_features=100).key != alone.key
 

@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -6,9 +9,10 @@ import pandas as pd
 import pytest
 
 from sfm.collection import ScanConfig, scan
+from sfm.descriptors import drop_descriptors
 from sfm.features import FeatureConfig, Features, extract_features
 from sfm.matching import Matches, MatchingConfig, match, read_inliers
-from sfm.tasks import LocalExecutor, SerialExecutor
+from sfm.tasks import LocalExecutor, SerialExecutor, WorkerDied
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +83,131 @@ def test_no_pair_at_all(features: Features, tmp_path: Path) -> None:
     matches = match(_candidates(), features, tmp_path, MatchingConfig(), 0, SerialExecutor())
     assert len(matches.pairs) == 0
     assert list(matches.pairs) == ["image_id1", "image_id2", "origin", "config", "inliers", "block", "row"]
+
+
+class _Noting(SerialExecutor):
+    """Notes the batches it is given, and lets one pair kill its worker."""
+
+    def __init__(self, deadly: tuple[int, int] | None = None) -> None:
+        self.batches: list[tuple[str, tuple[Any, ...]]] = []
+        self._deadly = deadly
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        batch = args[-1]
+        self.batches.append((batch.name, batch.items))
+        if self._deadly in batch.items:
+            future: Future[Any] = Future()
+            future.set_exception(WorkerDied("worker was ended by SIGSEGV"))
+            return future
+        return super().submit(fn, *args, **kwargs)
+
+
+def _inliers(matches: Matches) -> dict[tuple[int, int], bytes]:
+    stored = matches.pairs[matches.pairs["row"] >= 0]
+    return {(one, two): rows.tobytes() for one, two, _, rows in read_inliers(matches.folder, stored)}
+
+
+def test_a_pair_does_not_depend_on_its_neighbours(features: Features, tmp_path: Path) -> None:
+    together = _inliers(_match(features, tmp_path / "all"))
+    for pair in ((1, 2), (4, 6), (9, 10)):
+        alone = match(
+            _candidates(pair), features, tmp_path / str(pair), MatchingConfig(), 0, SerialExecutor()
+        )
+        assert _inliers(alone) == {pair: together[pair]}
+
+
+def test_growth_matches_new_pairs_only(features: Features, tmp_path: Path) -> None:
+    fewer = replace(
+        features, key="fewer", num_keypoints=features.num_keypoints[:8], sha256=features.sha256[:8]
+    )
+    first = [pair for pair in ALL if pair[1] <= 8 and pair != (1, 2)]
+    match(_candidates(*first), fewer, tmp_path, MatchingConfig(), 0, SerialExecutor())
+    blocks = {path.name: path.read_bytes() for path in (tmp_path / "matches").glob("block-*")}
+    executor = _Noting()
+    listed = [pair for pair in ALL if pair != (3, 4)]
+    grown = match(
+        _candidates(*listed).assign(origin="new"), features, tmp_path, MatchingConfig(), 0, executor
+    )
+    new = [pair for _, items in executor.batches for pair in items]
+    assert sorted(new) == sorted(set(listed) - set(first))
+    assert {(tmp_path / "matches" / name).read_bytes() for name in blocks} == set(blocks.values())
+    # What was a candidate before stays, from where it came then.
+    pairs = grown.pairs.set_index(["image_id1", "image_id2"])
+    assert pairs.index.tolist() == ALL
+    assert pairs.loc[(3, 4), "origin"] == "list"
+    assert (pairs["origin"] == "new").sum() == len(ALL) - 1
+    fresh = match(_candidates(*ALL), features, tmp_path / "fresh", MatchingConfig(), 0, SerialExecutor())
+    assert _inliers(grown) == _inliers(fresh)
+    assert grown.key == fresh.key
+
+
+def test_other_photos_or_settings_match_everything_anew(features: Features, tmp_path: Path) -> None:
+    _match(features, tmp_path)
+    for other, config in (
+        (replace(features, key="other", sha256=features.sha256[::-1].copy()), MatchingConfig()),
+        (features, MatchingConfig(max_trials=1000)),
+    ):
+        executor = _Noting()
+        matches = match(_candidates(*ALL[:20]), other, tmp_path, config, 0, executor)
+        assert sorted(pair for _, items in executor.batches for pair in items) == ALL[:20]
+        assert len(matches.pairs) == 20
+        assert len(list((tmp_path / "matches").glob("block-*"))) == 2
+
+
+def test_a_damaged_block_is_matched_again(
+    features: Features, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = _inliers(_match(features, tmp_path))
+    block = tmp_path / "matches" / "block-00001.npz"
+    content = block.read_bytes()
+    block.write_bytes(content[:-9] + b"x" + content[-8:])
+    executor = _Noting()
+    again = match(_candidates(*ALL), features, tmp_path, MatchingConfig(), 0, executor)
+    assert [name for name, _ in executor.batches] == ["block-00001"]
+    assert block.read_bytes() == content
+    assert _inliers(again) == whole
+    assert f"{block}: damaged, or changed since; block-00001 is done again" in caplog.messages
+
+
+def test_a_lost_table_of_pairs_is_written_again(features: Features, tmp_path: Path) -> None:
+    before = _match(features, tmp_path)
+    (tmp_path / "matches" / "pairs.parquet").unlink()
+    executor = _Noting()
+    after = match(_candidates(*ALL), features, tmp_path, MatchingConfig(), 0, executor)
+    assert executor.batches == []
+    pd.testing.assert_frame_equal(after.pairs, before.pairs)
+
+
+def test_dropped_descriptors_are_made_again_where_needed(
+    features: Features, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "sfm.descriptors")
+    whole = _inliers(_match(features, tmp_path / "whole"))
+    try:
+        drop_descriptors(features)
+        drop_descriptors(features)
+        assert not features.store.descriptors.exists()
+        executor = _Noting()
+        pairs = _candidates((1, 2), (2, 6))
+        some = match(pairs, features, tmp_path, MatchingConfig(), 0, executor)
+        assert _inliers(some) == {pair: whole[pair] for pair in ((1, 2), (2, 6))}
+        assert [items for name, items in executor.batches if name.startswith("shard")] == [(1, 2), (6,)]
+        assert caplog.messages == [
+            "descriptors of 3 photos are not on disk any more; they are extracted again"
+        ]
+        assert _inliers(_match(features, tmp_path)) == whole
+        assert [image_id for image_id, _ in features.store.read_descriptors(range(1, 11))] == [*range(1, 11)]
+    finally:
+        _match(features, tmp_path / "again")
+
+
+def test_a_pair_that_kills_its_worker_costs_itself_only(features: Features, tmp_path: Path) -> None:
+    whole = _inliers(_match(features, tmp_path / "whole"))
+    matches = match(_candidates(*ALL), features, tmp_path, MatchingConfig(), 0, _Noting(deadly=(4, 5)))
+    killer = matches.pairs.set_index(["image_id1", "image_id2"]).loc[(4, 5)]
+    assert killer[["config", "inliers", "row"]].tolist() == [0, 0, -1]
+    del whole[4, 5]
+    assert _inliers(matches) == whole
+    executor = _Noting()
+    match(_candidates(*ALL), features, tmp_path, MatchingConfig(), 0, executor)
+    assert executor.batches == []

@@ -16,6 +16,7 @@ import pycolmap
 import pytest
 from PIL import Image
 
+from sfm.features import FeatureConfig
 from sfm.geometry import align_similarity, centres_in_world
 from sfm.lock import FolderInUse, hold
 from sfm.mapper import MappingConfig
@@ -165,6 +166,39 @@ def test_a_changed_option_redoes_its_stage_only(photos: Path, out: Path, tmp_pat
     assert second["reason"].tolist() == ["place has too few photos"] * 4
 
 
+def test_added_photos_cost_what_is_new_only(photos: Path, out: Path, tmp_path: Path) -> None:
+    grown, sfm = tmp_path / "photos", tmp_path / "sfm"
+    shutil.copytree(photos, grown, ignore=shutil.ignore_patterns("4.png"))
+    submitted: list[tuple[str, int]] = []
+
+    class Noting(SerialExecutor):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            submitted.append((args[-1].name[:5], len(args[-1].items)))
+            return super().submit(fn, *args, **kwargs)
+
+    config = ReconstructConfig(features=FeatureConfig(keep_descriptors=True))
+    reconstruct(grown, sfm, config, Noting())
+    shutil.copy(photos / "one \none" / "4.png", grown / "one \none" / "4.png")
+    known = {path: path.read_bytes() for path in (sfm / "features").glob("shard-0000[01]/*")}
+    submitted.clear()
+    images = reconstruct(grown, sfm, config, Noting()).images
+    # Of 12 photos the first 8 lie in full shards; the new one is a candidate with each that has keypoints.
+    assert {path: path.read_bytes() for path in known} == known
+    # Its place is mapped again, the other one is not.
+    assert submitted == [("files", 1), ("shard", 4), ("block", 10), ("compo", 1)]
+    fresh = _load(photos, out).images
+    columns = ["name", "status", "reason", "place"]
+    pd.testing.assert_frame_equal(images[columns], fresh[columns])
+
+
+def test_descriptors_go_when_pairs_are_matched(photos: Path, out: Path, tmp_path: Path) -> None:
+    assert not (out / "features" / "descriptors").exists()
+    config = ReconstructConfig(features=FeatureConfig(keep_descriptors=True))
+    reconstruct(photos, tmp_path, config, SerialExecutor())
+    assert len(list((tmp_path / "features" / "descriptors").glob("shard-*/descriptors.npy"))) == 3
+    assert _contents(tmp_path) == _contents(out)
+
+
 def test_a_run_ended_after_any_task_goes_on(photos: Path, out: Path, tmp_path: Path) -> None:
     for _ in range(30):
         try:
@@ -185,7 +219,7 @@ def test_a_killed_run_goes_on(photos: Path, out: Path, tmp_path: Path) -> None:
         [sys.executable, "-c", script, str(photos), str(tmp_path)], env=environment, stderr=subprocess.DEVNULL
     )
     end = time.monotonic() + 60
-    while not list(tmp_path.glob("features/done/*.json")) and time.monotonic() < end:
+    while not list(tmp_path.glob("features/done/shard-*.json")) and time.monotonic() < end:
         time.sleep(0.005)
     run.send_signal(signal.SIGKILL)
     run.wait()

@@ -1,10 +1,15 @@
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from sfm.features import Features
-from sfm.featurestore import FeatureStore, ImageFeatures, write_shard
+from sfm.features import FeatureConfig, Features
+from sfm.featurestore import FeatureStore, ImageFeatures, write_descriptors, write_shard
+from sfm.store import mark_done
 from sfm.tasks import LocalExecutor, SerialExecutor
 from sfm.vlad import VladConfig, describe_images, kmeans, principal_axes, vlad
 
@@ -44,13 +49,13 @@ def test_principal_axes_stop_at_the_rank() -> None:
     assert np.isfinite((np.ones(3) - mean) @ axes).all()
 
 
-def _features(folder: Path) -> Features:
-    """Six images: 1 and 4 hold the same descriptors but for noise, so do 2 and 5; 3 has none; 6 its own."""
+def _features(folder: Path, num_images: int = 6) -> Features:
+    """The first of six images: 1 and 4 hold the same descriptors but for noise, so do 2 and 5; 3 has none."""
     rng = np.random.default_rng(2)
     kinds = [rng.integers(0, 256, (80, 128)) for _ in range(3)]
     kind_of = {1: 0, 2: 1, 4: 0, 5: 1, 6: 2}
     store = FeatureStore(folder=folder / "features", shard_size=4)
-    images = []
+    images, descriptors = [], []
     for image_id in range(1, 7):
         count = 80 if image_id in kind_of else 0
         values = kinds[kind_of.get(image_id, 0)][:count] + rng.integers(-9, 10, (count, 128))
@@ -62,13 +67,23 @@ def _features(folder: Path) -> Features:
                 height=480,
                 focal_px=np.nan,
                 keypoints=np.zeros((count, 4), np.float32),
-                descriptors=np.clip(values, 0, 255).astype(np.uint8),
             )
         )
-    write_shard(store.path(0), images[:4])
-    write_shard(store.path(1), images[4:])
-    counts = np.array([80, 80, 0, 80, 80, 80])
-    return Features(store=store, num_keypoints=counts, failed={}, key="k")
+        descriptors.append(np.clip(values, 0, 255).astype(np.uint8))
+    for shard, part in enumerate((slice(0, 4), slice(4, 6))):
+        write_shard(store.folder / store.name(shard), images[part])
+        apart = store.descriptors / store.name(shard)
+        write_descriptors(apart, range(1, 7)[part], descriptors[part])
+        mark_done(store.descriptors, store.name(shard), "", outputs=[apart])
+    return Features(
+        store=store,
+        num_keypoints=np.array([80, 80, 0, 80, 80, 80])[:num_images],
+        failed={},
+        key=f"k{num_images}",
+        photos=folder,
+        sha256=np.array([f"{image_id:064x}" for image_id in range(1, 7)], dtype="S64")[:num_images],
+        config=FeatureConfig(),
+    )
 
 
 def test_images_of_one_kind_are_neighbours(tmp_path: Path) -> None:
@@ -87,3 +102,42 @@ def test_descriptors_depend_on_the_seed_only(tmp_path: Path) -> None:
     np.testing.assert_array_equal(alone, together)
     other = describe_images(_features(tmp_path / "c"), tmp_path / "c", config, 1, SerialExecutor())
     assert not np.array_equal(alone, other)
+
+
+class _Noting(SerialExecutor):
+    """Notes which images are described; learning is not noted."""
+
+    def __init__(self) -> None:
+        self.described: list[int] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.described += getattr(args[-1], "items", ())
+        return super().submit(fn, *args, **kwargs)
+
+
+def test_growth_keeps_codebook_and_rows_until_the_collection_has_doubled(tmp_path: Path) -> None:
+    config, codebook = VladConfig(words=4), tmp_path / "features" / "codebook.npz"
+    first = np.array(describe_images(_features(tmp_path, 4), tmp_path, config, 0, SerialExecutor()))
+    learned = codebook.read_bytes()
+    executor = _Noting()
+    grown = describe_images(_features(tmp_path, 6), tmp_path, config, 0, executor)
+    assert executor.described == [5, 6]
+    assert codebook.read_bytes() == learned
+    np.testing.assert_array_equal(grown[:4], first)
+    # Image 5 shows what image 2 shows: old and new rows can be compared.
+    assert (grown[:5] @ grown[4]).argsort()[::-1][1] == 1
+    doubled = tmp_path / "doubled"
+    describe_images(_features(doubled, 2), doubled, config, 0, SerialExecutor())
+    describe_images(_features(doubled, 5), doubled, config, 0, SerialExecutor())
+    fresh = describe_images(_features(tmp_path / "fresh", 5), tmp_path / "fresh", config, 0, SerialExecutor())
+    np.testing.assert_array_equal(np.load(doubled / "features" / "vlad.npy"), fresh)
+
+
+def test_rows_of_other_photos_are_not_kept(tmp_path: Path) -> None:
+    config, features = VladConfig(words=4), _features(tmp_path, 4)
+    describe_images(features, tmp_path, config, 0, SerialExecutor())
+    executor = _Noting()
+    describe_images(features, tmp_path, config, 0, executor)
+    assert executor.described == []
+    describe_images(replace(features, key="o", sha256=features.sha256[::-1]), tmp_path, config, 0, executor)
+    assert executor.described == [1, 2, 4]
