@@ -71,10 +71,12 @@ def run(
     workers: options.Workers = None,
     memory_gb: options.MemoryGb = None,
     scheduler: options.Scheduler = None,
+    from_colmap: options.FromColmap = None,
     seed: options.Seed = None,
 ) -> None:
     """Do everything; run it again to continue."""
     options.photos(photos, out)
+    overrides = options.with_source(overrides, from_colmap)
     settings = protocol.read(protocol_name, overrides, seed=seed, weights=weights)
     _run(photos, out, settings, device, _engine(workers, memory_gb, scheduler))
 
@@ -110,6 +112,7 @@ def reconstruct(
     workers: options.Workers = None,
     memory_gb: options.MemoryGb = None,
     scheduler: options.Scheduler = None,
+    from_colmap: options.FromColmap = None,
     seed: options.Seed = None,
 ) -> None:
     """Find verified matches, places and 3D models among photos."""
@@ -117,6 +120,7 @@ def reconstruct(
     from sfm.reconstruct import ReconstructConfig
     from sfm.reconstruct import reconstruct as stage
 
+    overrides = options.with_source(overrides, from_colmap)
     config = protocol.read(protocol_name, overrides, seed=seed).resolve(ReconstructConfig, "sfm")
     options.photos(photos, out)
     with _engine(workers, memory_gb, scheduler).open(photos, out) as executor:

@@ -1,5 +1,6 @@
 """Options that several commands share, the same everywhere, and the checks that need only the file system."""
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -93,6 +94,13 @@ Scheduler = Annotated[
         help="Reconstruct on the workers of this Dask scheduler, e.g. tcp://host:8786, instead of here.",
     ),
 ]
+FromColmap = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR|FILE.db",
+        help="COLMAP models, or a database, to use in place of our own; their names are relative to PHOTOS.",
+    ),
+]
 Seed = Annotated[
     int | None,
     typer.Option(
@@ -171,6 +179,23 @@ def box(text: str, option: str) -> tuple[float, float, float, float]:
     if len(values) != 4 or not (values[0] < values[2] and values[1] < values[3]):
         raise UsageFault(f"{option}: expected x1,y1,x2,y2 with x1 < x2 and y1 < y2, got '{text}'; correct it")
     return values[0], values[1], values[2], values[3]
+
+
+def with_source(overrides: list[str], from_colmap: Path | None) -> list[str]:
+    """`overrides` and what `--from-colmap` says, as the setting that it is.
+
+    Raises:
+        UsageFault: there is no such folder or file.
+
+    """
+    if from_colmap is None:
+        return overrides
+    if not from_colmap.exists():
+        raise UsageFault(
+            f"--from-colmap: expected a folder or a database, got {from_colmap}, which does not exist; "
+            "check the path"
+        )
+    return [*overrides, f"sfm.from_colmap={json.dumps(str(from_colmap.resolve()), ensure_ascii=False)}"]
 
 
 def num_workers(workers: int | None) -> int:

@@ -109,6 +109,11 @@ def read_reconstruction(folder: Path) -> Model:
     )
 
 
+def copy_reconstruction(source: Path, out: Path) -> None:
+    """Write the COLMAP model of one folder, binary or text, to another one, binary."""
+    pycolmap.Reconstruction(source).write(out)
+
+
 def write_database(
     path: Path,
     images: Sequence[ImageFeatures],

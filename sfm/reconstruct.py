@@ -12,6 +12,7 @@ from sfm.candidates import CandidateConfig, propose_pairs
 from sfm.collection import Collection, ScanConfig, require_folder, scan
 from sfm.descriptors import drop_descriptors
 from sfm.features import FeatureConfig, Features, extract_features
+from sfm.imported import describe_files, import_models
 from sfm.lock import hold
 from sfm.mapper import MappingConfig
 from sfm.mapping import Mapping, map_places
@@ -30,6 +31,9 @@ class ReconstructConfig(Settings):
     """Settings of all stages of a reconstruction."""
 
     seed: int = Field(default=0, ge=0, description="of samples, RANSAC and the mapper")
+    from_colmap: Path | None = Field(
+        default=None, description="folder of COLMAP models, or a COLMAP database, to use in place of our own"
+    )
     scan: ScanConfig = ScanConfig()
     features: FeatureConfig = FeatureConfig()
     candidates: CandidateConfig = CandidateConfig()
@@ -64,6 +68,8 @@ def reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: Ex
 def _reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: Executor) -> ReconstructResult:
     collection = scan(photos, out, config.scan, executor)
     write_json(out / "photos.json", {"version": 1, "photos": str(collection.photos)})
+    if config.from_colmap is not None:
+        return _import(collection, config.from_colmap, out, config, executor)
     features = extract_features(collection, out, config.features, executor)
     candidates = propose_pairs(collection, features, out, config.candidates, config.seed, executor)
     matches = match(candidates, features, out, config.matching, config.seed, executor)
@@ -80,6 +86,22 @@ def _reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: E
         mapping.folders,
         places=graph.num_places,
         stages=_STAGES,
+        engine=str(executor),
+    )
+
+
+def _import(
+    collection: Collection, source: Path, out: Path, config: ReconstructConfig, executor: Executor
+) -> ReconstructResult:
+    imported = import_models(collection, source, out, config.mapping.min_model_size, config.graph, executor)
+    files = collection.table[["name", "status", "reason"]].to_numpy().tolist()
+    return conclude(
+        out,
+        key_of("images", _VERSION, files, imported.key),
+        lambda: describe_files(collection, imported),
+        imported.folders,
+        places=imported.num_places,
+        stages=("scan", "import"),
         engine=str(executor),
     )
 

@@ -5,7 +5,7 @@ import typer
 from experiments import cli
 
 MACHINE = {"--device", "--workers"}
-ENGINE = {"--memory-gb", "--scheduler"}
+ENGINE = {"--memory-gb", "--scheduler", "--from-colmap"}
 SETTINGS = {"--protocol", "--set", "--seed"}
 
 COMMANDS = {
