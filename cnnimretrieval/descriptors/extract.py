@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from numpy.lib.format import open_memmap, read_array_header_1_0, read_magic, write_array_header_1_0
+from numpy.lib.format import read_array_header_1_0, read_magic, write_array_header_1_0
 from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from cnnimretrieval.descriptors.images import ImageRequest, Loaded, RequestDataset, normalise
 from cnnimretrieval.networks.network import RetrievalNetwork
 from sfm.settings import Settings
-from sfm.store import atomic_path
+from sfm.store import atomic_path, create_array
 
 # Photos that wait for others of their size, as a multiple of the batch: what bounds memory when all sizes
 # differ.
@@ -103,7 +103,7 @@ def describe(
         vectors = vectors[: len(positions)]
     else:
         with atomic_path(out) as unfinished:
-            vectors = open_memmap(unfinished, mode="w+", dtype=np.float32, shape=(len(requests), network.dim))
+            vectors = create_array(unfinished, (len(requests), network.dim), np.float32)
             positions, failures = _fill(vectors, network, requests, config, device=device, workers=workers)
             vectors.flush()
             _keep_rows(unfinished, len(positions))

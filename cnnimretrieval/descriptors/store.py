@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from numpy.lib.format import open_memmap
 from pydantic import ValidationError
 
 from cnnimretrieval.descriptors.extract import Described, ExtractConfig, describe
@@ -19,7 +18,16 @@ from cnnimretrieval.descriptors.whitening import Whitening
 from cnnimretrieval.descriptors.whitening import apply as apply_whitening
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork
 from sfm.settings import Settings
-from sfm.store import atomic_path, key_of, load_done, mark_done, read_table, write_json, write_table
+from sfm.store import (
+    atomic_path,
+    create_array,
+    key_of,
+    load_done,
+    mark_done,
+    read_table,
+    write_json,
+    write_table,
+)
 
 _STAGE = "extract"
 _VECTORS = "vectors.npy"
@@ -152,7 +160,7 @@ def _describe_into(
     if whitening is not None:
         with atomic_path(out / _VECTORS) as unfinished:
             shape = (len(described.vectors), whitening.dim)
-            whitened = open_memmap(unfinished, mode="w+", dtype=np.float32, shape=shape)
+            whitened = create_array(unfinished, shape, np.float32)
             apply_whitening(whitening, described.vectors, out=whitened)
             whitened.flush()
         plain_path.unlink()

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from sfm.collection import Collection, ScanConfig, scan
-from sfm.features import FeatureConfig, Features, extract_features
+from sfm.features import FeatureConfig, Features, _shard_size, extract_features
 from sfm.tasks import LocalExecutor, SerialExecutor
 
 
@@ -69,3 +69,41 @@ def test_a_photo_lost_since_the_scan_costs_itself_only(tmp_path: Path) -> None:
     assert features.failed == {2: "unreadable since the scan: No such file or directory"}
     assert features.num_keypoints[1] == 0
     assert (features.num_keypoints[[0, 2]] > 30).all()
+
+
+def _noise(path: Path, count: int) -> None:
+    path.mkdir(exist_ok=True)
+    for number in range(count):
+        pixels = np.random.default_rng(number).integers(0, 256, (70, 70), dtype=np.uint8)
+        Image.fromarray(pixels).save(path / f"{number:04d}.png")
+
+
+def test_new_photos_fill_the_last_shard_and_open_new_ones(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    _noise(photos, 6)
+    first = _extract(_scan(photos, out), out)
+    kept = first.store.folder / "shard-00000" / "keypoints.npy"
+    changed = kept.stat().st_mtime_ns
+    before = [image.keypoints for image in first.store.read(range(1, 7))]
+    _noise(photos, 9)
+    grown = _extract(_scan(photos, out), out)
+    assert sorted(path.name for path in grown.store.folder.glob("shard-*")) == [
+        *("shard-00000", "shard-00001", "shard-00002")
+    ]
+    assert kept.stat().st_mtime_ns == changed
+    for old, new in zip(before, grown.store.read(range(1, 7)), strict=True):
+        np.testing.assert_array_equal(old, new.keypoints)
+    assert (first.settings_key, first.key) != (grown.settings_key, grown.key)
+    assert first.settings_key == grown.settings_key
+    assert grown.extends(first.basis)
+    assert not first.extends(grown.basis)
+
+
+def test_a_shard_keeps_its_size_until_it_is_far_too_small(tmp_path: Path) -> None:
+    sizes = [_shard_size(tmp_path, num_images) for num_images in (100, 2048, 2049, 64 * 256, 100)]
+    assert sizes == [4, 4, 33, 33, 33]
+
+
+def test_keeping_descriptors_changes_no_key() -> None:
+    assert FeatureConfig(keep_descriptors=True).key == FeatureConfig().key
+    assert FeatureConfig(max_features=1000).key != FeatureConfig().key

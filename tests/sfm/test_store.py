@@ -1,9 +1,11 @@
+import errno
 import hashlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -11,10 +13,14 @@ from sfm.settings import Settings
 from sfm.store import (
     UNFINISHED,
     atomic_path,
+    create_array,
+    discard,
     key_of,
+    key_of_table,
     last_done,
     load_done,
     mark_done,
+    prune,
     read_json,
     read_table,
     sweep,
@@ -167,3 +173,43 @@ def test_a_damaged_record_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert caplog.messages == [f"{path}: the record of scan is damaged; it is done again"] * len(damaged)
     path.write_bytes(whole)
     assert load_done(tmp_path, "scan", "k") is not None
+
+
+def test_an_array_is_made_with_its_room_reserved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = create_array(tmp_path / "a.npy", (1000, 3), np.float32)
+    assert (tmp_path / "a.npy").stat().st_blocks * 512 >= 12_000
+    rows[7] = 5
+    rows.flush()
+    stored = np.load(tmp_path / "a.npy")
+    assert stored.dtype == np.float32
+    assert stored.sum() == 15
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        create_array(tmp_path / "b.npy", (10, 3), np.float32)
+    assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(tmp_path / "b.npy"))
+
+
+def test_the_key_of_a_table_tells_rows_names_and_order_apart() -> None:
+    table = pd.DataFrame({"name": ["b", "a", "ä"], "x": [1, 2, 3]})
+    assert key_of_table(table.set_index(pd.Index([5, 6, 7]))) == key_of_table(table)
+    others = [table[::-1], table[:2], table.rename(columns={"x": "y"}), table.assign(x=[1, 2, 4]), table[:0]]
+    keys = {key_of_table(other) for other in [*others, table]}
+    assert len(keys) == len(others) + 1
+
+
+def test_discarded_and_pruned_results_are_gone_with_their_records(tmp_path: Path) -> None:
+    for number in range(3):
+        path = tmp_path / f"block-{number}.npz"
+        path.touch()
+        mark_done(tmp_path, path.stem, "k", outputs=[path])
+    mark_done(tmp_path, "other", "k")
+    prune(tmp_path, "block-*", {"block-1"})
+    assert sorted(os.listdir(tmp_path)) == ["block-1.npz", "done"]
+    assert sorted(os.listdir(tmp_path / "done")) == ["block-1.json", "other.json"]
+    discard(tmp_path / "done")
+    discard(tmp_path / "done")
+    assert os.listdir(tmp_path) == ["block-1.npz"]
