@@ -1,6 +1,7 @@
 """Stage: 3D models -> positives, clusters, places, split and held-out queries; counts what was dropped."""
 
 import hashlib
+import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,9 +14,10 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from pairs.apart import ApartPairs
 from pairs.descriptors import descriptors_key, load_descriptors
 from pairs.heldout import HeldoutConfig, HeldoutQuery, draw_queries, read_heldout, write_heldout
-from pairs.image_pairs import Candidates, merge_candidates
+from pairs.image_pairs import Candidates, Positives, merge_candidates
 from pairs.positives import (
     PositivesConfig,
     Selection,
@@ -32,9 +34,12 @@ from pairs.split import SplitConfig, choose_val_places
 from sfm.model import load_model
 from sfm.store import key_of, load_done, mark_done, read_json, write_json
 
+logger = logging.getLogger(__name__)
+
 _OUTPUTS = (
     "images.parquet",
     "positives.parquet",
+    "apart.parquet",
     "candidates.parquet",
     "heldout.parquet",
     "photos.json",
@@ -45,6 +50,11 @@ _OUTPUTS = (
 class MineConfig(PositivesConfig):
     """What makes a positive, and what is held out."""
 
+    apart_per_query: int = Field(
+        default=0,
+        ge=0,
+        description="images of the query's own model, proven to show something else, that may be negatives",
+    )
     split: SplitConfig = SplitConfig()
     heldout: HeldoutConfig = HeldoutConfig()
     seed: int = Field(default=0, ge=0, description="of the split and of the held-out queries")
@@ -74,7 +84,10 @@ def mine(sfm_dir: Path, out: Path, config: MineConfig) -> MiningResult:
 
     candidates, merged = reconstruction.candidates()
     selection = choose_positives(reconstruction, candidates, config)
-    table = _tabulate(reconstruction.images, selection, config)
+    apart = reconstruction.apart(config.apart_per_query, config.seed)
+    # What lies apart in one model may be seen together in another.
+    apart = apart.without(candidates).without(selection.positives)
+    table = _tabulate(reconstruction.images, selection.positives, apart, config)
     heldout, given_up = _draw_heldout(table, reconstruction.model_files, config)
     dropped = {**reconstruction.dropped, **_unused(table), **merged, **selection.dropped, **given_up}
 
@@ -126,11 +139,20 @@ def choose_positives(
     return Selection(positives=selection.positives, dropped={**dropped, **outside, **selection.dropped})
 
 
-def _tabulate(images: pd.DataFrame, selection: Selection, config: MineConfig) -> PairTable:
+def _tabulate(images: pd.DataFrame, positives: Positives, apart: ApartPairs, config: MineConfig) -> PairTable:
     place, cluster = images["place"].to_numpy(), images["model"].to_numpy()
-    with_pairs = np.unique(place[selection.positives.query])
+    with_pairs = np.unique(place[positives.query])
     registered = (cluster >= 0) & np.isin(place, with_pairs)
-    val_places = choose_val_places(place[registered], config.split, np.random.default_rng(config.seed))
+    val_places = choose_val_places(
+        place[registered],
+        config.split,
+        np.random.default_rng(config.seed),
+        one_place_will_do=len(apart) > 0,
+    )
+    if not len(val_places):
+        logger.warning(
+            "split: one place, so nothing is held out; scores will be of the place that is trained on"
+        )
     return PairTable(
         names=tuple(images["name"]),
         cluster=cluster,
@@ -138,7 +160,8 @@ def _tabulate(images: pd.DataFrame, selection: Selection, config: MineConfig) ->
         is_val=np.isin(place, val_places),
         sizes=images[["width", "height"]].to_numpy(),
         orientation=images["orientation"].to_numpy(),
-        positives=selection.positives,
+        positives=positives,
+        apart=apart,
     )
 
 
@@ -151,7 +174,9 @@ def _draw_heldout(
     files_of_place: dict[int, list[Path]] = {}
     for path in model_files:
         files_of_place.setdefault(place_of[load_model(path).names[0]], []).append(path)
-    for place in np.unique(table.place[table.is_val]).tolist():
+    # With nothing held out the only place is tested on itself.
+    tested = table.place[table.is_val] if table.is_val.any() else table.place[table.positives.query]
+    for place in np.unique(tested).tolist():
         rows = np.flatnonzero(table.place == place)
         orientation = {table.names[row]: int(table.orientation[row]) for row in rows}
         models = [load_model(path) for path in files_of_place[place]]
@@ -190,6 +215,7 @@ def _stats(
         "images": table.num_images,
         "queries": sides["train"]["queries"] + sides["val"]["queries"],
         "positives": len(table.positives),
+        "apart": len(table.apart),
         "candidates": len(candidates),
         "clusters": len(np.unique(table.cluster[table.cluster >= 0])),
         "places": len(np.unique(table.place[table.place >= 0])),

@@ -4,9 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Int
 from tqdm import tqdm
 
+from pairs.apart import ApartPairs, apart_pairs
 from pairs.image_pairs import Candidates, merge_candidates
 from pairs.neighbours import neighbour_pairs
 from pairs.viewpoint import pair_candidates
@@ -35,19 +38,33 @@ class Reconstruction:
         """Every image with the `count` cameras of its model that stand nearest to it."""
         return self._pairs(lambda model: neighbour_pairs(model, count))[0]
 
+    def apart(self, per_query: int, seed: int) -> ApartPairs:
+        """Up to `per_query` images for each image that its model proves to show something else."""
+        queries, negatives = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for number, path in enumerate(self.model_files if per_query else ()):
+            model = load_model(path)
+            rows = self._rows_of(path, model)
+            found = apart_pairs(model, per_query, np.random.default_rng((seed, number)))
+            queries.append(rows[found.query])
+            negatives.append(rows[found.negative])
+        query, negative = np.concatenate(queries), np.concatenate(negatives)
+        order = np.lexsort((negative, query))
+        return ApartPairs(query=query[order], negative=negative[order])
+
+    def _rows_of(self, path: Path, model: Model) -> Int[np.ndarray, " n"]:
+        rows: Int[np.ndarray, " n"] = pd.Index(self.images["name"]).get_indexer(pd.Index(model.names))
+        if (rows < 0).any():
+            unknown = model.names[int(rows.argmin())]
+            raise ValueError(
+                f"model {path}: expected usable images of images.parquet, got '{unknown}'; reconstruct again"
+            )
+        return rows
+
     def _pairs(self, of_model: Callable[[Model], Candidates]) -> tuple[Candidates, dict[str, int]]:
-        names = pd.Index(self.images["name"])
         parts = []
         for path in tqdm(self.model_files, desc="mine", unit="model", disable=None):
             model = load_model(path)
-            rows = names.get_indexer(pd.Index(model.names))
-            if (rows < 0).any():
-                unknown = model.names[int(rows.argmin())]
-                raise ValueError(
-                    f"model {path}: expected usable images of images.parquet, got '{unknown}'; "
-                    "reconstruct again"
-                )
-            parts.append(of_model(model).renumbered(rows))
+            parts.append(of_model(model).renumbered(self._rows_of(path, model)))
         merged = merge_candidates(parts)
         return merged, {"pair: seen in another model too": sum(map(len, parts)) - len(merged)}
 

@@ -3,7 +3,7 @@
 This is the waist between geometry and learning: whoever trains or evaluates needs these records only.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int
 
+from pairs.apart import ApartPairs, no_pairs
 from pairs.image_pairs import Candidates, PairGeometry, Positives
 from sfm.arrays import Layout, freeze_arrays
 from sfm.store import read_table, write_table
@@ -37,6 +38,7 @@ class PairTable:
         sizes: width, height of the stored photo in px.
         orientation: EXIF value 1..8 that turns the stored photo upright.
         positives: rows refer to `names`; query and positive are of one place.
+        apart: pairs of one place that geometry proves to show different things; none unless asked for.
 
     """
 
@@ -47,6 +49,7 @@ class PairTable:
     sizes: Int[np.ndarray, "n 2"]
     orientation: Int[np.ndarray, " n"]
     positives: Positives
+    apart: ApartPairs = field(default_factory=no_pairs)
 
     def __post_init__(self) -> None:
         freeze_arrays(self, "pair table", _LAYOUT, n=len(self.names))
@@ -64,7 +67,7 @@ class PairTable:
 
 
 def write_pair_table(table: PairTable, folder: Path) -> None:
-    """Write `images.parquet` and `positives.parquet`, each atomically."""
+    """Write `images.parquet`, `positives.parquet` and `apart.parquet`, each atomically."""
     images = pd.DataFrame(
         {
             "name": pd.Series(table.names, dtype="str"),
@@ -80,6 +83,9 @@ def write_pair_table(table: PairTable, folder: Path) -> None:
     positives = _frame_of(table.positives, table.names)
     positives.insert(2, "strategy", positives.pop("strategy"))
     write_table(folder / "positives.parquet", positives)
+    labels = pd.Series(table.names, dtype="str")
+    apart = {column: labels.iloc[getattr(table.apart, column)].to_numpy() for column in ("query", "negative")}
+    write_table(folder / "apart.parquet", pd.DataFrame(apart, dtype="str"))
 
 
 def read_pair_table(folder: Path) -> PairTable:
@@ -95,6 +101,7 @@ def read_pair_table(folder: Path) -> PairTable:
         sizes=images[["width", "height"]].to_numpy(),
         orientation=images["orientation"].to_numpy(),
         positives=Positives(**positives),
+        apart=_read_apart(folder / "apart.parquet", names),
     )
 
 
@@ -106,6 +113,19 @@ def write_candidates(candidates: Candidates, names: tuple[str, ...], folder: Pat
 def read_candidates(folder: Path, names: tuple[str, ...]) -> Candidates:
     """Read what `write_candidates` wrote, as rows of `names`."""
     return Candidates(**_arrays_of(read_table(folder / "candidates.parquet"), Candidates, names))
+
+
+def _read_apart(path: Path, names: tuple[str, ...]) -> ApartPairs:
+    frame, index = read_table(path), pd.Index(names)
+    return ApartPairs(query=_rows_of(frame["query"], index), negative=_rows_of(frame["negative"], index))
+
+
+def _rows_of(names: pd.Series, index: pd.Index) -> Int[np.ndarray, " p"]:
+    rows = index.get_indexer(pd.Index(names))
+    if (rows < 0).any():
+        unknown = names.iloc[int(np.argmin(rows))]
+        raise ValueError(f"image pairs: expected names of images.parquet, got '{unknown}'; mine again")
+    return rows
 
 
 def _frame_of(pairs: PairGeometry, names: tuple[str, ...]) -> pd.DataFrame:
@@ -125,11 +145,7 @@ def _arrays_of(
         if column not in ("query", "positive"):
             arrays[column] = frame[column].to_numpy(dtype=dtype)
             continue
-        rows = index.get_indexer(pd.Index(frame[column]))
-        if (rows < 0).any():
-            unknown = frame[column].iloc[int(np.argmin(rows))]
-            raise ValueError(f"image pairs: expected names of images.parquet, got '{unknown}'; mine again")
-        arrays[column] = rows
+        arrays[column] = _rows_of(frame[column], index)
     return arrays
 
 
@@ -165,6 +181,9 @@ def _check_positives(table: PairTable) -> None:
         )
     if (table.place[query] < 0).any() or (table.place[query] != table.place[positive]).any():
         raise ValueError("pair table: expected the two images of a pair in one place, got two; mine again")
+    apart = table.place[table.apart.query], table.place[table.apart.negative]
+    if (apart[0] != apart[1]).any():
+        raise ValueError("pair table: expected apart pairs of one place, got two; mine again")
 
 
 def _all_different(values: np.ndarray) -> bool:

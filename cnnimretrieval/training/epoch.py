@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.whitening import apply as apply_whitening
@@ -11,6 +12,7 @@ from cnnimretrieval.training.clusters import draw_clusters
 from cnnimretrieval.training.groups import Groups
 from cnnimretrieval.training.learner import Training
 from cnnimretrieval.training.tuples import Tuples, assemble, draw_pairs, draw_pool
+from pairs.apart import ApartPairs
 from pairs.negatives import mine_hard_negatives
 
 
@@ -68,11 +70,12 @@ def mine_tuples(training: Training, num_tuples: int, rng: np.random.Generator) -
         table.cluster[pool],
         table.place[pool],
         config.negatives,
+        _apart(table.apart, query, pool),
     )
     if not found.count.any():
         raise ValueError(
             "training: expected negatives from at least two training places, got images of one; "
-            "add photos of other places, or set train.loop.negatives.allow_unplaced"
+            "add photos of other places, or set train.loop.negatives.allow_unplaced or pairs.apart_per_query"
         )
     distances = np.sqrt(np.clip(2.0 - 2.0 * found.score[found.pool_row >= 0], 0.0, None))
     tuples = assemble(query, positive, requests, pool, found)
@@ -84,6 +87,18 @@ def mine_tuples(training: Training, num_tuples: int, rng: np.random.Generator) -
         tuples=tuples,
         negative_distance=float(distances.mean()),
     )
+
+
+def _apart(known: ApartPairs, query: Int[np.ndarray, " t"], pool: Int[np.ndarray, " p"]) -> ApartPairs:
+    """Pairs (number of the query, row of the pool) that are known to lie apart."""
+    start = np.searchsorted(known.query, query)
+    size = np.searchsorted(known.query, query, side="right") - start
+    number = np.repeat(np.arange(len(query)), size)
+    offset = np.arange(len(number)) - np.repeat(np.cumsum(size) - size, size)
+    image = known.negative[start[number] + offset]
+    row = np.searchsorted(pool, image).clip(max=len(pool) - 1)
+    inside = pool[row] == image
+    return ApartPairs(query=number[inside], negative=row[inside])
 
 
 def _sampled(training: Training, rng: np.random.Generator) -> Part:

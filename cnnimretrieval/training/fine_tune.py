@@ -17,7 +17,7 @@ import pandas as pd
 from pydantic import Field
 
 from cnnimretrieval.descriptors.whitening import Whitening, apply, learn_whitening, pca_whitening
-from cnnimretrieval.evaluation.proof import Gain, HeldoutTest, Proof, gain, heldout_test, prove
+from cnnimretrieval.evaluation.proof import Gain, Proof, gain, heldout_test, prove
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build, save
 from cnnimretrieval.training.checkpoint import Progress
 from cnnimretrieval.training.descriptions import Descriptions
@@ -133,7 +133,7 @@ def fine_tune(
             descriptions, tuned, learned_whitening(descriptions, tuned, config)
         ),
     }
-    result = _result(descriptions.test, candidates, progress, config)
+    result = _result(descriptions, candidates, progress, config)
     _write(out, result, candidates)
     passing = (_CHECKPOINT, ".lock")
     outputs = [path for path in out.iterdir() if path.is_file() and path.name not in passing]
@@ -215,8 +215,12 @@ def learned_whitening(
 
 
 def _result(
-    test: HeldoutTest, candidates: Mapping[Row, _Candidate], progress: Progress, config: TrainConfig
+    descriptions: Descriptions,
+    candidates: Mapping[Row, _Candidate],
+    progress: Progress,
+    config: TrainConfig,
 ) -> TrainResult:
+    test = descriptions.test
     decisive = test.kinds[0]
     # The first of equals: what was simpler to get.
     kept = max(candidates, key=lambda row: candidates[row].proof.scores[decisive].map)
@@ -227,7 +231,7 @@ def _result(
             "backbone": config.network.backbone,
             "pooling": config.network.pooling,
             "kept": kept,
-            "verdict": _verdict(kept, over),
+            "verdict": _verdict(kept, over, held_out=bool(descriptions.collection.table.is_val.any())),
             "gain": over.model_dump(),
             "epochs": [log.model_dump() for log in progress.logs],
             "seconds": round(sum(log.seconds for log in progress.logs), 1),
@@ -245,12 +249,14 @@ def _row_scores(proof: Proof, decisive: str) -> dict[str, Any]:
     return {**scores[decisive], **scores}
 
 
-def _verdict(kept: Row, over: Gain) -> str:
+def _verdict(kept: Row, over: Gain, *, held_out: bool) -> str:
     found = (
         f"fine-tuning with learned whitening is {over.map:+.4f} mAP "
         f"(standard error {over.standard_error:.4f}) on {over.kind} queries "
         "over off the shelf with PCA whitening"
     )
+    if not held_out:
+        found += ", measured on the one place that was trained on: nothing was held out"
     if kept == "fine_tuned_whitened":
         return found
     return f"{found}; the best of the four rows, {kept.replace('_', ' ')}, is kept"

@@ -14,15 +14,18 @@ class Relations:
         self._num_images = table.num_images
         positives = table.positives_of("train")
         self._matching = self._sorted_keys(positives.query, positives.positive)
+        self._apart = self._sorted_keys(table.apart.query, table.apart.negative)
 
     def matching(self, rows: Int[np.ndarray, " a"], others: Int[np.ndarray, " c"]) -> Bool[np.ndarray, "a c"]:
         """Pairs that geometry proved, one of which is a positive of the other."""
         return self._contains(self._matching, rows[:, None], others[None])
 
     def apart(self, rows: Int[np.ndarray, " a"], others: Int[np.ndarray, " c"]) -> Bool[np.ndarray, "a c"]:
-        """Images of different places; an image without a place counts as one of none of the others'."""
+        """Images of different places, or proven apart in one; without a place is of none of the others'."""
         different: Bool[np.ndarray, "a c"] = self._place[rows][:, None] != self._place[others][None]
-        return different
+        apart: Bool[np.ndarray, "a c"] = self._contains(self._apart, rows[:, None], others[None])
+        either: Bool[np.ndarray, "a c"] = different | apart
+        return either
 
     def _sorted_keys(self, a: Int[np.ndarray, " p"], b: Int[np.ndarray, " p"]) -> Int[np.ndarray, " k"]:
         return np.unique(np.minimum(a, b) * self._num_images + np.maximum(a, b))

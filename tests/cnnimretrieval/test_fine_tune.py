@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from cnnimretrieval.training.fine_tune import TrainConfig, WhiteningConfig, fine
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.trainer import run_loop
 from cnnimretrieval.training.tuples import QueryConfig
+from pairs.apart import ApartPairs
 from pairs.heldout import write_heldout
 from pairs.records import write_pair_table
 from sfm.store import mark_done, read_table, write_json
@@ -152,3 +154,34 @@ def test_pairs_that_were_not_mined_to_the_end_are_refused(pairs_dir, tmp_path):
     assert str(error.value) == (
         f"pairs: expected a folder that mining finished, got {pairs_dir}; run mine first"
     )
+
+
+def test_one_place_is_trained_with_negatives_of_its_own_and_the_verdict_says_what_it_is_worth(
+    collection, heldout, tmp_path
+):
+    table = collection.table
+    # All in one place; images of different patterns are proven apart, three of them for each image.
+    different = [(q, n) for q in range(15) for n in range(15) if q // 3 != n // 3 and (n - q) % 5 == 1]
+    one = replace(
+        table,
+        cluster=np.where(table.place >= 0, 0, -1),
+        place=np.where(table.place >= 0, 0, -1),
+        is_val=np.zeros(16, bool),
+        apart=ApartPairs(**dict(zip(("query", "negative"), np.array(different).T, strict=True))),
+    )
+    folder = tmp_path / "pairs"
+    write_pair_table(one, folder)
+    write_heldout([replace(query, place=0) for query in heldout], folder / "heldout.parquet")
+    write_json(folder / "photos.json", {"version": 1, "photos": str(collection.photos)})
+    mark_done(folder, "mine", "key of mining")
+
+    result = fine_tune(folder, tmp_path / "model", CONFIG, weights="random")
+
+    assert "measured on the one place that was trained on: nothing was held out" in result.train["verdict"]
+    place = {name: number // 3 for number, name in enumerate(table.names)}
+    tuples = read_table(tmp_path / "model" / "tuples.parquet")
+    pairs = [(row.query, name) for row in tuples.itertuples() for name in row.negatives]
+    assert len(pairs) > 0
+    known = {(table.names[q], table.names[n]) for q, n in different}
+    assert set(pairs) <= known
+    assert all(place[query] != place[negative] for query, negative in pairs)

@@ -5,7 +5,16 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from experiments.benchmarks import growth, million, overhead, preset, projection, registration, workers
+from experiments.benchmarks import (
+    growth,
+    million,
+    negatives,
+    overhead,
+    preset,
+    projection,
+    registration,
+    workers,
+)
 from experiments.benchmarks.fingerprint import fingerprint
 from experiments.benchmarks.measure import Claim, Took, conclude, median, take_turns, timed
 from experiments.benchmarks.sample import photo_files, rephotographed, shrunk
@@ -201,3 +210,9 @@ def test_shrunk_photos_keep_their_shape(photos, tmp_path):
     (path,) = photo_files(shrunk(photos / "one", tmp_path, 1, 160))
     with Image.open(path) as image:
         assert image.size == (160, 120)
+
+
+def test_negatives(capsys):
+    sizes = ["--queries", "30", "--pool", "200", "--dim", "16", "--clusters", "12", "--repeats", "1"]
+    printed = ends(capsys, negatives.main(sizes), "| ours |", "times quicker")
+    assert "holds: share of queries with the same negatives: 1 " in printed

@@ -137,7 +137,7 @@ def test_one_place_is_an_error_that_says_what_to_do(ring_model, tmp_path):
         mine(tmp_path / "sfm", tmp_path / "pairs", CONFIG)
     assert str(error.value) == (
         "split: expected at least 2 places with matching pairs, got 1; "
-        "add photos of other places, several of each"
+        "add photos of other places, several of each, or set pairs.apart_per_query"
     )
     assert not (tmp_path / "pairs" / "done").exists()
 

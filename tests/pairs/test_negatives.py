@@ -6,27 +6,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pairs.negatives
+from pairs.apart import ApartPairs
 from pairs.negatives import HardNegatives, NegativesConfig, mine_hard_negatives
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "mining.npz"
 
 
-def walk_down_the_ranking(
-    queries, query_place, pool, cluster, place, num_negatives, allow_unplaced
-) -> list[list[int]]:
+def walk_down_the_ranking(queries, query_place, pool, cluster, place, config, apart=()) -> list[list[int]]:
     """The definition, one image at a time."""
     chosen = []
-    for query, own_place in zip(queries, query_place, strict=True):
+    for number, (query, own_place) in enumerate(zip(queries, query_place, strict=True)):
         scores = pool @ query
         taken, rows = set(), []
         for row in np.argsort(-scores, kind="stable"):
-            if place[row] == own_place or (place[row] < 0 and not allow_unplaced):
+            if place[row] < 0 and not config.allow_unplaced:
                 continue
-            if cluster[row] >= 0:
+            if place[row] == own_place and (number, row) not in apart:
+                continue
+            if place[row] == own_place or config.rule == "n1":
+                group = ("single", row)
+            elif cluster[row] >= 0:
                 group = ("cluster", cluster[row])
             else:
                 group = ("loose", place[row]) if place[row] >= 0 else ("single", row)
-            if group not in taken and len(rows) < num_negatives:
+            if group not in taken and len(rows) < config.num_negatives:
                 taken.add(group)
                 rows.append(int(row))
         chosen.append(rows)
@@ -63,8 +66,12 @@ def test_golden_negatives_and_their_order(monkeypatch, block_scores):
     num_pool=st.integers(1, 40),
     num_negatives=st.integers(1, 6),
     allow_unplaced=st.booleans(),
+    rule=st.sampled_from(["n1", "n2"]),
+    num_apart=st.integers(0, 4),
 )
-def test_equal_to_walking_down_the_ranking_with_many_ties(seed, num_pool, num_negatives, allow_unplaced):
+def test_equal_to_walking_down_the_ranking_with_many_ties(
+    seed, num_pool, num_negatives, allow_unplaced, rule, num_apart
+):
     rng = np.random.default_rng(seed)
     # Small whole numbers: scores are exact and often equal.
     pool = rng.integers(-1, 2, (num_pool, 3)).astype(np.float32)
@@ -74,12 +81,15 @@ def test_equal_to_walking_down_the_ranking_with_many_ties(seed, num_pool, num_ne
     place = np.where(cluster >= 0, cluster // 2, rng.integers(-1, 5, num_pool))
     query_place = rng.integers(0, 5, 7)
 
-    config = NegativesConfig(num_negatives=num_negatives, allow_unplaced=allow_unplaced)
-    found = mine_hard_negatives(queries, query_place, pool, cluster, place, config)
-
-    expected = walk_down_the_ranking(
-        queries, query_place, pool, cluster, place, num_negatives, allow_unplaced
+    own = [(q, p) for q in range(7) for p in range(num_pool) if place[p] == query_place[q]]
+    chosen = sorted(own[n] for n in rng.permutation(len(own))[: num_apart * len(own) // 4])
+    apart = ApartPairs(
+        query=np.array([q for q, _ in chosen], np.int64), negative=np.array([p for _, p in chosen], np.int64)
     )
+    config = NegativesConfig(num_negatives=num_negatives, allow_unplaced=allow_unplaced, rule=rule)
+    found = mine_hard_negatives(queries, query_place, pool, cluster, place, config, apart)
+
+    expected = walk_down_the_ranking(queries, query_place, pool, cluster, place, config, set(chosen))
     assert rows_of(found) == expected
     for query, rows, scores in zip(queries, expected, found.score, strict=True):
         np.testing.assert_array_equal(scores[: len(rows)], pool[rows] @ query)

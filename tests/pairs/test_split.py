@@ -44,11 +44,20 @@ def test_the_order_of_images_does_not_matter():
     assert a == b
 
 
-@pytest.mark.parametrize(("place", "count"), [([], 0), ([4, 4, 4], 1)])
-def test_one_place_is_an_error_that_says_what_to_do(place, count):
+@pytest.mark.parametrize(
+    ("place", "count", "hint"), [([], 0, ""), ([4, 4, 4], 1, ", or set pairs.apart_per_query")]
+)
+def test_one_place_is_an_error_that_says_what_to_do(place, count, hint):
     with pytest.raises(ValueError, match="split") as error:
         choose_val_places(np.array(place, dtype=int), SplitConfig(), np.random.default_rng(0))
     assert str(error.value) == (
         f"split: expected at least 2 places with matching pairs, got {count}; "
-        "add photos of other places, several of each"
+        f"add photos of other places, several of each{hint}"
     )
+
+
+def test_one_place_may_do_and_then_nothing_is_held_out():
+    rng = np.random.default_rng(0)
+    one = choose_val_places(np.array([4, 4]), SplitConfig(), rng, one_place_will_do=True)
+    two = choose_val_places(np.array([4, 4, 7]), SplitConfig(), rng, one_place_will_do=True)
+    assert (len(one), len(two)) == (0, 1)
