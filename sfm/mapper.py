@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from sfm.child import Limits
 from sfm.components import Component
 from sfm.featurestore import FeatureStore
 from sfm.matching import read_inliers
@@ -41,6 +42,18 @@ class MappingConfig(Settings):
     )
     global_ba_ratio: float = Field(default=1.3, gt=1, description="growth between global bundle adjustments")
     global_ba_refinements: int = Field(default=5, ge=1, description="rounds of one, at most")
+    max_minutes: float = Field(default=240.0, gt=0, description="for a component; then it is given up")
+    max_memory_gb: float = Field(default=32.0, gt=0, description="for a component; then it is given up")
+
+    @property
+    def limits(self) -> Limits:
+        """What the task of a component may take."""
+        return Limits(seconds=60.0 * self.max_minutes, memory_bytes=int(1e9 * self.max_memory_gb))
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """All that decides how a finished model looks: everything but the limits."""
+        return self.model_dump(mode="json", exclude={"max_minutes", "max_memory_gb"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,10 +17,12 @@ from sfm.featurestore import FeatureStore
 from sfm.mapper import MappingConfig, map_component
 from sfm.matchgraph import MatchGraph
 from sfm.modelfolder import FoundModel, assemble
-from sfm.store import atomic_path, key_of, load_done, mark_done, require_space
-from sfm.tasks import Batch, BatchResult, run_batches, usage
+from sfm.store import atomic_path, key_of, load_done, mark_done, read_json, require_space, write_json
+from sfm.tasks import CHILD_BYTES, Batch, BatchResult, Limits, run_batches, usage
 
-_VERSION = 3
+_VERSION = 4
+# Of a component's memory, for each of its images: keypoints, tracks and the adjustment of all of them.
+_IMAGE_BYTES = 4_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,8 @@ class Mapping:
 
     Attributes:
         folders: models/<k>, k = 0, 1, ... by falling number of images, then by first name.
-        failed: place -> reason, for places that kill their worker or that the mapper cannot read.
+        failed: place -> reason, for places that kill their worker, that reach a limit of time or memory, or
+            that the mapper cannot read.
         key: changes with anything that changes a model.
 
     """
@@ -56,9 +59,10 @@ def map_places(
     """
     started = time.perf_counter()
     parts = tuple(components(collection.usable, graph, config.min_model_size))
-    base = key_of(_VERSION, version("pycolmap"), config, seed, graph.matches_key)
-    batches = [_batch(base, part) for part in parts]
+    base = key_of(_VERSION, version("pycolmap"), config.deciding, seed, graph.matches_key)
+    batches = [_batch(base, part, config.limits) for part in parts]
     folder = out / "mapping"
+    _retry_under_other_limits(folder, config.limits)
     work = partial(
         _map_batch, store=features.store, matches=graph.folder, folder=folder, config=config, seed=seed
     )
@@ -66,8 +70,12 @@ def map_places(
     failed = {}
     for part, result in zip(parts, results, strict=True):
         if reason := result.quarantined.get(0) or result.facts.get("failed"):
-            failed[part.place] = reason
-    key = key_of("mapping", [[batch.name, part.place] for batch, part in zip(batches, parts, strict=True)])
+            failed[part.place] = f"reconstruction: {reason}"
+    key = key_of(
+        "mapping",
+        [[batch.name, part.place] for batch, part in zip(batches, parts, strict=True)],
+        [[place, reason] for place, reason in failed.items()],
+    )
     record = load_done(out, "mapping", key)
     if not record:
         number = assemble(_found(folder, parts, results), out)
@@ -80,9 +88,22 @@ def map_places(
     return Mapping(folders=folders, failed=failed, key=key)
 
 
-def _batch(base: str, part: Component) -> Batch[Component]:
+def _batch(base: str, part: Component, limits: Limits) -> Batch[Component]:
     key = key_of(base, part.key)
-    return Batch(name=f"component-{key[:20]}", key=key, items=(part,))
+    memory_bytes = CHILD_BYTES + _IMAGE_BYTES * len(part.image_ids)
+    name = f"component-{key[:20]}"
+    return Batch(name=name, key=key, items=(part,), memory_bytes=memory_bytes, limits=limits)
+
+
+def _retry_under_other_limits(folder: Path, limits: Limits) -> None:
+    """Forget the components that were given up when the limits were others; what is mapped stays mapped."""
+    path = folder / "limits.json"
+    if path.is_file() and read_json(path) == asdict(limits):
+        return
+    for record in (folder / "done").glob("component-*.json"):
+        if read_json(record)["facts"]["quarantined"]:
+            record.unlink()
+    write_json(path, asdict(limits))
 
 
 def _map_batch(
@@ -104,7 +125,7 @@ def _map_batch(
             facts = map_component(component, store, matches, unfinished, config, seed)
         except (RuntimeError, ValueError, IndexError, MemoryError) as error:
             require_space(folder)
-            return {"models": [], "failed": f"mapper: {str(error).splitlines()[0]}"}, []
+            return {"models": [], "failed": f"{str(error).splitlines()[0]}"}, []
     return {"models": [asdict(each) for each in facts]}, [path]
 
 

@@ -10,7 +10,8 @@ import pytest
 from sfm.mapper import MappingConfig
 from sfm.mapping import Mapping, map_places
 from sfm.model import load_model
-from sfm.tasks import SerialExecutor
+from sfm.store import UNFINISHED
+from sfm.tasks import LocalExecutor, SerialExecutor
 
 
 class Counting(SerialExecutor):
@@ -155,3 +156,23 @@ def test_a_poor_model_of_the_global_mapper_is_none(
     assert mapping.folders == ()
     assert list((tmp_path / "models").iterdir()) == []
     assert len(pd.read_parquet(tmp_path / "models.parquet")) == 0
+
+
+def test_a_component_over_its_limit_is_given_up_until_the_limit_changes(
+    worlds: dict[str, Any], tmp_path: Path
+) -> None:
+    world = worlds["old"]
+
+    def run(config: MappingConfig) -> Mapping:
+        with LocalExecutor(2) as executor:
+            return map_places(world.collection, world.features, world.graph, tmp_path, config, 0, executor)
+
+    short = run(MappingConfig(max_minutes=1e-4))
+    assert short.failed == dict.fromkeys((0, 1), "reconstruction: took longer than its limit of 0.006 s")
+    assert short.folders == ()
+    assert _map(world, tmp_path, MappingConfig(max_minutes=1e-4))[1] == []
+    long = run(MappingConfig())
+    assert long.failed == {}
+    assert len(long.folders) == 2
+    assert _map(world, tmp_path, MappingConfig(max_minutes=90))[1] == []
+    assert not list(tmp_path.rglob(f"{UNFINISHED}*"))

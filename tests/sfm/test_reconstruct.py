@@ -244,7 +244,7 @@ def test_a_place_that_kills_its_worker_costs_itself_only(photos: Path, out: Path
     shutil.copytree(out, tmp_path / "sfm")
     result = reconstruct(photos, tmp_path / "sfm", ReconstructConfig(seed=1), Deadly())
     assert result.stats.models == 1
-    assert result.stats.reasons["worker was ended by SIGSEGV"] == 6
+    assert result.stats.reasons["reconstruction: worker was ended by SIGSEGV"] == 6
     assert result.images.set_index("name").loc["two \ntwo/0.png", "model"] == 0
     assert result.images.set_index("name").loc["one \none/0.png", ["model", "place"]].tolist() == [-1, 0]
 
