@@ -31,8 +31,8 @@ class Mapping:
 
     Attributes:
         folders: models/<k>, k = 0, 1, ... by falling number of images, then by first name.
-        failed: place -> reason, for places that kill their worker, that reach a limit of time or memory, or
-            that the mapper cannot read.
+        failed: image_id -> reason, for the images of components that kill their worker, that reach a limit
+            of time or memory, or that the mapper cannot read.
         key: changes with anything that changes a model.
 
     """
@@ -67,20 +67,21 @@ def map_places(
         _map_batch, store=features.store, matches=graph.folder, folder=folder, config=config, seed=seed
     )
     results = run_batches(work, batches, folder, executor, label="mapping")
-    failed = {}
+    failed: dict[int, str] = {}
     for part, result in zip(parts, results, strict=True):
         if reason := result.quarantined.get(0) or result.facts.get("failed"):
-            failed[part.place] = f"reconstruction: {reason}"
+            failed |= dict.fromkeys(part.image_ids, f"reconstruction: {reason}")
     key = key_of(
         "mapping",
-        [[batch.name, part.place] for batch, part in zip(batches, parts, strict=True)],
-        [[place, reason] for place, reason in failed.items()],
+        [[batch.name, part.place, part.part] for batch, part in zip(batches, parts, strict=True)],
+        list(failed.items()),
     )
     record = load_done(out, "mapping", key)
     if not record:
         number = assemble(_found(folder, parts, results), out)
         _prune(folder, {batch.name for batch in batches})
-        facts = {"models": number, "failed places": len(failed), **usage(results)}
+        failures = sum("failed" in result.facts or bool(result.quarantined) for result in results)
+        facts = {"models": number, "failed components": failures, **usage(results)}
         seconds = time.perf_counter() - started
         outputs = [out / "models", out / "models.parquet"]
         record = mark_done(out, "mapping", key, seconds=seconds, facts=facts, outputs=outputs)
@@ -131,7 +132,7 @@ def _map_batch(
 
 def _found(folder: Path, parts: Sequence[Component], results: Sequence[BatchResult]) -> list[FoundModel]:
     return [
-        FoundModel(folder=folder / result.name / str(number), place=part.place, facts=facts)
+        FoundModel(folder=folder / result.name / str(number), place=part.place, part=part.part, facts=facts)
         for part, result in zip(parts, results, strict=True)
         for number, facts in enumerate(result.facts["models"])
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from jaxtyping import Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -16,9 +16,10 @@ from sfm.featurestore import FeatureStore
 from sfm.matching import Matches
 from sfm.pairfilters import VerifiedPairs, apply_filters, load_filters
 from sfm.settings import Settings
+from sfm.splitting import split_places
 from sfm.store import key_of, load_done, mark_done, read_table, write_table
 
-_VERSION = 2
+_VERSION = 3
 # COLMAP's kinds of two-view geometry: calibrated, uncalibrated, planar, panoramic, either, several.
 # Left out are none (1) and a watermark or frame that both photos carry (7).
 TRUSTED_CONFIGS = (2, 3, 4, 5, 6, 8)
@@ -34,6 +35,21 @@ class GraphConfig(Settings):
         description="what takes pairs out, in order: built-in names, entry points of other packages in the "
         "group cnnimretrieval.pair_filters, or path/to/file.py:function",
     )
+    max_component: int = Field(
+        default=500, ge=20, description="a place of more images is reconstructed in parts; see overlap"
+    )
+    overlap: int = Field(
+        default=50, ge=0, description="images that such a part takes over from its neighbours, at most"
+    )
+
+    @model_validator(mode="after")
+    def _check_overlap(self) -> "GraphConfig":
+        if self.overlap > self.max_component // 2:
+            raise ValueError(
+                f"graph.overlap: expected at most half of max_component ({self.max_component}), got "
+                f"{self.overlap}; lower it"
+            )
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +61,8 @@ class MatchGraph:
         folder: where their inliers are stored.
         place_of_image: of image_id r + 1 in row r; numbered by falling size, then first image; -1 for none.
         num_places: places have at least two images.
-        key: changes with anything that changes a place.
+        parts: `place, part, image_id` of the places that are reconstructed in parts, which overlap.
+        key: changes with anything that changes a place or a part.
         matches_key: of the matches: changes with anything that changes the inliers of a pair.
 
     """
@@ -54,6 +71,7 @@ class MatchGraph:
     folder: Path
     place_of_image: Int[np.ndarray, " n"]
     num_places: int
+    parts: pd.DataFrame
     key: str
     matches_key: str
 
@@ -64,13 +82,13 @@ def build_graph(
     """Choose the trusted pairs and number the places; write `out`/graph.parquet.
 
     `sizes` are the width and height of every image. Pairs that a filter took out are listed in
-    `out`/graph-dropped.parquet, with the filter and its reason. ValueError when no pair is trusted: then
-    there is nothing to reconstruct.
+    `out`/graph-dropped.parquet, with the filter and its reason; parts of large places in `out`/parts.parquet.
+    ValueError when no pair is trusted: then there is nothing to reconstruct.
     """
     started = time.perf_counter()
     filters = load_filters(config.filters)
     key = key_of("graph", _VERSION, config, [each.key for each in filters], matches.key, _digest(matches))
-    path, dropped_path = out / "graph.parquet", out / "graph-dropped.parquet"
+    outputs = [out / f"{name}.parquet" for name in ("graph", "graph-dropped", "parts")]
     if not load_done(out, "graph", key):
         verified = VerifiedPairs(
             pairs=_trusted(matches.pairs, config),
@@ -85,22 +103,25 @@ def build_graph(
                 f"pair filters: expected to keep a pair, got all {len(dropped)} dropped; change graph.filters"
             )
         place_of_image = number_places(_rows(pairs), len(sizes))
-        write_table(path, pairs.assign(place=place_of_image[_rows(pairs)[:, 0]]))
-        write_table(dropped_path, dropped)
+        parts = split_places(pairs, place_of_image, config.max_component, config.overlap)
+        tables = (pairs.assign(place=place_of_image[_rows(pairs)[:, 0]]), dropped, parts)
+        for path, table in zip(outputs, tables, strict=True):
+            write_table(path, table)
         facts = {
             "trusted pairs": len(pairs),
             "places": int(place_of_image.max()) + 1,
+            "parts of large places": len(parts[["place", "part"]].drop_duplicates()),
             "dropped pairs": _counted(matches.pairs, dropped, config),
         }
-        outputs = [path, dropped_path]
         mark_done(out, "graph", key, seconds=time.perf_counter() - started, facts=facts, outputs=outputs)
-    pairs = read_table(path)
+    pairs = read_table(outputs[0])
     place_of_image = number_places(_rows(pairs), len(sizes))
     return MatchGraph(
         pairs=pairs,
         folder=matches.folder,
         place_of_image=place_of_image,
         num_places=int(place_of_image.max()) + 1,
+        parts=read_table(outputs[2]),
         key=key,
         matches_key=matches.key,
     )

@@ -17,6 +17,7 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS
 _COLUMNS = {
     "model": "int64",
     "place": "int64",
+    "part": "int64",
     "way": "str",
     "images": "int64",
     "registered_share": "float64",
@@ -30,10 +31,11 @@ _COLUMNS = {
 
 @dataclass(frozen=True, kw_only=True)
 class FoundModel:
-    """A finished model: where it lies, its place, and what `sfm.mapper.ModelFacts` says, as plain values."""
+    """A finished model: its folder, place and part, and `sfm.mapper.ModelFacts` as plain values."""
 
     folder: Path
     place: int
+    part: int
     facts: dict[str, Any]
 
 
@@ -48,7 +50,10 @@ def assemble(found: Sequence[FoundModel], out: Path) -> int:
         unfinished.mkdir()
         for number, model in enumerate(ordered):
             shutil.copytree(model.folder, unfinished / str(number), copy_function=_link)
-    rows = [{"model": number, "place": each.place} | each.facts for number, each in enumerate(ordered)]
+    rows = [
+        {"model": number, "place": each.place, "part": each.part} | each.facts
+        for number, each in enumerate(ordered)
+    ]
     write_table(out / "models.parquet", pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS))
     return len(ordered)
 

@@ -135,7 +135,7 @@ def _images(
         elif place_sizes[place] < config.mapping.min_model_size:
             rows.append((name, "unregistered", "place has too few photos", -1, place))
         else:
-            why = mapping.failed.get(place, "not placed by the mapper")
+            why = mapping.failed.get(image_id, "not placed by the mapper")
             rows.append((name, "unregistered", why, -1, place))
     images = pd.DataFrame(rows, columns=["name", "status", "reason", "model", "place"])
     return images.assign(**{column: table[column] for column in ("width", "height", "orientation")})

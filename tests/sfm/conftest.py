@@ -94,6 +94,9 @@ def two_scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scene]:
     }
 
 
+_UNFILTERED = GraphConfig(filters=())
+
+
 @dataclass(frozen=True)
 class World:
     """What the stages before mapping leave of photos that were never taken: points seen in space."""
@@ -112,7 +115,9 @@ def _scene(seed: int, images: int, points: int = 150) -> pycolmap.Reconstruction
     return pycolmap.synthesize_dataset(options)
 
 
-def _build_world(folder: Path, scenes: dict[str, tuple[int, int]]) -> World:
+def _build_world(
+    folder: Path, scenes: dict[str, tuple[int, int]], config: GraphConfig = GraphConfig(filters=())
+) -> World:
     """Scenes of (seed, images), one after the other; images are named `SCENE/NUMBER.png`."""
     images, rows, inliers = [], [], []
     for name, (seed, size) in scenes.items():
@@ -130,7 +135,7 @@ def _build_world(folder: Path, scenes: dict[str, tuple[int, int]]) -> World:
     matches = Matches(pairs=pd.DataFrame(rows, columns=columns), folder=folder / "matches", key="matches")
     _write_block(matches.folder, inliers)
     sizes = np.array([(image.width, image.height) for image in images])
-    graph = build_graph(matches, store, sizes, folder, GraphConfig(filters=()))
+    graph = build_graph(matches, store, sizes, folder, config)
     counts = np.array([len(image.keypoints) for image in images])
     features = Features(
         store=store,

@@ -9,8 +9,8 @@ import pytest
 
 from sfm.mapper import MappingConfig
 from sfm.mapping import Mapping, map_places
+from sfm.matchgraph import GraphConfig
 from sfm.model import load_model
-from sfm.store import UNFINISHED
 from sfm.tasks import LocalExecutor, SerialExecutor
 
 
@@ -168,11 +168,29 @@ def test_a_component_over_its_limit_is_given_up_until_the_limit_changes(
             return map_places(world.collection, world.features, world.graph, tmp_path, config, 0, executor)
 
     short = run(MappingConfig(max_minutes=1e-4))
-    assert short.failed == dict.fromkeys((0, 1), "reconstruction: took longer than its limit of 0.006 s")
+    assert short.failed == dict.fromkeys(
+        range(1, 10), "reconstruction: took longer than its limit of 0.006 s"
+    )
     assert short.folders == ()
     assert _map(world, tmp_path, MappingConfig(max_minutes=1e-4))[1] == []
     long = run(MappingConfig())
     assert long.failed == {}
     assert len(long.folders) == 2
     assert _map(world, tmp_path, MappingConfig(max_minutes=90))[1] == []
-    assert not list(tmp_path.rglob(f"{UNFINISHED}*"))
+
+
+def test_a_large_place_is_mapped_in_parts_that_share_images(
+    build_world: Callable[..., Any], tmp_path: Path
+) -> None:
+    config = GraphConfig(filters=(), max_component=20, overlap=5)
+    world = build_world(tmp_path, {"large": (1, 22), "small": (2, 4)}, config)
+    parts = world.graph.parts.groupby("part")["image_id"].agg(list).tolist()
+    mapping, mapped = _map(world, tmp_path)
+    assert sorted(mapped, reverse=True) == [*sorted(map(len, parts), reverse=True), 4]
+    table = pd.read_parquet(tmp_path / "models.parquet")
+    assert table["place"].tolist() == [0, 0, 1]
+    assert sorted(table["part"][:2]) == [0, 1]
+    names = [set(load_model(folder / "arrays.npz").names) for folder in mapping.folders[:2]]
+    assert names[0] | names[1] == {f"large/{number}.png" for number in range(22)}
+    assert len(names[0] & names[1]) == 2 * 5
+    assert (table["registered_share"] == 1).all()

@@ -73,6 +73,7 @@ def test_filters_part_places_and_are_listed(tmp_path: Path) -> None:
     assert facts == {
         "trusted pairs": 2,
         "places": 2,
+        "parts of large places": 0,
         "dropped pairs": {"mine.py:odd: odd": 1, "verification: watermark": 1},
     }
 
