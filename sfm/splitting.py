@@ -8,7 +8,6 @@ of one place.
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
-from scipy.linalg import eigh
 from scipy.sparse import csr_array, diags_array
 from scipy.sparse.csgraph import connected_components, shortest_path
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
@@ -67,10 +66,14 @@ def _graph(ends: Int[np.ndarray, "p 2"], weights: Float[np.ndarray, " p"], num_i
 
 
 def _bisect(graph: csr_array) -> Bool[np.ndarray, " n"]:
-    """Two sides of a connected graph, by the best normalised cut along its Fiedler vector.
+    """Two sides of a graph, by the best normalised cut along its Fiedler vector.
 
     Both sides are connected, unless that would leave next to nothing of one: around a hub they cannot be.
+    Of a graph that is not connected itself, the largest part is one side.
     """
+    main = _main_part(graph, np.ones(graph.shape[0], dtype=np.bool_))
+    if not main.all():
+        return main
     order = np.argsort(_fiedler_vector(graph), kind="stable")
     cut = np.zeros(len(order), dtype=np.bool_)
     cut[order[: _best_cut(graph, order)]] = True
@@ -89,7 +92,7 @@ def _fiedler_vector(graph: csr_array) -> Float[np.ndarray, " n"]:
     similar = diags_array(scale) @ graph @ diags_array(scale)
     size = len(degree)
     if size <= _DENSE:
-        vectors = eigh(similar.toarray(), subset_by_index=[size - 2, size - 1])[1]
+        vectors = np.linalg.eigh(similar.toarray())[1][:, -2:]
     else:
         start = np.cos(np.arange(size))  # the solver would draw one
         try:

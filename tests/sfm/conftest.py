@@ -116,7 +116,7 @@ def _scene(seed: int, images: int, points: int = 150) -> pycolmap.Reconstruction
 
 
 def _build_world(
-    folder: Path, scenes: dict[str, tuple[int, int]], config: GraphConfig = GraphConfig(filters=())
+    folder: Path, scenes: dict[str, tuple[int, int]], config: GraphConfig = _UNFILTERED
 ) -> World:
     """Scenes of (seed, images), one after the other; images are named `SCENE/NUMBER.png`."""
     images, rows, inliers = [], [], []

@@ -101,17 +101,20 @@ def test_what_a_cut_leaves_loose_changes_sides() -> None:
         assert connected_components(csr_array(dense[np.ix_(rows, rows)]))[0] == 1
 
 
-@pytest.mark.parametrize("shape", ["chain", "star", "complete"])
+@pytest.mark.parametrize("shape", ["chain", "star", "stars", "complete"])
 def test_any_graph_is_split(shape: str) -> None:
     size = 90
     edges = {
         "chain": {(row, row + 1): 20.0 for row in range(size - 1)},
         "star": {(0, row): 20.0 for row in range(1, size)},
+        "stars": {(row % 5, row): 20.0 for row in range(5, size)} | {(0, row): 20.0 for row in range(1, 5)},
         "complete": {(one, two): 20.0 for two in range(size) for one in range(two)},
     }[shape]
     graph = _graph(edges, size)
     parts = split(graph, 40, 0)
     assert np.sort(np.concatenate(parts)).tolist() == list(range(size))
+    assert max(map(len, parts)) <= 40
+    assert len(parts) <= 8
     again = split(graph, 40, 0)
     assert [rows.tolist() for rows in parts] == [rows.tolist() for rows in again]
 
