@@ -1,4 +1,4 @@
-"""Stage: features to image pairs worth matching: all, or nearest neighbours of descriptors, plus a list."""
+"""Stage: features to image pairs worth matching: all, or the nearest in looks and in position, and a list."""
 
 import time
 from concurrent.futures import Executor
@@ -11,12 +11,13 @@ from pydantic import Field
 
 from sfm.collection import Collection
 from sfm.features import Features
+from sfm.gps import near_pairs
 from sfm.neighbours import neighbour_pairs, union
 from sfm.settings import Settings
 from sfm.store import key_of, load_done, mark_done, read_table, write_table
 from sfm.vlad import VladConfig, describe_images
 
-_VERSION = 1
+_VERSION = 2
 
 
 class CandidateConfig(Settings):
@@ -32,6 +33,12 @@ class CandidateConfig(Settings):
         default=None,
         description="folder with vectors.npy and images.parquet: a network's descriptors, used as well",
     )
+    gps_neighbours: int = Field(
+        default=8,
+        ge=0,
+        description="photos taken nearest to each one of a larger collection, where EXIF tells",
+    )
+    gps_max_distance_m: float = Field(default=100.0, gt=0, description="between such two, at most")
     vlad: VladConfig = VladConfig()
 
 
@@ -45,9 +52,9 @@ def propose_pairs(
 ) -> pd.DataFrame:
     """Return the pairs to match: `image_id1 < image_id2`, sorted, and `origin`, where the pair comes from.
 
-    Origins are `all`, or `vlad`, `descriptors` and `list`, joined by + where a pair has several. Written to
-    `out`/candidates.parquet. ValueError when fewer than two images have keypoints enough, and when the list
-    or the descriptors do not fit the collection.
+    Origins are `all`, or `vlad` and `gps`; and `descriptors` and `list`; joined by + where there are several.
+    Written to `out`/candidates.parquet. ValueError when fewer than two images have keypoints enough, and when
+    the list or the descriptors do not fit the collection.
     """
     started = time.perf_counter()
     given = [_stamp(config.pair_list), _stamp(config.descriptors and config.descriptors / "vectors.npy")]
@@ -64,6 +71,8 @@ def propose_pairs(
             vectors = describe_images(features, out, config.vlad, seed, executor)
             started += time.perf_counter() - before  # it is a stage of its own
             sources["vlad"] = neighbour_pairs(vectors, matchable, config.neighbours)
+            if config.gps_neighbours and len(pairs := _taken_nearby(collection, matchable, config)):
+                sources["gps"] = pairs
         if config.descriptors is not None:
             vectors, known = read_descriptors(config.descriptors, collection)
             sources["descriptors"] = neighbour_pairs(vectors, known & matchable, config.neighbours)
@@ -75,6 +84,18 @@ def propose_pairs(
         facts = {"pairs": len(table)} | {name: len(pairs) for name, pairs in sources.items()}
         mark_done(out, "candidates", key, seconds=time.perf_counter() - started, facts=facts, outputs=[path])
     return read_table(path)
+
+
+def _taken_nearby(
+    collection: Collection, matchable: Bool[np.ndarray, " n"], config: CandidateConfig
+) -> Int[np.ndarray, "p 2"]:
+    return near_pairs(
+        collection.usable["latitude"].to_numpy(dtype=np.float64),
+        collection.usable["longitude"].to_numpy(dtype=np.float64),
+        matchable,
+        neighbours=config.gps_neighbours,
+        max_distance_m=config.gps_max_distance_m,
+    )
 
 
 def all_pairs(rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, "p 2"]:

@@ -27,7 +27,7 @@ _Matched = dict[tuple[int, int], Int[np.ndarray, " m"]]
 def drop_doppelgangers(verified: VerifiedPairs) -> Verdict:
     """Take out pairs that at least two photos on either side contradict and none supports."""
     rows = verified.pairs[["image_id1", "image_id2"]].to_numpy(dtype=np.int64) - 1
-    tried = verified.tried[verified.tried["block"] >= 0]
+    tried = verified.tried[verified.tried["row"] >= 0]
     outcomes = tried[["image_id1", "image_id2"]].to_numpy(dtype=np.int64) - 1
     failed = _adjacency(outcomes[(tried["inliers"] == 0).to_numpy()], len(verified.sizes))
     matched = _adjacency(outcomes[(tried["inliers"] > 0).to_numpy()], len(verified.sizes))

@@ -1,6 +1,5 @@
 """Stage: places to 3D models, one task a component, the largest first; what is mapped already stays."""
 
-import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -17,7 +16,7 @@ from sfm.featurestore import FeatureStore
 from sfm.mapper import MappingConfig, map_component
 from sfm.matchgraph import MatchGraph
 from sfm.modelfolder import FoundModel, assemble
-from sfm.store import atomic_path, key_of, load_done, mark_done, read_json, require_space, write_json
+from sfm.store import atomic_path, key_of, load_done, mark_done, prune, read_json, require_space, write_json
 from sfm.tasks import CHILD_BYTES, Batch, BatchResult, Limits, run_batches, usage
 
 _VERSION = 4
@@ -79,7 +78,7 @@ def map_places(
     record = load_done(out, "mapping", key)
     if not record:
         number = assemble(_found(folder, parts, results), out)
-        _prune(folder, {batch.name for batch in batches})
+        prune(folder, "component-*", {batch.name for batch in batches})
         failures = sum("failed" in result.facts or bool(result.quarantined) for result in results)
         facts = {"models": number, "failed components": failures, **usage(results)}
         seconds = time.perf_counter() - started
@@ -136,13 +135,3 @@ def _found(folder: Path, parts: Sequence[Component], results: Sequence[BatchResu
         for part, result in zip(parts, results, strict=True)
         for number, facts in enumerate(result.facts["models"])
     ]
-
-
-def _prune(folder: Path, current: set[str]) -> None:
-    """Remove the results of components that are no more."""
-    for result in folder.glob("component-*"):
-        if result.name not in current:
-            shutil.rmtree(result)
-    for record in (folder / "done").glob("*.json"):
-        if record.stem not in current:
-            record.unlink()

@@ -1,6 +1,5 @@
 """Stage: verified pairs to places: the connected components of the graph whose edges are trusted pairs."""
 
-import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,13 @@ from scipy.sparse.csgraph import connected_components
 
 from sfm.featurestore import FeatureStore
 from sfm.matching import Matches
+from sfm.origins import yield_by_origin
 from sfm.pairfilters import VerifiedPairs, apply_filters, load_filters
 from sfm.settings import Settings
 from sfm.splitting import split_places
-from sfm.store import key_of, load_done, mark_done, read_table, write_table
+from sfm.store import key_of, key_of_table, load_done, mark_done, read_table, write_table
 
-_VERSION = 3
+_VERSION = 4
 # COLMAP's kinds of two-view geometry: calibrated, uncalibrated, planar, panoramic, either, several.
 # Left out are none (1) and a watermark or frame that both photos carry (7).
 TRUSTED_CONFIGS = (2, 3, 4, 5, 6, 8)
@@ -87,7 +87,9 @@ def build_graph(
     """
     started = time.perf_counter()
     filters = load_filters(config.filters)
-    key = key_of("graph", _VERSION, config, [each.key for each in filters], matches.key, _digest(matches))
+    key = key_of(
+        "graph", _VERSION, config, [each.key for each in filters], matches.key, key_of_table(matches.pairs)
+    )
     outputs = [out / f"{name}.parquet" for name in ("graph", "graph-dropped", "parts")]
     if not load_done(out, "graph", key):
         verified = VerifiedPairs(
@@ -111,6 +113,7 @@ def build_graph(
             "trusted pairs": len(pairs),
             "places": int(place_of_image.max()) + 1,
             "parts of large places": len(parts[["place", "part"]].drop_duplicates()),
+            "yield": yield_by_origin(matches.pairs, pairs),
             "dropped pairs": _counted(matches.pairs, dropped, config),
         }
         mark_done(out, "graph", key, seconds=time.perf_counter() - started, facts=facts, outputs=outputs)
@@ -149,12 +152,6 @@ def _counted(tried: pd.DataFrame, dropped: pd.DataFrame, config: GraphConfig) ->
 def _rows(pairs: pd.DataFrame) -> Int[np.ndarray, "p 2"]:
     rows: Int[np.ndarray, "p 2"] = pairs[["image_id1", "image_id2"]].to_numpy(dtype=np.int64) - 1
     return rows
-
-
-def _digest(matches: Matches) -> str:
-    columns = ["image_id1", "image_id2", "config", "inliers", "block", "row"]
-    table = np.ascontiguousarray(matches.pairs[columns].to_numpy(), dtype="<i8")
-    return hashlib.sha256(table.tobytes()).hexdigest()
 
 
 def number_places(pairs: Int[np.ndarray, "p 2"], num_images: int) -> Int[np.ndarray, " n"]:

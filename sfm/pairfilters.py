@@ -34,7 +34,7 @@ class VerifiedPairs:
         pairs: the pairs that are still trusted, row k being pair k: `image_id1, image_id2, origin, config`
             (COLMAP's kind of two-view geometry), `inliers` (their number), `block, row` (where they lie).
         tried: the same columns for every pair that was matched, most of them without success: `inliers` is 0
-            where verification failed. `block` is -1 where a pair could not be tried.
+            where verification failed. `row` is -1 where a pair could not be tried.
         sizes: width and height in stored pixels, of image_id r + 1 in row r.
         matches: the folder of the inliers.
         store: the keypoints.

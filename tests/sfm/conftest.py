@@ -184,7 +184,7 @@ def _verified_pairs(
     rows = [(one, two, "all", 2, len(rows), 0, row) for row, ((one, two), rows) in enumerate(matched.items())]
     columns = ["image_id1", "image_id2", "origin", "config", "inliers", "block", "row"]
     pairs = pd.DataFrame(rows, columns=columns)
-    misses = pd.DataFrame([(one, two, "all", 1, 0, 0, -1) for one, two in failed], columns=columns)
+    misses = pd.DataFrame([(one, two, "all", 1, 0, 0, 0) for one, two in failed], columns=columns)
     return VerifiedPairs(
         pairs=pairs,
         tried=pd.concat([pairs, misses], ignore_index=True),

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from sfm.candidates import (
 from sfm.collection import Collection
 from sfm.features import FeatureConfig, Features
 from sfm.featurestore import FeatureStore
+from sfm.store import read_json
 from sfm.tasks import SerialExecutor
 
 
@@ -104,6 +106,24 @@ def test_sources_are_united_and_named(tmp_path: Path) -> None:
         [1, 4, "all+descriptors+list"],
         [2, 4, "all+descriptors"],
     ]
+
+
+@pytest.mark.parametrize(("neighbours", "expected"), [(1, "gps"), (0, "")])
+def test_photos_taken_nearby_are_tried_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, neighbours: int, expected: str
+) -> None:
+    collection = _collection("a", "b", "c", "d")
+    # a and d look alike, b and c too; a and b were taken 11 m apart, c far away, d nobody knows where.
+    vectors = np.array([[1, 0], [0, 1], [0.1, 1], [1, 0.1]], dtype=np.float32)
+    monkeypatch.setattr("sfm.candidates.describe_images", lambda *_: vectors)
+    positions = {"latitude": [48.0, 48.0001, 49.0, np.nan], "longitude": [9.0, 9.0, 9.0, np.nan]}
+    placed = replace(collection, table=collection.table.assign(**positions))
+    config = CandidateConfig(exhaustive_up_to=2, neighbours=1, gps_neighbours=neighbours)
+    table = propose_pairs(placed, _features(50, 50, 50, 50), tmp_path, config, 0, SerialExecutor())
+    found = {(row.image_id1, row.image_id2): row.origin for row in table.itertuples()}
+    assert found == {(1, 4): "vlad", (2, 3): "vlad"} | ({(1, 2): expected} if expected else {})
+    facts = read_json(tmp_path / "done" / "candidates.json")["facts"]
+    assert facts == {"pairs": len(found), "vlad": 2} | ({"gps": 1} if expected else {})
 
 
 def test_a_changed_pair_list_is_noticed(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -68,6 +69,13 @@ def test_who_sees_other_details_is_no_witness(make: Callable[..., VerifiedPairs]
 def test_groups_that_match_as_wholes_stay(make: Callable[..., VerifiedPairs]) -> None:
     bridges = {(one, two): _matches(range(25)) for one in ONE for two in TWO}
     assert _dropped(make(_groups() | bridges, [])) == []
+
+
+def test_a_pair_that_kills_its_worker_is_no_failure(make: Callable[..., VerifiedPairs]) -> None:
+    verified = make(_groups() | BRIDGE, FAILED)
+    killed = verified.tried["inliers"] == 0
+    tried = verified.tried.assign(row=verified.tried["row"].where(~killed, -1))
+    assert _dropped(replace(verified, tried=tried)) == []
 
 
 def test_without_pairs_nothing_goes(make: Callable[..., VerifiedPairs]) -> None:

@@ -74,6 +74,7 @@ def test_filters_part_places_and_are_listed(tmp_path: Path) -> None:
         "trusted pairs": 2,
         "places": 2,
         "parts of large places": 0,
+        "yield": {"all": {"tried": 4, "trusted": 2, "share": 0.5}},
         "dropped pairs": {"mine.py:odd: odd": 1, "verification: watermark": 1},
     }
 

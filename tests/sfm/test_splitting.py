@@ -39,7 +39,9 @@ def test_the_best_cut_agrees_with_the_definition() -> None:
         cut = dense[np.ix_(inside, outside)].sum()
         return float(cut / dense[inside].sum() + cut / dense[outside].sum())
 
-    assert _best_cut(graph, order) == min(range(4, 13), key=ncut)
+    best = min(map(ncut, range(4, 13)))
+    good = [left for left in range(4, 13) if ncut(left) <= 1.01 * best]
+    assert _best_cut(graph, order) == min(good, key=lambda left: abs(left - 8))
 
 
 def test_the_fiedler_vector_solves_its_equation() -> None:
