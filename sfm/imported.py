@@ -257,7 +257,7 @@ def _found(
             reprojection_error_px=error_px[folder.name],
             seconds=0.0,
         )
-        yield FoundModel(folder=folder, place=place, facts=asdict(facts))
+        yield FoundModel(folder=folder, place=place, part=0, facts=asdict(facts))
 
 
 def _require_models(source: Path, collection: Collection, results: Sequence[BatchResult]) -> None:
