@@ -26,7 +26,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "published_photos": benchmark.published_size,
         "distractors": evaluation.num_distractors,
         "unreadable": len(evaluation.unreadable),
-        "unreadable_photos": list(evaluation.unreadable),
+        "unreadable_photos": dict(evaluation.unreadable),
         "uncropped": evaluation.uncropped,
         "depth": benchmark.depth,
         "truncated_to": scored.truncated_to,

@@ -1,6 +1,6 @@
 """A benchmark's descriptors: from folders of `extract` that are there, or made for the occasion."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +19,14 @@ _LENGTH_TOLERANCE = 1e-2
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Located:
-    """The descriptors of some photos: that of photo i is row `row_of[i]`, -1 where it could not be read."""
+    """The descriptors of some photos: that of photo i is row `row_of[i]`, -1 where it could not be read.
+
+    `unreadable` has the names of the latter and the reasons.
+    """
 
     vectors: Rows
     row_of: Int[np.ndarray, " n"]
-    unreadable: tuple[str, ...]
+    unreadable: Mapping[str, str]
 
 
 def read_ready(folder: Path, network: RetrievalNetwork, *, whiten: bool) -> DescriptorStore:
@@ -63,8 +66,8 @@ def locate(store: DescriptorStore, requests: Sequence[ImageRequest], photos: Pat
         (name, None if np.isnan(box[0]) else tuple(box)): row
         for row, (name, box) in enumerate(zip(store.images["name"], sides.tolist(), strict=True))
     }
-    rejected = set(store.rejected["name"])
-    rows, unreadable = [], []
+    rejected = dict(zip(store.rejected["name"], store.rejected["reason"], strict=True))
+    rows, unreadable = [], {}
     for request in requests:
         name = request.path.relative_to(photos).as_posix()
         row = described.get((name, request.box), -1)
@@ -74,12 +77,12 @@ def locate(store: DescriptorStore, requests: Sequence[ImageRequest], photos: Pat
                 "extract all photos of the benchmark, with their boxes"
             )
         if row < 0:
-            unreadable.append(name)
+            unreadable[name] = rejected[name]
         rows.append(row)
-    return _selected(store, np.array(rows, np.int64), tuple(unreadable))
+    return _selected(store, np.array(rows, np.int64), unreadable)
 
 
-def _selected(store: DescriptorStore, rows: Int[np.ndarray, " n"], unreadable: tuple[str, ...]) -> Located:
+def _selected(store: DescriptorStore, rows: Int[np.ndarray, " n"], unreadable: Mapping[str, str]) -> Located:
     found = rows >= 0
     used = rows[found]
     row_of = np.where(found, np.cumsum(found) - 1, -1)

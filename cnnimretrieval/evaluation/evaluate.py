@@ -45,14 +45,15 @@ class ReadyDescriptors:
 class Evaluation:
     """What a network reached; `config` is the one that was used.
 
-    `unreadable` photos of the database were not searched: as positives they count as never found.
+    Photos of the database that were `unreadable`, by name with the reason, were not searched: as positives
+    they count as never found.
     """
 
     benchmark: Benchmark
     config: EvaluationConfig
     scored: Scored
     num_distractors: int
-    unreadable: tuple[str, ...]
+    unreadable: Mapping[str, str]
 
     @property
     def uncropped(self) -> bool:
@@ -104,11 +105,8 @@ def evaluate(
 
         requests = benchmark.query_requests(uncropped=config.uncropped)
         queries = located(requests, benchmark.query_photos, ready.queries, "queries")
-        if queries.unreadable:
-            raise OSError(
-                f"{benchmark.name}: expected queries that can be read, got '{queries.unreadable[0]}'; "
-                "replace it"
-            )
+        for reason in queries.unreadable.values():
+            raise OSError(reason)
         photos = located(benchmark.database_requests(), benchmark.photos, ready.database, "database")
         distractors = [stores[folder].vectors for folder in ready.distractors]
         database = Shards([photos.vectors, *distractors])

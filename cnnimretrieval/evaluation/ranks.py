@@ -9,8 +9,8 @@ from tqdm import tqdm
 from cnnimretrieval.search.exact import keys, score_blocks
 from cnnimretrieval.search.shards import Rows
 
-# Rows at a time; with the 70 queries of the published benchmarks, 18 MB of scores.
-_BLOCK = 65536
+# Rows at a time; with the 70 queries of the published benchmarks, 9 MB of scores.
+_BLOCK = 32768
 _BUCKETS = 16384
 # The rank of what a ranking does not reach.
 NEVER = np.iinfo(np.int64).max

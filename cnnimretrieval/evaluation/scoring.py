@@ -84,7 +84,7 @@ def _protocol_scores(
     for truth, photos, its_ranks in zip(relevance, judged, ranks, strict=True):
         positives = its_ranks[np.searchsorted(photos, truth.positives)]
         junk = its_ranks[np.searchsorted(photos, truth.junk)]
-        places.append(places_without_junk(positives[positives != NEVER], junk[junk != NEVER]))
+        places.append(places_without_junk(positives[positives != NEVER], junk))
     return score_places(places, [len(truth.positives) for truth in relevance], depth=depth)
 
 

@@ -87,13 +87,14 @@ def _keys_at_least(
 ) -> UInt64[np.ndarray, "q c"]:
     """Keys of the scores that may be among the best; rows with fewer of them than others are filled up by 0.
 
-    `least` are the keys to beat. Only a few rows of a block beat them once some blocks have been seen.
+    `least` are the keys to beat, of earlier rows, which win ties. Only a few rows of a block beat them once
+    some blocks have been seen.
     """
     rows = np.arange(first_row, first_row + scores.shape[1])
     if least is None:
         return keys(scores, rows)
     _, least_scores = _rows_and_scores(least)
-    reaching: Bool[np.ndarray, "q b"] = scores >= least_scores[:, None]
+    reaching: Bool[np.ndarray, "q b"] = scores > least_scores[:, None]
     counts = reaching.sum(axis=1)
     if counts.max() * _DENSE > scores.shape[1]:
         return keys(scores, rows)

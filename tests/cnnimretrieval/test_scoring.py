@@ -98,6 +98,18 @@ def test_what_lies_beyond_a_truncated_ranking_is_counted(benchmark_of_chance, ve
         beyond += len(positives - set(rows.tolist()))
     assert (found.truncated_to, found.num_not_ranked) == (20, beyond)
     assert beyond > 0
+    # A positive that was not read is none that lies beyond: here one that the ranking did not reach.
+    protocols = benchmark_of_chance.protocols.values()
+    lost = next(
+        row
+        for query, rows in enumerate(best)
+        for truths in protocols
+        for row in truths[query].positives.tolist()
+        if row not in rows
+    )
+    row_of = np.where(np.arange(40) == lost, -1, np.arange(40))
+    fewer = score(benchmark_of_chance, queries, database, row_of, config).num_not_ranked
+    assert 0 < beyond - fewer <= 3
     whole = RerankConfig(diffusion=DiffusionConfig(neighbours=4, truncation=65))
     assert score(benchmark_of_chance, queries, database, np.arange(40), whole).truncated_to is None
 

@@ -286,6 +286,34 @@ def test_a_query_without_photo(command, roxford, machine):
     )
 
 
+def test_a_broken_query_stops_and_a_broken_photo_is_never_found(command, roxford, machine):
+    jpg = roxford / "test/roxford5k/jpg"
+    (jpg / "photo_1_0.jpg").write_bytes(b"no photo")
+    found = evaluated(command, "roxford5k", "--data", roxford, *machine)
+    assert (found["photos"], found["unreadable"]) == (11, 1)
+    assert list(found["unreadable_photos"]) == ["photo_1_0.jpg"]
+    # Its only easy positive is gone; the query still counts.
+    assert found["per_query"][1]["protocols"]["easy"]["average_precision"] == 0.0
+    assert found["protocols"]["easy"]["queries"] == 3
+    (jpg / "query_1.jpg").write_bytes(b"no photo")
+    code, _, (line,) = command("evaluate", "squeezenet1_1", "roxford5k", "--data", roxford, *machine)
+    assert code == 1
+    assert line.startswith(f"cnnimretrieval: photo {jpg / 'query_1.jpg'}: expected an image, got ")
+
+
+def test_a_box_outside_of_its_photo(command, tmp_path, machine):
+    truths = [{"bbx": [90, 0, 120, 60], "ok": [1], "junk": []}, {"bbx": None, "ok": [9], "junk": []}]
+    in_pickle(tmp_path, "paris6k", truths, ["photo_0_0", "photo_3_0"])
+    code, _, (line,) = command("evaluate", "squeezenet1_1", "paris6k", "--data", tmp_path, *machine)
+    photo = tmp_path / "test/paris6k/jpg/photo_0_0.jpg"
+    assert (code, line) == (
+        1,
+        f"cnnimretrieval: box of {photo}: expected at least a pixel of the 84 x 60 photo, "
+        "got (90.0, 0.0, 120.0, 60.0); give it in pixels of the full upright photo",
+    )
+    assert evaluated(command, "paris6k", "--data", tmp_path, *machine, "--uncropped")["uncropped"]
+
+
 @pytest.mark.parametrize(
     ("change", "line"),
     [
