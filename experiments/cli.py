@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from experiments import options, protocol, published, retrieval
-from experiments.faults import INTERRUPTED, exit_code, lines_of
+from experiments.faults import INTERRUPTED, UsageFault, exit_code, lines_of
 from sfm.lock import hold
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def _say(error: BaseException) -> int:
 
 @app.command()
 def run(
-    photos: options.Photos,
     out: options.Work,
+    photos: options.MaybePhotos = None,
     protocol_name: options.ProtocolName = protocol.DEFAULT,
     overrides: options.Overrides = [],  # noqa: B006
     weights: options.Weights = None,
@@ -73,12 +73,40 @@ def run(
     scheduler: options.Scheduler = None,
     from_colmap: options.FromColmap = None,
     seed: options.Seed = None,
+    data: options.Data = Path("data"),
+    dry_run: options.DryRun = False,
 ) -> None:
-    """Do everything; run it again to continue."""
-    options.photos(photos, out)
+    """Do everything, for photos or for a published row; run it again to continue."""
+    if photos is not None:
+        options.photos(photos, out)
     overrides = options.with_source(overrides, from_colmap)
     settings = protocol.read(protocol_name, overrides, seed=seed, weights=weights)
+    if photos is None:
+        _repeat(settings, out, data, device, options.num_workers(workers), dry_run)
+        return
+    if dry_run:
+        from experiments import machine, rehearsal
+
+        on, count = machine.device(device), options.num_workers(workers)
+        print(rehearsal.of_photos(photos, out, settings, device=on, workers=count))
+        return
     _run(photos, out, settings, device, _engine(workers, memory_gb, scheduler))
+
+
+def _repeat(
+    settings: protocol.Protocol, out: Path, data: Path, device: str, workers: int, dry_run: bool
+) -> None:
+    recipe = settings.recipe
+    if recipe is None:
+        raise UsageFault(
+            f"PHOTOS: expected a folder of photos for {settings.source}, got none; "
+            f"give one, or take a published row: `{protocol.LIST}`"
+        )
+    from experiments import rehearsal
+
+    if dry_run:
+        print(rehearsal.of_row(out, settings, recipe, data))
+        return
 
 
 def _engine(workers: int | None, memory_gb: float | None, scheduler: str | None = None) -> "Engine":

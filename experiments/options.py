@@ -13,6 +13,13 @@ from experiments.faults import UsageFault
 Photos = Annotated[
     Path, typer.Argument(metavar="PHOTOS", help="Folder of photos; searched with all below it.")
 ]
+MaybePhotos = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[PHOTOS]",
+        help="Folder of photos, searched with all below it; left out to repeat a published row.",
+    ),
+]
 Work = Annotated[Path, typer.Option("--out", metavar="WORK", help="Folder to write everything to.")]
 Model = Annotated[
     str,
