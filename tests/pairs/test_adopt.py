@@ -1,0 +1,116 @@
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pairs.adopt import adopt
+from pairs.heldout import read_heldout
+from pairs.interchange import photo_of
+
+# Sorted by path, which the last six characters decide, the order is another one than here.
+TRAIN = ["zz000009", "aa000001", "cc000005"]
+VAL = ["bb000003", "dd000002", "ee000008", "ff000004"]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for number, cid in enumerate((*TRAIN, *VAL)):
+        path = tmp_path / "ims" / photo_of(cid)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        exif = Image.Exif()
+        if cid == "dd000002":
+            exif[0x0112] = 6
+        Image.new("RGB", (20 + number, 10)).save(path, "JPEG", exif=exif)
+    return tmp_path / "ims"
+
+
+@pytest.fixture
+def file(tmp_path):
+    content = {
+        "train": {"cids": TRAIN, "cluster": [1, 1, 4], "qidxs": [0, 1, 0], "pidxs": [1, 0, 1]},
+        "val": {"cids": VAL, "cluster": [1, 1, 1, 1], "qidxs": [1, 1, 3], "pidxs": [0, 2, 0]},
+    }
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(content))
+    return path
+
+
+def test_the_table_that_training_reads(file, photos, tmp_path):
+    table = adopt(file, photos, tmp_path / "pairs")
+    cids = [name.rpartition("/")[2] for name in table.names]
+    assert cids == ["aa000001", "dd000002", "bb000003", "ff000004", "cc000005", "ee000008", "zz000009"]
+    assert table.is_val.tolist() == [False, True, True, True, False, True, False]
+    # Cluster 1 of train and cluster 1 of val are two.
+    assert table.cluster.tolist() == [0, 2, 2, 2, 1, 2, 0]
+    assert (table.place == table.cluster).all()
+    assert table.sizes.tolist() == [[21, 10], [24, 10], [23, 10], [26, 10], [22, 10], [25, 10], [20, 10]]
+    assert table.orientation.tolist() == [1, 6, 1, 1, 1, 1, 1]
+    pairs = [
+        (cids[q], cids[p], w)
+        for q, p, w in zip(
+            table.positives.query, table.positives.positive, table.positives.weight, strict=True
+        )
+    ]
+    assert pairs == [
+        ("aa000001", "zz000009", 1.0),
+        ("dd000002", "bb000003", 1.0),
+        ("dd000002", "ee000008", 1.0),
+        ("ff000004", "bb000003", 1.0),
+        ("zz000009", "aa000001", 2.0),
+    ]
+
+
+def test_what_is_held_out(file, photos, tmp_path):
+    adopt(file, photos, tmp_path / "pairs")
+    first, second = read_heldout(tmp_path / "pairs" / "heldout.parquet")
+    path = {cid: photo_of(cid) for cid in VAL}
+    assert (first.query, first.box, first.kind) == (path["dd000002"], (0, 0, 10, 24), "whole")
+    assert set(first.positives) == {path["bb000003"], path["ee000008"]}
+    assert set(first.junk) == {path["dd000002"], path["ff000004"]}
+    assert (second.query, second.positives) == (path["ff000004"], (path["bb000003"],))
+    assert set(second.junk) == {path["ff000004"], path["dd000002"], path["ee000008"]}
+
+
+def test_done_once(file, photos, tmp_path):
+    table = adopt(file, photos, tmp_path / "pairs")
+    written = (tmp_path / "pairs" / "images.parquet").stat().st_mtime_ns
+    again = adopt(file, photos, tmp_path / "pairs")
+    assert (tmp_path / "pairs" / "images.parquet").stat().st_mtime_ns == written
+    assert again.names == table.names
+    assert (again.positives.weight == table.positives.weight).all()
+
+
+def test_what_is_missing(file, photos, tmp_path):
+    gone = photos / photo_of("cc000005")
+    gone.unlink()
+    with pytest.raises(FileNotFoundError) as caught:
+        adopt(file, photos, tmp_path / "pairs")
+    assert str(caught.value) == (
+        f"published pairs: expected the photo {gone}, got none; download the photos again"
+    )
+    gone.write_bytes(b"no photo")
+    with pytest.raises(OSError, match="something else") as caught:
+        adopt(file, photos, tmp_path / "pairs")
+    assert str(caught.value) == (
+        f"{gone}: expected a photo, got something else; remove it and download it again"
+    )
+    assert not (tmp_path / "pairs" / "done").exists()
+
+
+def test_an_image_on_both_sides(file, photos, tmp_path):
+    content = pickle.loads(file.read_bytes())
+    content["val"]["cids"] = [*VAL[:3], "cc000005"]
+    file.write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match="cc000005") as caught:
+        adopt(file, photos, tmp_path / "pairs")
+    assert str(caught.value) == (
+        "published pairs: expected every image once, in train or in val, got 'cc000005' twice; "
+        "download the file again"
+    )
+
+
+def test_the_file_is_missing(photos, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"pickle: expected a file, got .*none\.pkl"):
+        adopt(tmp_path / "none.pkl", photos, tmp_path / "pairs")
+    assert np.array_equal(list((tmp_path).glob("pairs")), [])
