@@ -102,11 +102,18 @@ def _repeat(
             f"PHOTOS: expected a folder of photos for {settings.source}, got none; "
             f"give one, or take a published row: `{protocol.LIST}`"
         )
-    from experiments import rehearsal
-
     if dry_run:
+        from experiments import rehearsal
+
         print(rehearsal.of_row(out, settings, recipe, data))
         return
+    from experiments import machine, reproduction
+    from experiments.config import RunConfig
+
+    config, target = settings.resolve(RunConfig), settings.target
+    row = reproduction.Row(protocol=settings.source, config=config, recipe=recipe, target=target)
+    result = reproduction.repeat(row, data, out, device=machine.device(device), workers=workers)
+    print(f"{reproduction.as_table(result)}\n{out / reproduction.FILE}")
 
 
 def _engine(workers: int | None, memory_gb: float | None, scheduler: str | None = None) -> "Engine":

@@ -16,7 +16,7 @@ Photos = Annotated[
 MaybePhotos = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[PHOTOS]",
+        metavar="PHOTOS",
         help="Folder of photos, searched with all below it; left out to repeat a published row.",
     ),
 ]

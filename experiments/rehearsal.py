@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnimretrieval.downloads.catalogue import find
-from cnnimretrieval.downloads.download import plan
+from cnnimretrieval.downloads.download import free_bytes, is_present
 from experiments import effort, manifest, pipeline
 from experiments.config import RunConfig
 from experiments.effort import Effort
@@ -40,7 +40,7 @@ def of_photos(photos: Path, work: Path, protocol: Protocol, *, device: str, work
     }
     lines = [
         f"{photos}: {collection.num_files:,} files, {size(collection.num_bytes)}",
-        f"{work}: free {size(plan(find('revisitop-features'), work).free_bytes)}",
+        f"{work}: free {size(free_bytes(work))}",
         f"settings: {protocol.source}; device: {device}; processes: {workers}",
     ]
     lines += [f"  {stage:<12} {_hours(hours[stage]):>9}  {state}" for stage, state in _states(work, config)]
@@ -52,15 +52,15 @@ def of_row(work: Path, protocol: Protocol, recipe: Recipe, data: Path) -> str:
     target = protocol.target
     lines = [f"{protocol.source}: {target.title if target else 'a row of your own'}"]
     for name in recipe.downloads:
-        planned = plan(find(name), data)
-        state = "there" if planned.is_done else "to come"
-        lines.append(f"  data   {state:<8} {size(planned.data_set.about_bytes):>8}  {name}")
+        one = find(name)
+        state = "there" if is_present(one, data) else "to come"
+        lines.append(f"  data   {state:<8} {size(one.about_bytes):>8}  {name}")
     try:
         parts = effort.published_effort(protocol.resolve(RunConfig), recipe).hours
     except ValueError as error:
         parts = {}
         lines.append(f"  hours  unknown: {error}")
-    lines += [f"  stage  {name:<8} {hours:>6.2g} h" for name, hours in parts.items()]
+    lines += [f"  stage  {name:<10} {_number(hours):>6} h" for name, hours in parts.items()]
     lines += [f"  target {row}" for row in _targets(target)]
     return "\n".join([*lines, f"written to {work}; h: hours of one P100, estimated"])
 
@@ -120,4 +120,11 @@ def _count(photos: Path) -> _Collection:
 def _hours(one: Effort | None) -> str:
     if one is None:
         return "? h"
-    return f"{one.total:.2g} h" if one.total >= 0.005 else "< 0.01 h"
+    return f"{_number(one.total)} h"
+
+
+def _number(hours: float) -> str:
+    """Two digits: nobody knows it better."""
+    if hours < 0.005:
+        return "< 0.01"
+    return f"{hours:,.0f}" if hours >= 9.5 else f"{hours:.2g}"

@@ -69,6 +69,19 @@ class Plan:
         return all(one.state == "done" for one in self.files)
 
 
+def is_present(data_set: DataSet, root: Path) -> bool:
+    """Whether its files and filled folders are there, whoever put them there."""
+    filled = [file.into for file in data_set.files if file.is_archive]
+    kept = [file.path for file in data_set.files if not file.is_archive]
+    folders = [*filled, *(link for link, _ in data_set.links)]
+    return all((root / path).is_file() for path in kept) and all(_is_filled(root / path) for path in folders)
+
+
+def free_bytes(folder: Path) -> int:
+    """Free space on the disk of `folder`, which need not exist yet."""
+    return shutil.disk_usage(_existing(folder)).free
+
+
 def plan(data_set: DataSet, root: Path) -> Plan:
     """What of `data_set` is below the folder `root`, and what its rest takes; nothing is written or asked.
 
@@ -85,7 +98,7 @@ def plan(data_set: DataSet, root: Path) -> Plan:
             0, sum(size for _, size in sizes) + largest - sum(one.bytes_here for one in to_come)
         ),
         unknown_sizes=sum(one.file.about_bytes is None for one in to_come),
-        free_bytes=shutil.disk_usage(_existing(root)).free,
+        free_bytes=free_bytes(root),
     )
 
 

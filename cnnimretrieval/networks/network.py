@@ -24,7 +24,7 @@ from cnnimretrieval.networks.pooling import (
 )
 from cnnimretrieval.networks.published import NETWORKS
 from cnnimretrieval.networks.trunk import Trunk
-from cnnimretrieval.networks.weights import read_state
+from cnnimretrieval.networks.weights import fitting, read_state
 from sfm.settings import Settings
 from sfm.store import atomic_path, write_json
 
@@ -159,6 +159,23 @@ def _identity(config: NetworkConfig) -> str:
     """What tells networks apart: an option that is off changes no fingerprint, new as it may be."""
     unused = {name for name in _OPTIONS if getattr(config, name) == NetworkConfig.model_fields[name].default}
     return config.model_dump_json(exclude=unused)
+
+
+def load_projection(network: RetrievalNetwork, path: Path) -> None:
+    """Give the network's projection the weight and bias in a file; ValueError where they do not fit it.
+
+    FileNotFoundError when there is no such file.
+    """
+    if network.projection is None:
+        raise ValueError(
+            f"projection {path}: expected a network with a projection to load it into, got one without; "
+            "set train.network.projection"
+        )
+    what, size = f"projection {path}", network.projection.out_features
+    state = read_state(path)
+    remedy = "give a layer of that size"
+    layer = f"a layer with {size} outputs"
+    network.projection.load_state_dict(fitting(state, network.projection, what=what, of=layer, remedy=remedy))
 
 
 def save(network: RetrievalNetwork, folder: Path) -> None:

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from cnnimretrieval.descriptors.whitening import Whitening, apply, learn_whitening, pca_whitening
 from cnnimretrieval.evaluation.proof import Gain, Proof, gain, heldout_test, prove
-from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build, save
+from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build, load_projection, save
 from cnnimretrieval.training.checkpoint import Progress
 from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.learner import Training
@@ -62,6 +62,9 @@ class TrainConfig(Settings):
     network: NetworkConfig = NetworkConfig()
     loop: LoopConfig = LoopConfig()
     whitening: WhiteningConfig = WhiteningConfig()
+    keep: Row | Literal["best"] = Field(
+        default="best", description="the network that is handed out: the best of the four, or always this one"
+    )
     seed: int = Field(default=0, ge=0, description="of pairs, pools, order and distortions")
 
 
@@ -89,18 +92,21 @@ def fine_tune(
     config: TrainConfig,
     *,
     weights: str = "pretrained",
+    projection: Path | None = None,
     device: str = "cpu",
     workers: int = 0,
 ) -> TrainResult:
-    """Fine-tune on the pairs in `pairs_dir`, whiten, prove, and write the best of four networks to `out`.
+    """Fine-tune on the pairs in `pairs_dir`, whiten, prove, and write one of four networks to `out`.
 
-    `weights` as in `backbones.build_trunk`. An interrupted call goes on at the last finished epoch. Returns
-    at once when `out` holds the result already. ValueError when there is nothing to train or to test with,
-    FileNotFoundError when mining has not finished, OSError when a photo cannot be read any more.
+    `weights` as in `backbones.build_trunk`; `projection` is a file with the layer that the network's
+    projection starts from, the identity when not given. An interrupted call goes on at the last finished
+    epoch. Returns at once when `out` holds the result already. ValueError when there is nothing to train or
+    to test with, FileNotFoundError when mining has not finished, OSError when a photo cannot be read any
+    more.
     """
     started = time.monotonic()
     mined = _key_of_mining(pairs_dir)
-    initial = build(config.network, weights)
+    initial = _initial(config.network, weights, projection)
     key = key_of(_STAGE, version("cnnimretrieval"), version("torch"), mined, config, initial.fingerprint())
     if load_done(out, _STAGE, key) is not None:
         return _read_result(out)
@@ -109,7 +115,7 @@ def fine_tune(
     if config.loop.through_whitening:
         through = learned_whitening(descriptions, initial, config)
     training = Training(
-        network=build(config.network, weights),
+        network=_initial(config.network, weights, projection),
         collection=descriptions.collection,
         config=config.loop,
         seed=config.seed,
@@ -140,6 +146,13 @@ def fine_tune(
     mark_done(out, _STAGE, key, seconds=time.monotonic() - started, outputs=outputs)
     logger.info("kept %s: %s", result.kept, result.train["verdict"])
     return result
+
+
+def _initial(config: NetworkConfig, weights: str, projection: Path | None) -> RetrievalNetwork:
+    network = build(config, weights)
+    if projection is not None:
+        load_projection(network, projection)
+    return network
 
 
 def _key_of_mining(pairs_dir: Path) -> str:
@@ -223,7 +236,8 @@ def _result(
     test = descriptions.test
     decisive = test.kinds[0]
     # The first of equals: what was simpler to get.
-    kept = max(candidates, key=lambda row: candidates[row].proof.scores[decisive].map)
+    best = max(candidates, key=lambda row: candidates[row].proof.scores[decisive].map)
+    kept = best if config.keep == "best" else config.keep
     over = gain(test, candidates["fine_tuned_whitened"].proof, candidates["off_the_shelf_pca"].proof)
     return TrainResult(
         kept=kept,
@@ -231,7 +245,7 @@ def _result(
             "backbone": config.network.backbone,
             "pooling": config.network.pooling,
             "kept": kept,
-            "verdict": _verdict(kept, over, held_out=bool(descriptions.collection.table.is_val.any())),
+            "verdict": _verdict(kept, best, over, held_out=bool(descriptions.collection.table.is_val.any())),
             "gain": over.model_dump(),
             "epochs": [log.model_dump() for log in progress.logs],
             "seconds": round(sum(log.seconds for log in progress.logs), 1),
@@ -249,7 +263,7 @@ def _row_scores(proof: Proof, decisive: str) -> dict[str, Any]:
     return {**scores[decisive], **scores}
 
 
-def _verdict(kept: Row, over: Gain, *, held_out: bool) -> str:
+def _verdict(kept: Row, best: Row, over: Gain, *, held_out: bool) -> str:
     found = (
         f"fine-tuning with learned whitening is {over.map:+.4f} mAP "
         f"(standard error {over.standard_error:.4f}) on {over.kind} queries "
@@ -259,7 +273,8 @@ def _verdict(kept: Row, over: Gain, *, held_out: bool) -> str:
         found += ", measured on the one place that was trained on: nothing was held out"
     if kept == "fine_tuned_whitened":
         return found
-    return f"{found}; the best of the four rows, {kept.replace('_', ' ')}, is kept"
+    which = "the best of the four rows" if kept == best else "as the settings say"
+    return f"{found}; {which}, {kept.replace('_', ' ')}, is kept"
 
 
 def _write(out: Path, result: TrainResult, candidates: Mapping[Row, _Candidate]) -> None:

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cnnimretrieval.descriptors.images import to_tensor
@@ -64,6 +65,30 @@ def test_the_folder_holds_the_best_row_and_the_proof(pairs_dir, collection, tmp_
     tuples = read_table(out / "tuples.parquet")
     assert len(tuples) == 6
     assert not set(tuples["query"]) & {q for q in rankings["query"]}
+
+
+def test_the_settings_may_say_which_network_is_kept(pairs_dir, tmp_path):
+    best = fine_tune(pairs_dir, tmp_path / "model", CONFIG, weights="random")
+    other = next(row for row in ROWS if row != best.kept)
+    chosen = CONFIG.model_copy(update={"keep": other})
+    kept = fine_tune(pairs_dir, tmp_path / "model", chosen, weights="random")
+    assert kept.kept == other
+    assert kept.evaluation == best.evaluation
+    assert (load(tmp_path / "model").whitening is None) == (other in ("off_the_shelf", "fine_tuned"))
+    if other != "fine_tuned_whitened":
+        assert kept.train["verdict"].endswith(f"; as the settings say, {other.replace('_', ' ')}, is kept")
+
+
+def test_training_starts_from_a_projection(pairs_dir, tmp_path):
+    network = CONFIG.network.model_copy(update={"projection": 16})
+    config = CONFIG.model_copy(update={"network": network, "keep": "off_the_shelf"})
+    layer = {
+        "weight": torch.randn(16, 512, generator=torch.Generator().manual_seed(3)),
+        "bias": torch.ones(16),
+    }
+    torch.save(layer, tmp_path / "layer.pth")
+    fine_tune(pairs_dir, tmp_path / "model", config, weights="random", projection=tmp_path / "layer.pth")
+    assert torch.equal(load(tmp_path / "model").projection.weight, layer["weight"])
 
 
 def test_a_second_call_returns_at_once(pairs_dir, tmp_path, monkeypatch):

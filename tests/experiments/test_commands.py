@@ -9,7 +9,7 @@ ENGINE = {"--memory-gb", "--scheduler", "--from-colmap"}
 SETTINGS = {"--protocol", "--set", "--seed"}
 
 COMMANDS = {
-    "run": (["PHOTOS"], {"--out", "--weights"} | MACHINE | ENGINE | SETTINGS),
+    "run": (["PHOTOS"], {"--data", "--dry-run", "--out", "--weights"} | MACHINE | ENGINE | SETTINGS),
     "reconstruct": (["PHOTOS"], {"--out", "--workers"} | ENGINE | SETTINGS),
     "mine": (["WORK/sfm"], {"--out"} | SETTINGS),
     "train": (["WORK/pairs"], {"--out", "--weights"} | MACHINE | SETTINGS),
