@@ -4,6 +4,7 @@ from cnnimretrieval.downloads.catalogue import find
 from experiments import effort, protocol
 from experiments.config import RunConfig
 from experiments.faults import UsageFault
+from pairs.negatives import NegativesConfig
 
 ROWS = [name for name in protocol.names() if protocol.read(name).target]
 OWN = ["demo", "small"]
@@ -102,7 +103,9 @@ def test_published_settings(name, expected):
     [("vgg16-gem", 5)] + [(f"resnet{n}-gem-projection", k) for n, k in ((50, 5), (101, 4), (152, 3))],
 )
 def test_published_negatives(name, negatives):
-    assert loop(name)["negatives"] == {"num_negatives": negatives, "allow_unplaced": False}
+    found = loop(name)["negatives"]
+    assert (found["num_negatives"], found["allow_unplaced"]) == (negatives, False)
+    assert found == NegativesConfig(num_negatives=negatives).model_dump()
 
 
 @pytest.mark.parametrize(
