@@ -37,7 +37,7 @@ from sfm.store import (
 )
 from sfm.tasks import Batch, BatchResult, run_batches, usage
 
-_VERSION = 2
+_VERSION = 3
 _MAX_BLOCK = 1000
 _IDS = ["image_id1", "image_id2"]
 _PLAN = {"image_id1": "int64", "image_id2": "int64", "origin": "str", "block": "int64"}

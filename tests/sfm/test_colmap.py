@@ -86,6 +86,21 @@ def test_verify_keeps_what_one_motion_explains(focal_px: float, config: int) -> 
     assert len(found.inliers) <= 94
 
 
+def test_verify_finds_the_true_third_of_the_matches_without_focal_length() -> None:
+    rng = np.random.default_rng(0)
+    points = np.column_stack([rng.uniform(-2, 2, (120, 2)), rng.uniform(4, 9, 120)])
+    moved = points + np.array([0.8, 0.1, 0.2])
+    first, second = (seen[:, :2] / seen[:, 2:] * 600 + (500, 400) for seen in (points, moved))
+    second += rng.normal(0, 0.5, second.shape)
+    second[:80] = rng.uniform(0, 800, (80, 2))
+    images = (_image(1, first, np.nan), _image(2, second, np.nan))
+    matches = np.column_stack([np.arange(120), np.arange(120)]).astype(np.uint32)
+    found = colmap.verify(*images, matches, max_error_px=2.0, max_trials=2000, min_inliers=15, seed=0)
+    assert found.config == 3
+    # The solver for two photos of one camera finds 28 of the 40.
+    assert (found.inliers[:, 0] >= 80).sum() >= 38
+
+
 @pytest.mark.parametrize("count", [0, 5, 40])
 def test_verify_finds_nothing_in_chance(count: int) -> None:
     rng = np.random.default_rng(1)
