@@ -13,7 +13,7 @@ from experiments.report.reading import Json, RunFiles
 from experiments.report.tables import reasons
 
 _UNKNOWN = "–"
-_ORDER = ("scan", "features", "vlad", "candidates", "matching", "graph", "mapping")
+_ORDER = ("scan", "features", "vlad", "candidates", "matching", "graph", "mapping", "import")
 _ORIGINS = {
     "all": "every pair of a small collection",
     "vlad": "near in VLAD of the photos' SIFT",
@@ -32,6 +32,8 @@ _MEASURES = (
 )
 # The stages' own facts of how they ran; all others count what they found.
 _RUNNING = {"seconds", "cpu_seconds", "peak_bytes", "parent_peak_bytes", "tasks", "retries", "quarantined"}
+# Facts that have a table of their own.
+_SHOWN_APART = {"yield"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +67,7 @@ class YieldRow:
 
 def stage_rows(files: RunFiles) -> list[StageRow]:
     """Stages in order; mining and training know their seconds only."""
-    stages = (files.sfm or {}).get("stages", {})
-    known = [stage for stage in _ORDER if stage in stages]
-    rows = [_stage_row(stage, stages[stage]) for stage in [*known, *sorted(set(stages) - set(_ORDER))]]
+    rows = [_stage_row(stage, facts) for stage, facts in _in_order(files.sfm or {})]
     for name, part in (("mining", files.pairs), ("training", files.train)):
         if part and "seconds" in part:
             rows.append(_stage_row(name, {"seconds": part["seconds"]}))
@@ -77,9 +77,9 @@ def stage_rows(files: RunFiles) -> list[StageRow]:
 def stage_facts(sfm: Json) -> list[tuple[str, list[tuple[str, str]]]]:
     """What each stage counted, as recorded: (stage, [(what, number)]), counts by reason spelt out."""
     found = []
-    for stage in _ORDER:
-        facts = {key: value for key, value in sfm["stages"].get(stage, {}).items() if key not in _RUNNING}
-        rows = [row for key, value in facts.items() for row in _spelt_out(key, value)]
+    for stage, facts in _in_order(sfm):
+        counts = [(key, value) for key, value in facts.items() if key not in _RUNNING | _SHOWN_APART]
+        rows = [row for key, value in counts for row in _spelt_out(key, value)]
         if rows:
             found.append((stage, rows))
     return found
@@ -119,6 +119,13 @@ def model_rows(described: pd.DataFrame, most: int) -> tuple[list[str], list[list
     return header, rows
 
 
+def _in_order(sfm: Json) -> list[tuple[str, Json]]:
+    """Stages with their facts, known ones in the order in which they run."""
+    stages: dict[str, Json] = sfm.get("stages", {})
+    known = [stage for stage in _ORDER if stage in stages]
+    return [(stage, stages[stage]) for stage in [*known, *sorted(set(stages) - set(_ORDER))]]
+
+
 def _stage_row(stage: str, facts: Json) -> StageRow:
     def number(key: str, form: str = "{:,}") -> str:
         return form.format(facts[key]) if key in facts else _UNKNOWN
@@ -139,8 +146,11 @@ def _stage_row(stage: str, facts: Json) -> StageRow:
 
 
 def _spelt_out(key: str, value: object) -> list[tuple[str, str]]:
-    if isinstance(value, dict):
+    """A fact as rows of text: of counts by reason the most frequent first, of other groups one by one."""
+    if isinstance(value, dict) and all(isinstance(number, int) for number in value.values()):
         return [(f"{key}: {reason}", f"{number:,}") for reason, number in reasons(value)]
+    if isinstance(value, dict):
+        return [row for inner, part in value.items() for row in _spelt_out(f"{key}: {inner}", part)]
     return [(key, f"{value:,}" if isinstance(value, int) else str(value))]
 
 

@@ -27,7 +27,8 @@ STAGES = {
         },
         **{"tasks": 1019, "retries": 2, "quarantined": 1, "pairs": 8729, "verified": 3592},
     },
-    "splitting": {"seconds": 0.5},
+    "graph": {"seconds": 0.25, "places": 2, "yield": {"vlad": {"tried": 4, "trusted": 1, "share": 0.25}}},
+    "extra": {"seconds": 0.5, "kinds": {"one": {"share": 0.5, "pairs": 1200}}},
 }
 SFM = {
     **{"images": 9, "rejected": 0, "duplicates": 0, "registered": 7, "models": 2, "places": 2},
@@ -66,9 +67,9 @@ def work(tmp_path):
 def test_stages_come_in_their_order_with_what_is_known(work):
     files = replace(read_run(work), pairs={"seconds": 0.75}, train={"seconds": 63.5})
     rows = stage_rows(files)
-    assert [row.stage for row in rows] == ["matching", "mapping", "splitting", "mining", "training"]
-    assert [row.seconds for row in rows] == [43.25, 8.25, 0.5, 0.75, 63.5]
-    matching, mapping, *_ = rows
+    assert [row.stage for row in rows] == ["matching", "graph", "mapping", "extra", "mining", "training"]
+    assert [row.seconds for row in rows] == [43.25, 0.25, 8.25, 0.5, 0.75, 63.5]
+    matching, _, mapping, *_ = rows
     assert (matching.cpu_seconds, matching.tasks, matching.retries, matching.quarantined) == (
         *("81.5", "1,019"),
         *("2", "1"),
@@ -80,7 +81,9 @@ def test_stages_come_in_their_order_with_what_is_known(work):
 def test_counts_of_stages_are_told_and_reasons_spelt_out():
     assert stage_facts(SFM) == [
         ("matching", [("pairs", "8,729"), ("verified", "3,592")]),
+        ("graph", [("places", "2")]),
         ("mapping", [("models", "2"), ("killed: took too long", "3"), ("killed: out of memory", "1")]),
+        ("extra", [("kinds: one: share", "0.5"), ("kinds: one: pairs", "1,200")]),
     ]
 
 
@@ -124,7 +127,7 @@ def test_the_page_has_the_tables(work):
         "Models by the way they were found: incremental 2, global 1.",
         "killed: took too long 3",
         "matching 43.2 81.5 1,019 204 MB 181 MB 2 1",
-        "splitting 0.5 – – – – – –",
+        "extra 0.5 – – – – – –",
     ):
         assert words in text
 
