@@ -21,7 +21,7 @@ from pydantic import Field
 
 from sfm.photo import UnusablePhoto, inspect_photo
 from sfm.settings import Settings
-from sfm.store import key_of, key_of_table, last_done, load_done, mark_done, read_table, write_table
+from sfm.store import finish, key_of, key_of_table, last_done, load_done, read_table, write_table
 from sfm.tasks import Batch, run_batches
 
 logger = logging.getLogger(__name__)
@@ -95,15 +95,15 @@ def scan(photos: Path, out: Path, config: ScanConfig, executor: Executor) -> Col
         before = _last_table(out, path, settings)
         table = _number(_inspect(found, before, photos, out, config, settings, executor), before)
         _require_usable(photos, table)
-        write_table(path, table)
-        mark_done(
+        finish(
             out,
             "scan",
             key,
+            path,
+            partial(table.to_parquet, index=False),
             seconds=time.perf_counter() - started,
             facts={"files": len(table)} | dict(Counter(table["status"])),
             basis={"settings": settings},
-            outputs=[path],
         )
         shutil.rmtree(out / "scan", ignore_errors=True)  # all of it is in the table
     collection = Collection(photos=photos, table=read_table(path), key="")

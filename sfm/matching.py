@@ -26,14 +26,13 @@ from sfm.featurestore import FeatureStore
 from sfm.settings import Settings
 from sfm.store import (
     atomic_path,
+    finish,
     key_of,
     key_of_table,
     last_done,
     load_done,
-    mark_done,
     prune,
     read_table,
-    write_table,
 )
 from sfm.tasks import Batch, BatchResult, run_batches, usage
 
@@ -108,8 +107,6 @@ def match(
         work = partial(_match_batch, store=features.store, folder=folder, config=config, seed=seed)
         results = run_batches(work, blocks, folder, executor, label="matching")
         pairs = _outcomes(plan, results)
-        write_table(path, pairs)
-        prune(folder, "block-*", {result.name for result in results})
         facts = {
             "pairs": len(pairs),
             "verified": int((pairs["inliers"] > 0).sum()),
@@ -117,7 +114,9 @@ def match(
             **usage(results),
         }
         seconds, basis = time.perf_counter() - started, features.basis | {"base": base}
-        mark_done(out, "matching", key, seconds=seconds, facts=facts, basis=basis, outputs=[path])
+        write = partial(pairs.to_parquet, index=False)
+        finish(out, "matching", key, path, write, seconds=seconds, facts=facts, basis=basis)
+        prune(folder, "block-*", {result.name for result in results})
     return Matches(pairs=read_table(path), folder=folder, key=base)
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
@@ -199,16 +199,43 @@ def mark_done(
         basis=basis or {},
         outputs=found,
     )
-    _write_record(out, record)
+    _write_record(_record_path(out, stage), record)
     return record
 
 
-def _write_record(out: Path, record: StageRecord) -> None:
+def finish(
+    out: Path,
+    stage: str,
+    key: str,
+    path: Path,
+    write: Callable[[Path], object],
+    *,
+    seconds: float,
+    facts: dict[str, Any],
+    basis: dict[str, Any],
+) -> StageRecord:
+    """Let `write` make the one file of a stage, and record the stage as finished, both in one step.
+
+    For results that are added to: a kill at any moment leaves the old file with the old record or the new
+    ones, never a new file that no record knows.
+    """
+    with atomic_path(path) as unfinished:
+        write(unfinished)
+        outputs = {path.relative_to(out).as_posix(): _output_file(unfinished)}
+        record = StageRecord(
+            stage=stage, key=key, seconds=round(seconds, 3), facts=facts, basis=basis, outputs=outputs
+        )
+        _write_record(_announced_path(out, stage), record)
+    _announced_path(out, stage).replace(_record_path(out, stage))
+    return record
+
+
+def _write_record(path: Path, record: StageRecord) -> None:
     # The first line holds the hash of all that follows it; together they are JSON.
     value = record.model_dump(mode="json")
     text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
     body = text.removeprefix("{\n").encode() + b"\n"
-    with atomic_path(_record_path(out, record.stage)) as unfinished:
+    with atomic_path(path) as unfinished:
         unfinished.write_bytes(_first_line(body) + body)
 
 
@@ -218,17 +245,41 @@ def _first_line(body: bytes) -> bytes:
 
 def _read_record(out: Path, stage: str) -> StageRecord | None:
     path = _record_path(out, stage)
+    _settle(out, stage)
     try:
-        head, newline, body = path.read_bytes().partition(b"\n")
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
-    if head + newline == _first_line(body):
-        value = json.loads(body.join((b"{", b"")))
-        with suppress(ValidationError):  # whole, but written by another version
-            return StageRecord.model_validate(value)
+    record = _parse(content)
+    if record is None:
+        logger.warning("%s: the record of %s is damaged; it is done again", path, stage)
+    return record
+
+
+def _parse(content: bytes) -> StageRecord | None:
+    """The record that some bytes hold; None when they are damaged or of another version."""
+    head, newline, body = content.partition(b"\n")
+    if head + newline != _first_line(body):
         return None
-    logger.warning("%s: the record of %s is damaged; it is done again", path, stage)
+    with suppress(ValidationError):
+        return StageRecord.model_validate_json(b"{" + body)
     return None
+
+
+def _settle(out: Path, stage: str) -> None:
+    """Finish what a process was killed at between a file's new name and its record's, or forget it."""
+    announced = _announced_path(out, stage)
+    if not announced.exists():
+        return
+    record = _parse(announced.read_bytes())
+    if record and all(_as_recorded(out / name, file) for name, file in record.outputs.items()):
+        announced.replace(_record_path(out, stage))
+    else:
+        announced.unlink()
+
+
+def _as_recorded(path: Path, expected: OutputFile) -> bool:
+    return path.is_file() and _output_file(path).sha256 == expected.sha256
 
 
 def _is_whole(out: Path, record: StageRecord) -> bool:
@@ -249,7 +300,8 @@ def _is_whole(out: Path, record: StageRecord) -> bool:
         touched[name] = found
     if touched:  # copied, say: so that it need not be read again next time
         with suppress(OSError):
-            _write_record(out, record.model_copy(update={"outputs": record.outputs | touched}))
+            whole = record.model_copy(update={"outputs": record.outputs | touched})
+            _write_record(_record_path(out, record.stage), whole)
     return True
 
 
@@ -262,6 +314,10 @@ def _output_file(path: Path) -> OutputFile:
 
 def _record_path(out: Path, stage: str) -> Path:
     return out / "done" / f"{stage}.json"
+
+
+def _announced_path(out: Path, stage: str) -> Path:
+    return out / "done" / f"{stage}.announced.json"
 
 
 def _files_of(path: Path) -> list[Path]:

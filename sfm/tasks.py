@@ -104,7 +104,9 @@ def run_batches(
             if record := load_done(folder, batch.name, batch.key):
                 results[index] = _from_record(record, folder)
                 bar.update(len(batch.items))
-        waiting = {index: batch for index, batch in enumerate(batches) if index not in results}
+        # Put together as they are started: the sequence may make its batches when it is asked for them.
+        missing = [index for index in range(len(batches)) if index not in results]
+        waiting = ((index, batches[index]) for index in missing)
         deaths: dict[int, Exception] = {}
         for index, outcome in _completed(function, waiting, folder, executor):
             if isinstance(outcome, Exception):
@@ -135,10 +137,12 @@ def usage(results: Sequence[BatchResult]) -> dict[str, Any]:
 
 
 def _completed(
-    function: BatchFunction[Item], batches: dict[int, Batch[Item]], folder: Path, executor: Executor
+    function: BatchFunction[Item],
+    queue: Iterator[tuple[int, Batch[Item]]],
+    folder: Path,
+    executor: Executor,
 ) -> Iterator[tuple[int, StageRecord | Exception]]:
     """Yield (index, record) as batches finish, a bounded number in flight; its death for one that died."""
-    queue = iter(batches.items())
     running: dict[Future[StageRecord], int] = {}
     try:
         while True:

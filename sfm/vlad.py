@@ -25,6 +25,7 @@ from sfm.store import (
     atomic_path,
     create_array,
     discard,
+    finish,
     key_of,
     last_done,
     load_done,
@@ -64,15 +65,17 @@ def describe_images(
         kept = _kept_rows(features, out, codebook)
         described = np.flatnonzero(features.num_keypoints[kept:]) + kept + 1
         results = _describe(features, described, out / "features", codebook, executor)
-        dim = _join(path, kept, len(features.num_keypoints), results, codebook.path)
-        mark_done(
+        with np.load(codebook.path) as model:
+            shape = (len(features.num_keypoints), model["projection"].shape[1])
+        finish(
             out,
             "vlad",
             key,
+            path,
+            lambda unfinished: _join(unfinished, shape, path, kept, results),
             seconds=time.perf_counter() - started,
-            facts={"dim": dim, **usage(results)},
+            facts={"dim": shape[1], **usage(results)},
             basis=features.basis | {"codebook": codebook.sha256},
-            outputs=[path],
         )
         discard(out / "features" / "vlad")  # all of it is in the one file
     vectors: Float32[np.ndarray, "n d"] = np.load(path, mmap_mode="r")
@@ -218,19 +221,17 @@ def _describe_batch(
     return {}, [path]
 
 
-def _join(path: Path, kept: int, num_images: int, results: Sequence[BatchResult], codebook: Path) -> int:
-    """Write the first `kept` rows there are and those of the results as one file; return a row's length."""
-    with np.load(codebook) as model:
-        shape = (num_images, model["projection"].shape[1])
-    with atomic_path(path) as unfinished:
-        rows = create_array(unfinished, shape, np.float32)
-        if kept:
-            before = np.load(path, mmap_mode="r")
-            for start in range(0, kept, _COPIED):
-                rows[start : min(kept, start + _COPIED)] = before[start : min(kept, start + _COPIED)]
-        for result in results:
-            for part in result.outputs:
-                with np.load(part) as stored:
-                    rows[stored["image_ids"] - 1] = stored["rows"]
-        rows.flush()
-    return int(shape[1])
+def _join(
+    path: Path, shape: tuple[int, int], before: Path, kept: int, results: Sequence[BatchResult]
+) -> None:
+    """Write the first `kept` rows of the file `before`, and those of the results, as one file."""
+    rows = create_array(path, shape, np.float32)
+    if kept:
+        known = np.load(before, mmap_mode="r")
+        for start in range(0, kept, _COPIED):
+            rows[start : min(kept, start + _COPIED)] = known[start : min(kept, start + _COPIED)]
+    for result in results:
+        for part in result.outputs:
+            with np.load(part) as stored:
+                rows[stored["image_ids"] - 1] = stored["rows"]
+    rows.flush()

@@ -15,6 +15,7 @@ from sfm.store import (
     atomic_path,
     create_array,
     discard,
+    finish,
     key_of,
     key_of_table,
     last_done,
@@ -213,3 +214,42 @@ def test_discarded_and_pruned_results_are_gone_with_their_records(tmp_path: Path
     discard(tmp_path / "done")
     discard(tmp_path / "done")
     assert os.listdir(tmp_path) == ["block-1.npz"]
+
+
+def _grow(out: Path, content: str) -> None:
+    def write(unfinished: Path) -> None:
+        unfinished.write_text(content)
+
+    basis = {"content": content}
+    finish(out, "pairs", content, out / "pairs.txt", write, seconds=1.0, facts={}, basis=basis)
+
+
+@pytest.mark.parametrize(("last_moment", "expected"), [("file renamed", "old"), ("record renamed", "new")])
+def test_a_file_and_its_record_change_together(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    last_moment: str,
+    expected: str,
+) -> None:
+    _grow(tmp_path, "old")
+    rename = Path.replace
+
+    def end_before(source: Path, target: Path) -> Path:
+        if target.name == {"file renamed": "pairs.txt", "record renamed": "pairs.json"}[last_moment]:
+            raise KeyboardInterrupt
+        return rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", end_before)
+        with pytest.raises(KeyboardInterrupt):
+            _grow(tmp_path, "new")
+    assert (tmp_path / "done" / "pairs.announced.json").exists()
+    record = last_done(tmp_path, "pairs")
+    assert record is not None
+    assert record.basis == {"content": expected}
+    assert (tmp_path / "pairs.txt").read_text() == expected
+    assert os.listdir(tmp_path / "done") == ["pairs.json"]
+    assert caplog.messages == []
+    _grow(tmp_path, "newer")
+    assert load_done(tmp_path, "pairs", "newer") is not None
