@@ -1,11 +1,9 @@
 """Whitening of descriptors: centring, projection and L2 norm, learned from matching pairs or by PCA.
 
-Statistics are float64, gathered block by block, so the descriptors themselves may be a memory map and stay
-float32.
+Descriptors may be a memory map and stay float32; what is estimated is float64.
 """
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,17 +14,25 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from cnnimretrieval.descriptors.covariance import falling_eigh, num_axes, root, towards, worst_condition
+from cnnimretrieval.descriptors.moments import (
+    Moments,
+    blocks,
+    centred_moments,
+    mean_of,
+    pair_moments,
+    shrinkage_of,
+)
 from sfm.store import atomic_path
 
 Kind = Literal["learned", "pca"]
 
-_BLOCK_ROWS = 4096
 _EPS = 1e-6
-# Directions with less than this share of the largest variance are rounding, not data: unit rows in float32
-# carry rounding of about 1e-12 of it. Scaling them to unit variance would fill the descriptor with noise.
-_RANK_TOLERANCE = 1e-10
-# A pair covariance worse conditioned than this has a null space, whatever Cholesky says.
-_WORST_CONDITION = 1e12
+# From so many pairs (or rows) a dimension on, a covariance is taken as it is.
+_ROWS_A_DIMENSION = 2
+# What is chosen is at least this share: it bounds how much the weakest direction is amplified, to 32 times
+# what it is in one of mean variance.
+_LEAST_SHRINKAGE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,12 +70,12 @@ def learn_whitening(
     *,
     query_vectors: Float[np.ndarray, "q d"] | None = None,
     dim: int | None = None,
-    shrinkage: float = 0.0,
+    shrinkage: float | None = None,
     collection_share: float = 0.0,
 ) -> Whitening:
     """Whitening that makes differences of matching pairs white, its axes by falling scatter of the images.
 
-    With m the mean of the query rows, S = mean (x_q - x_p)(x_q - x_p)^T = L L^T and C = sum (x - m)(x -
+    With m the mean of the query rows, S = mean (x_q - x_p)(x_q - x_p)^T = L L^T and C = mean (x - m)(x -
     m)^T over all rows: P = V^T L^-1, where V holds the eigenvectors of L^-1 C L^-T by falling eigenvalue.
     Mikolajczyk and Matas, ICCV 2007; Radenovic et al., TPAMI 2019 (which writes S^-1/2; any root gives the
     same up to a rotation, which the eigenvectors undo).
@@ -83,63 +89,71 @@ def learn_whitening(
         S' = (1 - shrinkage) [(1 - collection_share) S + collection_share s C / trace(C)] + shrinkage s I/d
 
     with s = trace(S), so that S' keeps the size of S. `collection_share` = 1 is PCA whitening with the same
-    shrinkage, about the queries' mean.
+    shrinkage, about the queries' mean. A `shrinkage` of None is 0, as published, where at least two pairs a
+    dimension determine S; otherwise it is `moments.shrinkage_of` the pairs, at least 0.001, and `note` says
+    so.
 
     `dim` keeps the first axes. Axes in which the images do not vary are left out, so the result may have
-    fewer; `note` says how many. ValueError when S' cannot be inverted.
+    fewer; `note` says how many. ValueError when pairs do not differ, or S' of a given shrinkage cannot be
+    inverted.
     """
+    query_vectors = vectors if query_vectors is None else query_vectors
     _check(vectors, dim, shrinkage)
-    if not 0.0 <= collection_share <= 1.0:
-        raise ValueError(
-            f"whitening: expected a collection_share in [0, 1], got {collection_share}; choose one of them"
-        )
-    if len(queries) != len(positives) or not len(queries):
-        raise ValueError(
-            f"learned whitening: expected as many queries as positives and at least one, got {len(queries)} "
-            f"and {len(positives)}; give one positive for each query"
-        )
-    if query_vectors is None:
-        query_vectors = vectors
+    _check_pairs(query_vectors, queries, vectors, positives, collection_share)
     d = vectors.shape[1]
-    mean = _mean(query_vectors, queries)
-    scatter = _scatter(vectors, mean)
-    covariance = _pair_covariance(query_vectors, queries, vectors, positives)
-    covariance = _towards(covariance, scatter, collection_share)
-    covariance = _towards(covariance, np.eye(d), shrinkage)
-    lower = _cholesky(covariance, pairs=len(queries), shrinkage=shrinkage)
-    half = scipy.linalg.solve_triangular(lower, scatter, lower=True)
-    whitened_scatter = scipy.linalg.solve_triangular(lower, half.T, lower=True)
-    eigenvalues, axes = _falling_eigh(whitened_scatter)
-    kept = _num_axes(eigenvalues, dim)
-    projection = scipy.linalg.solve_triangular(lower, axes[:, :kept], lower=True, trans="T").T
+    mean = mean_of(query_vectors, queries)
+    collection = centred_moments(vectors, mean)
+    pairs = pair_moments(query_vectors, queries, vectors, positives)
+    if not pairs.second.any():
+        raise ValueError(
+            f"learned whitening: expected pairs of different descriptors, got {len(queries)} pairs of equal "
+            "ones; mine other pairs"
+        )
+    mixed = towards(pairs.second, collection.second, collection_share)
+    lower, used = _root_of_pairs(mixed, pairs, shrinkage, collection_share)
+    half = scipy.linalg.solve_triangular(lower, collection.second, lower=True, check_finite=False)
+    scatter = scipy.linalg.solve_triangular(lower, half.T, lower=True, overwrite_b=True, check_finite=False)
+    eigenvalues, axes = falling_eigh(scatter)
+    kept = num_axes(eigenvalues, dim, collection.rounding)
+    projection = scipy.linalg.solve_triangular(
+        lower, axes[:, :kept], lower=True, trans="T", check_finite=False
+    ).T
+    chosen = " chosen for so few pairs" if shrinkage is None and used > 0.0 else ""
     note = (
         f"learned from {len(queries)} pairs and {len(vectors)} descriptors, {kept} of {d} dimensions, "
-        f"shrinkage {shrinkage:g}, collection_share {collection_share:g}"
+        f"shrinkage {used:.4g}{chosen}, collection_share {collection_share:g}"
     )
     return Whitening(mean=mean, projection=np.ascontiguousarray(projection), kind="learned", note=note)
 
 
 def pca_whitening(
-    vectors: Float[np.ndarray, "n d"], *, dim: int | None = None, shrinkage: float = 0.0
+    vectors: Float[np.ndarray, "n d"], *, dim: int | None = None, shrinkage: float | None = None
 ) -> Whitening:
     """PCA whitening: P = Lambda^-1/2 V^T of the covariance (over n, not n - 1) of the centred rows.
 
     Jegou and Chum, ECCV 2012. `shrinkage` in [0, 1] moves every eigenvalue towards their mean, which bounds
-    how much weak directions are amplified. Directions without variance are left out, so the result may have
-    fewer than `dim` rows (at most n - 1); `note` says how many. ValueError when the rows are all equal.
+    how much weak directions are amplified; None chooses it as `learn_whitening` does, by the number of rows.
+    Directions without variance are left out, so the result may have fewer than `dim` rows (at most n - 1);
+    `note` says how many. ValueError when the rows are all equal.
     """
     _check(vectors, dim, shrinkage)
     n, d = vectors.shape
-    mean = _mean(vectors, np.arange(n))
-    eigenvalues, axes = _falling_eigh(_scatter(vectors, mean) / n)
-    if eigenvalues[0] <= _RANK_TOLERANCE * float(mean @ mean):
+    mean = mean_of(vectors, np.arange(n))
+    moments = centred_moments(vectors, mean)
+    eigenvalues, axes = falling_eigh(moments.second)
+    if eigenvalues[0] <= moments.rounding * float(mean @ mean):
         raise ValueError(
             f"PCA whitening: expected rows that differ, got {n} equal ones; give more descriptors"
         )
-    kept = _num_axes(eigenvalues, dim)
-    shrunk = (1.0 - shrinkage) * eigenvalues + shrinkage * eigenvalues.clip(min=0.0).mean()
+    kept = num_axes(eigenvalues, dim, moments.rounding)
+    used = shrinkage
+    if used is None:
+        sound = n >= _ROWS_A_DIMENSION * d and eigenvalues[-1] > moments.rounding * eigenvalues[0]
+        used = 0.0 if sound else max(shrinkage_of(moments), _LEAST_SHRINKAGE)
+    shrunk = (1.0 - used) * eigenvalues + used * eigenvalues.clip(min=0.0).mean()
     projection = (axes[:, :kept] / np.sqrt(shrunk[:kept])).T
-    note = f"PCA of {n} descriptors, {kept} of {d} dimensions, shrinkage {shrinkage:g}"
+    chosen = " chosen for so few" if shrinkage is None and used > 0.0 else ""
+    note = f"PCA of {n} descriptors, {kept} of {d} dimensions, shrinkage {used:.4g}{chosen}"
     return Whitening(mean=mean, projection=np.ascontiguousarray(projection), kind="pca", note=note)
 
 
@@ -163,9 +177,10 @@ def apply(
     projection_t = whitening.projection[:dim].astype(vectors.dtype).T
     if out is None:
         out = np.empty((len(vectors), projection_t.shape[1]), vectors.dtype)
-    for rows in _blocks(len(vectors)):
+    for rows in blocks(len(vectors)):
         projected = (vectors[rows] - mean) @ projection_t
-        out[rows] = projected / (np.linalg.norm(projected, axis=1, keepdims=True) + _EPS)
+        norms = np.sqrt(np.einsum("nk,nk->n", projected, projected))
+        np.divide(projected, (norms + _EPS)[:, None], out=out[rows])
     return out
 
 
@@ -192,14 +207,38 @@ def load_whitening(path: Path) -> Whitening:
     return Whitening(mean=mean, projection=projection, kind=kind, note=facts.get("note", ""))
 
 
-def _check(vectors: Float[np.ndarray, "n d"], dim: int | None, shrinkage: float) -> None:
+def _check(vectors: Float[np.ndarray, "n d"], dim: int | None, shrinkage: float | None) -> None:
     if vectors.ndim != 2 or len(vectors) < 2:
         raise ValueError(
             f"whitening: expected at least 2 rows of descriptors, got shape {vectors.shape}; give more images"
         )
-    if not 0.0 <= shrinkage <= 1.0:
+    if shrinkage is not None and not 0.0 <= shrinkage <= 1.0:
         raise ValueError(f"whitening: expected a shrinkage in [0, 1], got {shrinkage}; choose one of them")
     _check_dim(dim, vectors.shape[1])
+
+
+def _check_pairs(
+    query_vectors: Float[np.ndarray, "q d"],
+    queries: Int[np.ndarray, " m"],
+    vectors: Float[np.ndarray, "n d"],
+    positives: Int[np.ndarray, " m"],
+    collection_share: float,
+) -> None:
+    if not 0.0 <= collection_share <= 1.0:
+        raise ValueError(
+            f"whitening: expected a collection_share in [0, 1], got {collection_share}; choose one of them"
+        )
+    if len(queries) != len(positives) or not len(queries):
+        raise ValueError(
+            f"learned whitening: expected as many queries as positives and at least one, got {len(queries)} "
+            f"and {len(positives)}; give one positive for each query"
+        )
+    for what, rows, of in (("queries", queries, query_vectors), ("positives", positives, vectors)):
+        if rows.min() < 0 or rows.max() >= len(of):
+            raise ValueError(
+                f"learned whitening: expected {what} among the rows 0 to {len(of) - 1}, got {rows.min()} to "
+                f"{rows.max()}; give rows of the descriptors"
+            )
 
 
 def _check_dim(dim: int | None, most: int) -> None:
@@ -207,90 +246,29 @@ def _check_dim(dim: int | None, most: int) -> None:
         raise ValueError(f"whitening: expected 1 to {most} dimensions, got {dim}; choose one of them")
 
 
-def _blocks(n: int) -> Iterator[slice]:
-    return (slice(start, min(start + _BLOCK_ROWS, n)) for start in range(0, n, _BLOCK_ROWS))
-
-
-def _mean(vectors: Float[np.ndarray, "n d"], rows: Int[np.ndarray, " m"]) -> Float[np.ndarray, " d"]:
-    total = np.zeros(vectors.shape[1])
-    for block in _blocks(len(rows)):
-        total += vectors[rows[block]].sum(axis=0, dtype=np.float64)
-    if not np.isfinite(total).all():
+def _root_of_pairs(
+    mixed: Float[np.ndarray, "d d"], pairs: Moments, shrinkage: float | None, collection_share: float
+) -> tuple[Float[np.ndarray, "d d"], float]:
+    """L with L L^T = S', and the shrinkage in it, chosen where none is given."""
+    d = len(mixed)
+    identity = np.eye(d)
+    few = collection_share == 0.0 and pairs.count < _ROWS_A_DIMENSION * d
+    if shrinkage is not None or not few:
+        lower = root(towards(mixed, identity, shrinkage or 0.0), worst_condition(pairs.rounding))
+        if lower is not None:
+            return lower, shrinkage or 0.0
+    if shrinkage is None:
+        chosen = max(shrinkage_of(pairs), _LEAST_SHRINKAGE)
+        lower = root(towards(mixed, identity, chosen), np.inf)
+        assert lower is not None  # its condition is at most d / chosen
+        return lower, chosen
+    if pairs.count < d:
         raise ValueError(
-            "whitening: expected finite descriptors, got NaN or infinity; describe the images again"
-        )
-    return total / len(rows)
-
-
-def _scatter(vectors: Float[np.ndarray, "n d"], mean: Float[np.ndarray, " d"]) -> Float[np.ndarray, "d d"]:
-    total = np.zeros((len(mean), len(mean)))
-    for block in _blocks(len(vectors)):
-        centred = vectors[block] - mean
-        total += centred.T @ centred
-    return total
-
-
-def _pair_covariance(
-    query_vectors: Float[np.ndarray, "q d"],
-    queries: Int[np.ndarray, " m"],
-    vectors: Float[np.ndarray, "n d"],
-    positives: Int[np.ndarray, " m"],
-) -> Float[np.ndarray, "d d"]:
-    total = np.zeros((vectors.shape[1], vectors.shape[1]))
-    for block in _blocks(len(queries)):
-        difference = query_vectors[queries[block]].astype(np.float64) - vectors[positives[block]]
-        total += difference.T @ difference
-    return total / len(queries)
-
-
-def _towards(
-    covariance: Float[np.ndarray, "d d"], target: Float[np.ndarray, "d d"], share: float
-) -> Float[np.ndarray, "d d"]:
-    """(1 - share) covariance + share target, the target scaled to the same trace."""
-    if share == 0.0:
-        return covariance
-    scaled = target * (np.trace(covariance) / np.trace(target))
-    mixed: np.ndarray = (1.0 - share) * covariance + share * scaled
-    return mixed
-
-
-def _cholesky(
-    covariance: Float[np.ndarray, "d d"], *, pairs: int, shrinkage: float
-) -> Float[np.ndarray, "d d"]:
-    d = len(covariance)
-    eigenvalues = scipy.linalg.eigvalsh(covariance)
-    if eigenvalues[0] * _WORST_CONDITION > eigenvalues[-1]:
-        lower: np.ndarray = scipy.linalg.cholesky(covariance, lower=True)
-        return lower
-    if eigenvalues[-1] <= 0.0:
-        raise ValueError(
-            f"learned whitening: expected pairs of different descriptors, got {pairs} pairs of equal ones; "
-            "mine other pairs"
-        )
-    if pairs < d:
-        raise ValueError(
-            f"learned whitening: expected at least {d} matching pairs for {d}-D descriptors, got {pairs}; "
-            "mine more pairs, reduce the descriptor first, or set whitening.shrinkage"
+            f"learned whitening: expected at least {d} matching pairs for {d}-D descriptors, got "
+            f"{pairs.count}; mine more pairs, reduce the descriptor first, or set whitening.shrinkage"
         )
     raise ValueError(
         f"learned whitening: expected pair differences in all {d} dimensions, got a covariance "
-        f"of condition above {_WORST_CONDITION:.0e} at shrinkage {shrinkage:g}; "
+        f"of condition above {worst_condition(pairs.rounding):.0e} at shrinkage {shrinkage:g}; "
         "mine more varied pairs or set whitening.shrinkage"
     )
-
-
-def _falling_eigh(
-    symmetric: Float[np.ndarray, "d d"],
-) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "d d"]]:
-    """Eigenvalues by falling value and the eigenvectors in the columns, their signs fixed."""
-    eigenvalues, axes = scipy.linalg.eigh(symmetric)
-    eigenvalues, axes = eigenvalues[::-1], axes[:, ::-1]
-    # Eigenvectors have no sign of their own: the largest entry positive makes results comparable between
-    # machines.
-    largest = axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])]
-    return eigenvalues, axes * np.where(largest < 0.0, -1.0, 1.0)
-
-
-def _num_axes(eigenvalues: Float[np.ndarray, " d"], dim: int | None) -> int:
-    rank = int((eigenvalues > _RANK_TOLERANCE * eigenvalues[0]).sum())
-    return rank if dim is None else min(dim, rank)

@@ -46,7 +46,12 @@ class WhiteningConfig(Settings):
     dim: int | None = Field(
         default=None, gt=0, description="axes kept; all that carry something when not set"
     )
-    shrinkage: float = Field(default=0.0, ge=0, le=1, description="towards a multiple of the identity; both")
+    shrinkage: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="towards a multiple of the identity; chosen where data are few when not set; both",
+    )
     collection_share: float = Field(
         default=0.0, ge=0, le=1, description="of the collection's covariance in that of the pairs; learned"
     )

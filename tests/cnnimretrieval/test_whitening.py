@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from cnnimretrieval.descriptors.moments import centred_moments, pair_moments, shrinkage_of
 from cnnimretrieval.descriptors.whitening import (
     Whitening,
     apply,
@@ -72,7 +73,7 @@ def test_vectors_are_white_after_pca_whitening(reference):
 def test_blocks_do_not_change_the_result(reference, monkeypatch):
     whole = _estimate("lw", reference, dim=20)
     rows = apply(whole, reference["x"])
-    monkeypatch.setattr("cnnimretrieval.descriptors.whitening._BLOCK_ROWS", 37)
+    monkeypatch.setattr("cnnimretrieval.descriptors.moments.BLOCK_ROWS", 37)
     np.testing.assert_allclose(
         _estimate("lw", reference, dim=20).projection, whole.projection, rtol=1e-9, atol=1e-9
     )
@@ -86,13 +87,102 @@ def test_dim_keeps_the_first_axes(reference):
         assert cut.dim == 16
 
 
-def test_fewer_pairs_than_dimensions_need_shrinkage(reference):
+def test_fewer_pairs_than_dimensions_cannot_do_without_shrinkage(reference):
     with pytest.raises(ValueError, match=r"^learned whitening: ") as error:
-        learn_whitening(reference["deg_x"], reference["deg_qidx"], reference["deg_pidx"])
+        learn_whitening(reference["deg_x"], reference["deg_qidx"], reference["deg_pidx"], shrinkage=0.0)
     assert str(error.value) == (
         "learned whitening: expected at least 48 matching pairs for 48-D descriptors, got 14; "
         "mine more pairs, reduce the descriptor first, or set whitening.shrinkage"
     )
+
+
+def test_the_degenerate_case_of_the_reference_is_usable(reference):
+    """14 pairs of 48-D vectors: the reference gives complex numbers, with entries up to 45567."""
+    x, queries, positives = (reference[key] for key in ("deg_x", "deg_qidx", "deg_pidx"))
+    theirs = Whitening(
+        mean=reference["deg_lw_m"], projection=reference["deg_lw_P_real"], kind="learned", note=""
+    )
+    ours = learn_whitening(x, queries, positives)
+    assert ours.note == (
+        "learned from 14 pairs and 30 descriptors, 29 of 48 dimensions, shrinkage 0.8027 chosen for so few "
+        "pairs, collection_share 0"
+    )
+    assert ours.projection.dtype == np.float64
+    assert np.abs(ours.projection).max() < 10
+    # 30 vectors span 29 axes about a mean of theirs; the rest of the reference's axes are rounding.
+    assert (ours.dim, theirs.dim) == (29, 48)
+    # How much more one direction is amplified than another.
+    singular = {name: np.linalg.svd(w.projection)[1] for name, w in (("ours", ours), ("theirs", theirs))}
+    assert singular["theirs"].max() / singular["theirs"].min() > 1e4
+    assert singular["ours"].max() / singular["ours"].min() < 2
+    # The reference puts the pairs it has learned from at one point each, which says nothing about others.
+    together = {}
+    for name, whitening in (("ours", ours), ("theirs", theirs)):
+        vectors = apply(whitening, x).astype(np.float64)
+        together[name] = (vectors[queries] * vectors[positives]).sum(axis=1).mean()
+    assert 0.8 < together["ours"] < 0.95
+    assert together["theirs"] > 0.99
+    # Left out of learning, a pair looks much as it does when learned from.
+    unseen = []
+    for left_out in range(len(queries)):
+        seen = np.arange(len(queries)) != left_out
+        vectors = apply(learn_whitening(x, queries[seen], positives[seen]), x)
+        unseen.append(vectors[queries[left_out]] @ vectors[positives[left_out]])
+    assert together["ours"] - np.mean(unseen) < 0.1
+    assert learn_whitening(x, queries, positives).fingerprint() == ours.fingerprint()
+
+
+@pytest.mark.parametrize("pairs", [1, 5, 40, 95, 96, 400])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_any_number_of_pairs_gives_a_bounded_projection(reference, pairs, dtype):
+    x, queries, positives = reference["x"].astype(dtype), reference["qidx"], reference["pidx"]
+    distinct = np.unique(np.stack([queries, positives], axis=1), axis=0)[:pairs]
+    whitening = learn_whitening(x, distinct[:, 0], distinct[:, 1])
+    assert ("chosen for so few pairs" in whitening.note) == (pairs < 96)
+    singular = np.linalg.svd(whitening.projection, compute_uv=False)
+    assert singular.max() / singular.min() < 1e4
+    assert np.isfinite(apply(whitening, x)).all()
+
+
+def test_pairs_named_twice_count_once(reference):
+    x, queries, positives = reference["x"], reference["qidx"][:5], reference["pidx"][:5]
+    often = learn_whitening(x, np.tile(queries, 20), np.tile(positives, 20))
+    once = learn_whitening(x, queries, positives)
+    np.testing.assert_allclose(often.projection, once.projection, rtol=0, atol=1e-8)
+
+
+def test_the_choice_brings_the_covariance_of_few_pairs_nearer_to_the_true_one():
+    rng = np.random.default_rng(0)
+    true = np.diag(np.geomspace(1.0, 1e-3, 30))
+    x = rng.normal(size=(80, 30)) @ np.sqrt(true)
+    zeros = np.zeros_like(x)
+    moments = pair_moments(x, np.arange(40), zeros, np.arange(40))
+    shares = np.linspace(0.0, 1.0, 101)
+    target = np.eye(30) * np.trace(moments.second) / 30
+    errors = [np.linalg.norm((1 - s) * moments.second + s * target - true) for s in shares]
+    chosen = shrinkage_of(moments)
+    assert abs(chosen - shares[np.argmin(errors)]) < 0.15
+    # The naive form of the estimate: the spread of single outer products about their mean.
+    outer = [np.outer(row, row) for row in x[:40]]
+    spread = sum(np.linalg.norm(one - moments.second) ** 2 for one in outer) / 40**2
+    assert chosen == pytest.approx(spread / np.linalg.norm(moments.second - target) ** 2)
+
+
+def test_many_float32_rows_give_the_moments_of_float64():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(5000, 40)).astype(np.float32) * np.geomspace(1.0, 1e-2, 40, dtype=np.float32) + 0.3
+    mean, rows = x.mean(axis=0, dtype=np.float64), rng.permutation(5000)
+    for one, other in (
+        (centred_moments(x, mean), centred_moments(x.astype(np.float64), mean)),
+        (
+            pair_moments(x, rows, x, rows[::-1]),
+            pair_moments(x.astype(np.float64), rows, x.astype(np.float64), rows[::-1]),
+        ),
+    ):
+        scale = np.sqrt(np.outer(np.diag(other.second), np.diag(other.second)))
+        assert np.abs((one.second - other.second) / scale).max() < 1e-6
+        assert one.fourth == pytest.approx(other.fourth, rel=1e-6)
+        assert (one.count, one.rounding, other.rounding) == (5000, 1e-7, 1e-10)
 
 
 @pytest.mark.parametrize("shrinkage", [0.01, 0.3, 1.0])
@@ -196,7 +286,9 @@ def test_pca_of_few_vectors_keeps_only_the_axes_they_span(reference):
     applied = apply(whitening, reference["deg_x"])
     assert np.isfinite(applied).all()
     np.testing.assert_allclose(np.linalg.norm(applied, axis=1), 1.0, atol=1e-5)
-    assert whitening.note == "PCA of 30 descriptors, 29 of 48 dimensions, shrinkage 0"
+    assert whitening.note == (
+        "PCA of 30 descriptors, 29 of 48 dimensions, shrinkage 0.3615 chosen for so few"
+    )
     shrunk = pca_whitening(reference["deg_x"], shrinkage=0.5)
     ratio = np.linalg.norm(whitening.projection, axis=1) / np.linalg.norm(shrunk.projection, axis=1)
     assert ratio[-1] > ratio[0]
@@ -214,7 +306,10 @@ def test_a_dead_channel_costs_one_axis(reference):
     with pytest.raises(
         ValueError, match=r"expected pair differences in all 48 dimensions, .* set whitening.shrinkage$"
     ):
-        learn_whitening(x, reference["qidx"], reference["pidx"])
+        learn_whitening(x, reference["qidx"], reference["pidx"], shrinkage=0.0)
+    chosen = learn_whitening(x, reference["qidx"], reference["pidx"])
+    assert chosen.dim == 47
+    assert "chosen for so few pairs" in chosen.note
 
 
 def test_a_file_gives_the_same_whitening_back(reference, tmp_path):
@@ -242,6 +337,11 @@ def test_bad_input_is_named(reference):
         ValueError, match=r"expected as many queries as positives and at least one, got 400 and 399;"
     ):
         learn_whitening(x, queries, positives[:-1])
+    with pytest.raises(
+        ValueError,
+        match=r"^learned whitening: expected positives among the rows 0 to 599, got 3 to 600; give",
+    ):
+        learn_whitening(x, queries[:2], np.array([600, 3]))
     with pytest.raises(ValueError, match=r"^PCA whitening: expected rows that differ, got 5 equal ones; "):
         pca_whitening(np.repeat(x[:1], 5, axis=0))
     with pytest.raises(
