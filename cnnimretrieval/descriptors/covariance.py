@@ -6,6 +6,10 @@ from jaxtyping import Float
 
 # Beyond this condition the weakest direction would be amplified 10,000 times as much as the strongest.
 _WORST_CONDITION = 1e8
+# What share of the largest eigenvalue single precision rounds by; from which side on a decomposition in it is
+# worth the time that it saves: it may turn axes of nearly the same eigenvalue into each other.
+_SINGLE = 1e-7
+_LARGE = 1024
 
 
 def towards(
@@ -34,18 +38,33 @@ def root(covariance: Float[np.ndarray, "d d"], worst: float) -> Float[np.ndarray
     return lower if inverse_condition * worst > 1.0 else None
 
 
+def transformed(
+    symmetric: Float[np.ndarray, "d d"], lower: Float[np.ndarray, "d d"]
+) -> Float[np.ndarray, "d d"]:
+    """The lower triangle of L^-1 A L^-T."""
+    found, _ = scipy.linalg.lapack.dsygst(symmetric, lower, lower=1)
+    triangle: np.ndarray = found
+    return triangle
+
+
 def worst_condition(rounding: float) -> float:
     """The worst condition of a covariance that is told from one with a null space."""
-    return min(1.0 / rounding, _WORST_CONDITION)
+    return min(10.0 / rounding, _WORST_CONDITION)
 
 
 def falling_eigh(
-    symmetric: Float[np.ndarray, "d d"],
+    symmetric: Float[np.ndarray, "d d"], rounding: float
 ) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "d d"]]:
-    """Eigenvalues by falling value and the eigenvectors in the columns, their signs fixed."""
+    """Eigenvalues by falling value and the eigenvectors in the columns, their signs fixed.
+
+    Only the lower triangle is read. A large matrix that is known to single precision is decomposed in single
+    precision.
+    """
+    known_to_single = rounding >= _SINGLE and len(symmetric) >= _LARGE
+    given = symmetric.astype(np.float32) if known_to_single else symmetric
     # Divide and conquer is the fastest for all eigenvectors.
-    eigenvalues, axes = scipy.linalg.eigh(symmetric, driver="evd", check_finite=False)
-    eigenvalues, axes = eigenvalues[::-1], axes[:, ::-1]
+    eigenvalues, axes = scipy.linalg.eigh(given, driver="evd", check_finite=False)
+    eigenvalues, axes = eigenvalues[::-1].astype(np.float64), axes[:, ::-1].astype(np.float64)
     # Eigenvectors have no sign of their own: the largest entry positive makes results comparable between
     # machines.
     largest = axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])]

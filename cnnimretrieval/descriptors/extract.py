@@ -117,7 +117,8 @@ def describe_batch(
     """Unit descriptors of pictures of one size on the network's device, over all scales of `config`.
 
     v = (mean_s f_s**power)**(1/power), then L2. A scaled picture is the bilinear resize of the normalised
-    one, as in the published protocol (Radenovic et al., TPAMI 2019); power is GeM's p there.
+    one, as in the published protocol (Radenovic et al., TPAMI 2019); power is GeM's p there. ValueError when
+    a power other than 1 is asked of descriptors with negative components.
     """
     images = normalise(levels, network.trunk.mean, network.trunk.std)
     # The order in memory that convolutions like: 15 to 25 % faster on a CPU, results equal to 1e-6.
@@ -129,7 +130,13 @@ def describe_batch(
         power = network.multi_scale_power if config.power is None else config.power
         total = torch.zeros(len(images), network.dim, device=images.device)
         for scale in config.scales:
-            total += network(_scaled(images, scale)).pow(power)
+            vectors = network(_scaled(images, scale))
+            if config.power not in (None, 1.0) and bool((vectors < 0.0).any()):
+                raise ValueError(
+                    f"power: expected 1 for {network.config.backbone}:{network.config.pooling}, whose "
+                    f"descriptors have negative components, got {config.power:g}; leave it out"
+                )
+            total += vectors.pow(power)
         return functional.normalize((total / len(config.scales)).pow(1.0 / power), eps=1e-12)
 
 
@@ -159,9 +166,10 @@ def _fill(
 
     def usable() -> Iterator[tuple[int, Tensor]]:
         for loaded in _read(requests, config.image_size, device=device, workers=workers):
-            if loaded.levels is None:
-                path = requests[loaded.position].path
-                failures.append(Failure(position=loaded.position, path=path, reason=loaded.reason))
+            path = requests[loaded.position].path
+            reason = loaded.reason if loaded.levels is None else _too_small(network, loaded.levels, path)
+            if loaded.levels is None or reason:
+                failures.append(Failure(position=loaded.position, path=path, reason=reason))
             else:
                 positions.append(loaded.position)
                 yield len(positions) - 1, loaded.levels
@@ -171,6 +179,17 @@ def _fill(
             described = describe_batch(network, levels.to(device, non_blocking=True), config)
             vectors[rows] = described.cpu().numpy()
     return positions, failures
+
+
+def _too_small(network: RetrievalNetwork, levels: UInt8[Tensor, "3 h w"], path: Path) -> str:
+    """Why a picture is too small to describe, or nothing."""
+    (height, width), trunk = levels.shape[1:], network.trunk
+    if max(height, width) >= trunk.stride:
+        return ""
+    return (
+        f"photo {path}: expected {trunk.stride} px, the stride of {trunk.name}, or more along a side, "
+        f"got {width} x {height}; give a larger photo or box"
+    )
 
 
 def _read(

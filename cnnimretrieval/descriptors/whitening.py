@@ -14,7 +14,14 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from cnnimretrieval.descriptors.covariance import falling_eigh, num_axes, root, towards, worst_condition
+from cnnimretrieval.descriptors.covariance import (
+    falling_eigh,
+    num_axes,
+    root,
+    towards,
+    transformed,
+    worst_condition,
+)
 from cnnimretrieval.descriptors.moments import (
     Moments,
     blocks,
@@ -111,9 +118,7 @@ def learn_whitening(
         )
     mixed = towards(pairs.second, collection.second, collection_share)
     lower, used = _root_of_pairs(mixed, pairs, shrinkage, collection_share)
-    half = scipy.linalg.solve_triangular(lower, collection.second, lower=True, check_finite=False)
-    scatter = scipy.linalg.solve_triangular(lower, half.T, lower=True, overwrite_b=True, check_finite=False)
-    eigenvalues, axes = falling_eigh(scatter)
+    eigenvalues, axes = falling_eigh(transformed(collection.second, lower), collection.rounding)
     kept = num_axes(eigenvalues, dim, collection.rounding)
     projection = scipy.linalg.solve_triangular(
         lower, axes[:, :kept], lower=True, trans="T", check_finite=False
@@ -140,7 +145,7 @@ def pca_whitening(
     n, d = vectors.shape
     mean = mean_of(vectors, np.arange(n))
     moments = centred_moments(vectors, mean)
-    eigenvalues, axes = falling_eigh(moments.second)
+    eigenvalues, axes = falling_eigh(moments.second, moments.rounding)
     if eigenvalues[0] <= moments.rounding * float(mean @ mean):
         raise ValueError(
             f"PCA whitening: expected rows that differ, got {n} equal ones; give more descriptors"

@@ -5,6 +5,7 @@ from PIL import Image
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe, describe_batch
 from cnnimretrieval.descriptors.images import ImageRequest, load_image, normalise, to_levels
+from cnnimretrieval.networks.network import NetworkConfig, build
 
 SMALL = ExtractConfig(image_size=72, batch_size=3)
 
@@ -118,11 +119,44 @@ def test_training_modes_are_as_before(network, photos):
     assert len(set(modes)) == 2
 
 
-def test_tiny_photos_and_scales_still_give_a_descriptor(network, tmp_path):
-    Image.new("RGB", (3, 1), "green").save(tmp_path / "tiny.png")
+def test_strips_and_tiny_scales_still_give_a_descriptor(network, tmp_path):
+    Image.new("RGB", (16, 1), "green").save(tmp_path / "strip.png")
     config = ExtractConfig(image_size=72, scales=(1.0, 0.5, 0.1))
-    vectors = describe(network, _requests([tmp_path / "tiny.png"]), config).require_all()
+    vectors = describe(network, _requests([tmp_path / "strip.png"]), config).require_all()
     assert np.linalg.norm(vectors[0]) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_photo_or_box_smaller_than_the_stride_is_told(network, photos, tmp_path):
+    Image.new("RGB", (15, 9), "green").save(tmp_path / "tiny.png")
+    requests = [
+        ImageRequest(path=tmp_path / "tiny.png"),
+        ImageRequest(path=photos[0], box=(3.0, 4.0, 17.0, 18.0)),
+        ImageRequest(path=photos[0], box=(90.0, 4.0, 99.0, 18.0)),
+        ImageRequest(path=photos[0]),
+    ]
+    described = describe(network, requests, SMALL)
+    assert described.positions.tolist() == [3]
+    small = "expected 16 px, the stride of squeezenet1_1, or more along a side"
+    assert [failure.reason for failure in described.failures] == [
+        f"photo {tmp_path / 'tiny.png'}: {small}, got 15 x 9; give a larger photo or box",
+        f"photo {photos[0]}: {small}, got 12 x 12; give a larger photo or box",
+        f"box of {photos[0]}: expected at least a pixel of the 80 x 64 photo, got (90.0, 4.0, 99.0, 18.0); "
+        "give it in pixels of the full upright photo",
+    ]
+
+
+def test_a_power_is_refused_where_components_are_negative():
+    network = build(NetworkConfig(backbone="squeezenet1_1", projection=8), "random")
+    torch.nn.init.constant_(network.projection.bias, -1.0)
+    levels = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    config = ExtractConfig(scales=(1.0, 0.5))
+    assert torch.isfinite(describe_batch(network, levels, config)).all()
+    with pytest.raises(ValueError, match=r"^power: ") as error:
+        describe_batch(network, levels, config.model_copy(update={"power": 2.5}))
+    assert str(error.value) == (
+        "power: expected 1 for squeezenet1_1:gem, whose descriptors have negative components, got 2.5; "
+        "leave it out"
+    )
 
 
 def test_no_request_gives_no_row(network):

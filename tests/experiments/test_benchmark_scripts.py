@@ -13,6 +13,7 @@ from experiments.benchmarks import (
     preset,
     projection,
     registration,
+    whitening,
     workers,
 )
 from experiments.benchmarks.fingerprint import fingerprint
@@ -216,3 +217,10 @@ def test_negatives(capsys):
     sizes = ["--queries", "30", "--pool", "200", "--dim", "16", "--clusters", "12", "--repeats", "1"]
     printed = ends(capsys, negatives.main(sizes), "| ours |", "times quicker")
     assert "holds: share of queries with the same negatives: 1 " in printed
+
+
+def test_whitening(capsys):
+    sizes = ["--dim", "40", "--learn", "600", "--pairs", "500", "--apply", "700"]
+    printed = ends(capsys, whitening.main(sizes), "| straightforward |", "| ours |")
+    for what in ("largest difference of inner products", "whitened float32 stays float32"):
+        assert f"holds: {what}" in printed
