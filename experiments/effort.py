@@ -30,7 +30,8 @@ _STEP_IN_FORWARDS = 3
 # A photo of 4:3.
 _ASPECT = 0.75
 
-_VALIDATION_PHOTOS = 6_403 + 1_691
+# After each epoch the held-out queries search the whole collection, which is described anew.
+_VALIDATION_PHOTOS = 91_642 + 6_403 + 1_691
 _WHITENING_PHOTOS = {"retrieval-SfM-120k": 120_000, "retrieval-SfM-30k": 30_000}
 _BENCHMARK_PHOTOS: Mapping[str, int] = {
     "oxford5k": 5_063 + 55,

@@ -50,7 +50,7 @@ def mine_tuples(training: Training, num_tuples: int, rng: np.random.Generator) -
     """Tuples with the hard negatives of the network as it is, in random order."""
     collection, config = training.collection, training.config
     table = collection.table
-    query, positive = draw_pairs(table, num_tuples, rng)
+    query, positive = draw_pairs(table, num_tuples, rng, by=config.drawn_by)
     requests = tuple(collection.query(int(row), config.query, rng) for row in query)
     first = np.unique([query, positive]) if config.pool_holds_pairs else np.empty(0, np.int64)
     pool = draw_pool(table, config.pool_size, config.negatives.allow_unplaced, rng, first=first)

@@ -22,6 +22,10 @@ class LoopConfig(Settings):
     image_size: int = Field(default=362, gt=0, description="longest side in px; photos are never enlarged")
     epochs: int = Field(default=100, ge=0)
     tuples_per_epoch: int = Field(default=2000, gt=0, description="queries of an epoch, with any sampling")
+    drawn_by: Literal["query", "pair"] = Field(
+        default="query",
+        description="of tuples: every query as often, or every pair by its weight, as the reference draws",
+    )
     pool_size: int = Field(default=22000, gt=0, description="images searched for hard negatives")
     pool_holds_pairs: bool = Field(
         default=False, description="the pool begins with the drawn queries and positives, as in MatConvNet"

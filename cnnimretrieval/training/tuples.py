@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
@@ -86,12 +87,18 @@ class Tuples:
 
 
 def draw_pairs(
-    table: PairTable, num_pairs: int, rng: np.random.Generator
+    table: PairTable,
+    num_pairs: int,
+    rng: np.random.Generator,
+    *,
+    by: Literal["query", "pair"] = "query",
 ) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, " t"]]:
-    """Rows of training queries and of one random positive for each, drawn in proportion to its weight.
+    """Rows of training queries and of one random positive for each.
 
-    Queries come round in random order, each as often as any other (give or take one), however many
-    positives it has. ValueError when there is none.
+    By "query", queries come round in random order, each as often as any other (give or take one), however
+    many positives it has, and a positive is drawn in proportion to its weight. By "pair", pairs are drawn in
+    proportion to their weights, none again before all had their turn: a query comes as often as it has
+    positives, as in the reference toolbox. ValueError when there is none.
     """
     positives = table.positives_of("train")
     if not len(positives):
@@ -99,6 +106,12 @@ def draw_pairs(
             "training: expected queries with a positive in the training places, got none; "
             "add photos that overlap more, or lower pairs.min_overlap"
         )
+    if by == "pair":
+        shares = positives.weight / positives.weight.sum()
+        whole, rest = divmod(num_pairs, len(positives))
+        turns = [*[len(positives)] * whole, rest]
+        rows = np.concatenate([rng.choice(len(positives), size, replace=False, p=shares) for size in turns])
+        return positives.query[rows], positives.positive[rows]
     by_query = positives.take(np.argsort(positives.query, kind="stable"))
     queries, start = np.unique(by_query.query, return_index=True)
     rounds = -(-num_pairs // len(queries))

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -25,6 +27,24 @@ def test_positives_are_drawn_in_proportion_to_their_weight(collection):
     share_of_next = ((positive - query) % 3 == 1).mean()
     # Three to one, give or take three standard deviations of 3,600 draws.
     assert abs(share_of_next - 0.75) < 3 * (0.75 * 0.25 / 3600) ** 0.5
+
+
+def test_pairs_have_their_turn_each_before_any_comes_again(collection):
+    query, positive = draw_pairs(collection.table, 18 + 7, RNG(2), by="pair")
+    train = collection.table.positives_of("train")
+    every = sorted(zip(train.query.tolist(), train.positive.tolist(), strict=True))
+    drawn = list(zip(query.tolist(), positive.tolist(), strict=True))
+    assert sorted(drawn[:18]) == every
+    assert len(set(drawn[18:])) == 7
+
+
+def test_by_pair_a_query_comes_as_often_as_it_has_positives(collection):
+    train = collection.table.positives_of("train")
+    # Query 0 keeps both of its positives, all others one.
+    some = train.take((train.query == 0) | (train.positive == (train.query // 3) * 3))
+    table = dataclasses.replace(collection.table, positives=some)
+    query, _ = draw_pairs(table, len(some), RNG(3), by="pair")
+    np.testing.assert_array_equal(np.sort(query), np.sort(some.query))
 
 
 def test_the_same_generator_draws_the_same_pairs(collection):
