@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from cnnimretrieval.downloads.catalogue import find
@@ -8,6 +10,8 @@ from pairs.negatives import NegativesConfig
 
 ROWS = [name for name in protocol.names() if protocol.read(name).target]
 OWN = ["demo", "small"]
+
+KEYS = ("oxford5k", "paris6k", "roxford5k.medium", "rparis6k.medium", "roxford5k.hard", "rparis6k.hard")
 
 # The settings that the published rows differ by, as facts about the toolboxes and not about our files.
 PYTORCH = {
@@ -127,8 +131,7 @@ def test_published_negatives(name, negatives):
     ],
 )
 def test_published_scores(name, scores):
-    keys = ("oxford5k", "paris6k", "roxford5k.medium", "rparis6k.medium", "roxford5k.hard", "rparis6k.hard")
-    assert protocol.read(name).target.scores == dict(zip(keys[-len(scores) :], scores, strict=True))
+    assert protocol.read(name).target.scores == dict(zip(KEYS[-len(scores) :], scores, strict=True))
 
 
 def test_what_a_row_needs():
@@ -142,6 +145,15 @@ def test_what_a_row_needs():
     assert protocol.read("published-vgg16-gem").recipe.downloads == (
         *("retrievalSfM120k-vgg16-gem", "oxford5k", "paris6k", "roxford5k", "rparis6k"),
     )
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_document_says_the_same(name):
+    target = protocol.read(name).target
+    document = (Path(__file__).resolve().parents[2] / "docs" / "reproduce.md").read_text()
+    scores = " / ".join(f"{target.scores[key]:.1f}" if key in target.scores else "-" for key in KEYS)
+    shown = scores if target.scores else "none at hand"
+    assert f"| `{name}` | {shown} | {target.tolerance:g} | {target.gpu_hours:g} |\n" in document
 
 
 def test_a_row_does_not_change_what_the_stages_do():
