@@ -1,6 +1,7 @@
 """All stages in order: a folder of photos to models, places, and one line about every file."""
 
 import errno
+import os
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -58,9 +59,10 @@ def reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: Ex
     except OSError as error:
         if error.errno not in _DISK_TROUBLE:
             raise
+        why = os.strerror(error.errno)
         raise OSError(
             error.errno,
-            f"output {out}: expected a folder with room to write, got '{error.strerror}'; make room or choose"
+            f"output {out}: expected a folder with room to write, got '{why}'; make room or choose"
             " another folder, and run again to go on",
         ) from error
 

@@ -246,7 +246,12 @@ def _task(fn: Callable[..., Any], batch: Batch[Item]) -> Guarded:
 def _perform(
     function: BatchFunction[Item], folder: Path, poison: dict[int, str], retries: int, batch: Batch[Item]
 ) -> StageRecord:
-    """Do what is left of a batch without its poison, and record both, all in the process of the task."""
+    """Do what is left of a batch without its poison, and record both, all in the process of the task.
+
+    It may be done already: its process or host was lost between the record and the answer.
+    """
+    if record := load_done(folder, batch.name, batch.key):
+        return record
     started = time.process_time()
     facts, outputs = function(batch)
     stored = {
