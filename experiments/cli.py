@@ -76,7 +76,10 @@ def run(
     data: options.Data = Path("data"),
     dry_run: options.DryRun = False,
 ) -> None:
-    """Do everything, for photos or for a published row; run it again to continue."""
+    """Do everything, for photos or a published row.
+
+    Run it again to continue after an interruption, or to redo what a changed setting touches.
+    """
     if photos is not None:
         options.photos(photos, out)
     overrides = options.with_source(overrides, from_colmap)
@@ -141,7 +144,7 @@ def _run(photos: Path, out: Path, settings: protocol.Protocol, device: str, engi
 @app.command()
 def reconstruct(
     photos: options.Photos,
-    out: Annotated[Path, typer.Option(help="Folder to write, WORK/sfm.")],
+    out: Annotated[Path, typer.Option(metavar="WORK/sfm", help="Folder to write.")],
     protocol_name: options.ProtocolName = protocol.DEFAULT,
     overrides: options.Overrides = [],  # noqa: B006
     workers: options.Workers = None,
@@ -166,7 +169,7 @@ def reconstruct(
 @app.command()
 def mine(
     sfm: Annotated[Path, typer.Argument(metavar="WORK/sfm", help="Folder that `reconstruct` wrote.")],
-    out: Annotated[Path, typer.Option(help="Folder to write, WORK/pairs.")],
+    out: Annotated[Path, typer.Option(metavar="WORK/pairs", help="Folder to write.")],
     protocol_name: options.ProtocolName = protocol.DEFAULT,
     overrides: options.Overrides = [],  # noqa: B006
     seed: options.Seed = None,
@@ -186,7 +189,7 @@ def mine(
 @app.command()
 def train(
     pairs: Annotated[Path, typer.Argument(metavar="WORK/pairs", help="Folder that `mine` wrote.")],
-    out: Annotated[Path, typer.Option(help="Folder to write, WORK/model.")],
+    out: Annotated[Path, typer.Option(metavar="WORK/model", help="Folder to write.")],
     protocol_name: options.ProtocolName = protocol.DEFAULT,
     overrides: options.Overrides = [],  # noqa: B006
     weights: options.Weights = None,

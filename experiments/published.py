@@ -21,7 +21,7 @@ def download(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME...",
+            metavar="NAME",
             help="Data sets or networks by their published names, such as roxford5k; `list` shows all.",
         ),
     ],
@@ -37,7 +37,10 @@ def download(
     ] = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Get published data sets and networks; run it again to continue."""
+    """Get published data sets and networks.
+
+    Run it again to continue: what is there already is not asked for again.
+    """
     if names == [_LIST]:
         print(catalogue_table())
         return

@@ -15,7 +15,9 @@ from sfm.lock import hold
 def extract(
     model: options.Model,
     photos: options.Photos,
-    out: Annotated[Path, typer.Option(help="Folder to write: vectors.npy, images.parquet, meta.json.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder to write: vectors.npy, images.parquet, meta.json.")
+    ],
     scales: options.Scales = None,
     image_size: options.ImageSize = None,
     whitening: options.ApplyWhitening = True,
@@ -52,7 +54,7 @@ def extract(
 def search(
     model: options.Model,
     database: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `extract` wrote.")],
-    queries: Annotated[list[Path], typer.Argument(metavar="QUERY...", help="Photos to search with.")],
+    queries: Annotated[list[Path], typer.Argument(metavar="QUERY", help="Photos to search with.")],
     top: Annotated[int, typer.Option(min=1, metavar="N", help="Photos to list for each query.")] = 10,
     box: Annotated[
         str | None,
@@ -135,7 +137,7 @@ def evaluate(
     device: options.Device = "auto",
     workers: options.Workers = None,
 ) -> None:
-    """Score a network on a benchmark, or on photos that somebody has judged."""
+    """Score a network on a benchmark or on judged photos."""
     options.folder(data, "--data")
     for folder in (database, queries, *distractors):
         if folder is not None:

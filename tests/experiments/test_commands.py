@@ -18,14 +18,14 @@ COMMANDS = {
         {"--out", "--scales", "--image-size", "--whitening", "--no-whitening", "--list", "--weights"}
         | MACHINE,
     ),
-    "search": (["MODEL", "DIR", "QUERY..."], {"--top", "--box", "--rerank", "--json", "--weights"} | MACHINE),
+    "search": (["MODEL", "DIR", "QUERY"], {"--top", "--box", "--rerank", "--json", "--weights"} | MACHINE),
     "evaluate": (
         ["MODEL", "BENCHMARK"],
         {"--data", "--scales", "--image-size", "--whitening", "--no-whitening", "--uncropped", "--rerank"}
         | {"--database", "--queries", "--distractors", "--json", "--weights"}
         | MACHINE,
     ),
-    "download": (["NAME..."], {"--data", "--mirror", "--keep-archives", "--dry-run"}),
+    "download": (["NAME"], {"--data", "--mirror", "--keep-archives", "--dry-run"}),
     "report": (["WORK"], set()),
     "demo": ([], {"--out", "--set", "--seed", "--memory-gb"} | MACHINE),
 }
