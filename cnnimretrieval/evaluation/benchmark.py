@@ -26,8 +26,8 @@ class Benchmark:
 
     A protocol has one `Relevance` a query, in rows of `database`; "" names the only one. With `depth` average
     precision is that of `metrics.average_precision_at`. `published_size` is the number of photos that the
-    published benchmark has, None for one of the user's own. ValueError for names given twice, or a protocol
-    with other than one judgement a query.
+    published benchmark has, None for one of the user's own. ValueError for names given twice, a protocol with
+    other than one judgement a query, and when no query has a positive in any protocol.
     """
 
     name: str
@@ -52,6 +52,20 @@ class Benchmark:
                     f"{len(relevance)} in protocol '{protocol}'; correct the ground truth"
                 )
 
+        if not self.scored_protocols():
+            raise ValueError(
+                f"{self.name}: expected a query with positives, got none among {len(self.queries)}; "
+                "correct the ground truth"
+            )
+
+    def scored_protocols(self) -> dict[str, tuple[Relevance, ...]]:
+        """The protocols in which some query has a positive: the others have no mean."""
+        return {
+            protocol: relevance
+            for protocol, relevance in self.protocols.items()
+            if any(len(truth.positives) for truth in relevance)
+        }
+
     def database_requests(self) -> list[ImageRequest]:
         """The photos to search."""
         return [ImageRequest(path=self.photos / name) for name in self.database]
@@ -63,18 +77,20 @@ class Benchmark:
             for query in self.queries
         ]
 
-    def require_photos(self) -> None:
-        """FileNotFoundError naming the first photo that is missing, unless all files are there."""
-        for folder, names in (
-            (self.photos, self.database),
-            (self.query_photos, [query.name for query in self.queries]),
-        ):
-            missing = [name for name in names if not (folder / name).is_file()]
-            if missing:
-                raise FileNotFoundError(
-                    f"{self.name}: expected {len(names):,} photos below {folder}, got "
-                    f"{len(names) - len(missing):,}, without '{missing[0]}'; download what is missing"
-                )
+    def require_photos(self, *, database: bool = True, queries: bool = True) -> None:
+        """FileNotFoundError naming the first photo that is missing, of those to search and of the queries."""
+        if database:
+            self._require(self.photos, self.database)
+        if queries:
+            self._require(self.query_photos, [query.name for query in self.queries])
+
+    def _require(self, folder: Path, names: Sequence[str]) -> None:
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{self.name}: expected {len(names):,} photos below {folder}, got "
+                f"{len(names) - len(missing):,}, without '{missing[0]}'; download what is missing"
+            )
 
 
 def judgement(positives: Sequence[int], junk: Sequence[int], num_photos: int, where: str) -> Relevance:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -82,26 +83,16 @@ def evaluate(
     """
     stores = {folder: read_ready(folder, network, whiten=config.whiten) for folder in ready.folders}
     extraction = _extraction(config, stores)
-    if ready.database is None or ready.queries is None:
-        benchmark.require_photos()
+    benchmark.require_photos(database=ready.database is None, queries=ready.queries is None)
+    described = partial(
+        extract, network, config=extraction, whiten=config.whiten, device=device, workers=workers
+    )
     with TemporaryDirectory() as scratch:
 
-        def located(
-            requests: Sequence[ImageRequest], photos: Path, folder: Path | None, kind: str
-        ) -> Located:
-            if folder is not None:
-                return locate(stores[folder], requests, photos, str(folder))
-            made = extract(
-                network,
-                requests,
-                photos,
-                Path(scratch) / kind,
-                extraction,
-                whiten=config.whiten,
-                device=device,
-                workers=workers,
-            )
-            return locate(made, requests, photos, kind)
+        def located(requests: Sequence[ImageRequest], photos: Path, ready: Path | None, kind: str) -> Located:
+            if ready is not None:
+                return locate(stores[ready], requests, photos, str(ready))
+            return locate(described(requests, photos, Path(scratch) / kind), requests, photos, kind)
 
         requests = benchmark.query_requests(uncropped=config.uncropped)
         queries = located(requests, benchmark.query_photos, ready.queries, "queries")

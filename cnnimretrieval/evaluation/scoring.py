@@ -34,7 +34,7 @@ def score(
     row_of: Int[np.ndarray, " n"],
     rerank: RerankConfig,
 ) -> Scored:
-    """Score the unit descriptors `queries` against `database`, (m, d), by every protocol of `benchmark`.
+    """Score the unit descriptors `queries` against `database`, (m, d), by every protocol with positives.
 
     Photo i of the benchmark is row `row_of[i]` of `database`, and never found where that is -1; the other
     rows are distractors. Neither a matrix of scores nor one of ranks is held.
@@ -50,7 +50,7 @@ def score(
         all_ranks[some >= 0] = its_ranks
     scores = {
         protocol: _protocol_scores(relevance, judged, ranks, benchmark.depth)
-        for protocol, relevance in benchmark.protocols.items()
+        for protocol, relevance in benchmark.scored_protocols().items()
     }
     limit = None if rerank.diffusion is None else rerank.diffusion.truncation
     truncated_to = limit if limit is not None and limit < len(database) else None

@@ -101,6 +101,21 @@ def test_wrong_judgements_are_named_with_their_query(tmp_path, change, text):
     assert str(caught.value) == f"ground truth {path}: query 0 'x': {text}"
 
 
+def test_no_positives_at_all(tmp_path):
+    content = REVISITED | {"gnd": [REVISITED["gnd"][0] | {"easy": [], "hard": [], "junk": [0, 1, 2, 3]}]}
+    put(tmp_path, "roxford5k", content)
+    with pytest.raises(ValueError, match=r"^roxford5k") as caught:
+        read_benchmark("roxford5k", tmp_path)
+    assert str(caught.value) == (
+        "roxford5k: expected a query with positives, got none among 1; correct the ground truth"
+    )
+
+
+def test_a_protocol_without_positives_is_not_scored(tmp_path):
+    put(tmp_path, "roxford5k", REVISITED | {"gnd": [REVISITED["gnd"][0] | {"easy": []}]})
+    assert set(read_benchmark("roxford5k", tmp_path).scored_protocols()) == {"medium", "hard"}
+
+
 def test_names_given_twice(tmp_path):
     put(tmp_path, "oxford5k", CLASSIC | {"imlist": ["a", "b", "c", "b"]})
     with pytest.raises(ValueError, match=r"^oxford5k") as caught:

@@ -118,6 +118,10 @@ def test_the_same_scores_by_hand(command, roxford, machine, tmp_path):
     assert found["protocols"]["medium"]["map"] == pytest.approx(expected.mean_average_precision, abs=1e-12)
     # The same from what was extracted, without photos; the query photos in it are not searched.
     ready = ["--database", tmp_path / "all", "--queries", tmp_path / "cut"]
+    for photo in jpg.glob("photo_*.jpg"):
+        photo.unlink()
+    cropped = evaluated(command, "roxford5k", "--data", roxford, *ready[:2], *machine)
+    assert cropped["per_query"] == found["per_query"]
     for photo in jpg.iterdir():
         photo.unlink()
     again = evaluated(command, "roxford5k", "--data", roxford, *ready, *machine)
