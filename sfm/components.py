@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
+from jaxtyping import Int, UInt64
 
 from sfm.matchgraph import MatchGraph
-from sfm.store import key_of
+
+# Of `MatchGraph.pairs`, in the order of `Component.pairs`.
+_COLUMNS = ["image_id1", "image_id2", "config", "inliers", "block", "row"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +23,7 @@ class Component:
         part: number of the part of that place; 0 for a place that is whole.
         image_ids: rising; the component's own number of an image is its position here plus 1.
         camera_ids: the camera of each image, from 1; images of one camera share its intrinsics.
-        pairs: its rows of `MatchGraph.pairs`, sorted by image ids.
+        pairs: its trusted pairs, sorted: image_id1, image_id2, config, inliers, block, row.
         key: made of the content alone, not of the numbers that the collection gives to images and places:
             photos added elsewhere do not change it.
 
@@ -31,8 +33,13 @@ class Component:
     part: int
     image_ids: tuple[int, ...]
     camera_ids: tuple[int, ...]
-    pairs: pd.DataFrame
+    pairs: Int[np.ndarray, "p 6"]
     key: str
+
+    @property
+    def pair_table(self) -> pd.DataFrame:
+        """The pairs with the names of their columns, as `sfm.matching.read_inliers` takes them."""
+        return pd.DataFrame(self.pairs, columns=_COLUMNS)
 
 
 def components(usable: pd.DataFrame, graph: MatchGraph, min_size: int) -> Iterator[Component]:
@@ -40,33 +47,64 @@ def components(usable: pd.DataFrame, graph: MatchGraph, min_size: int) -> Iterat
 
     `usable` is `Collection.usable`.
     """
-    # Photos that share maker, model, focal length and size share a camera; all others have one of their own.
-    size = usable["width"].astype(str) + "x" + usable["height"].astype(str)
-    shared = usable["camera"] + " " + size + " " + usable["focal_px"].fillna(0.0).astype(str)
-    camera = shared.where(usable["camera"] != "", usable["image_id"].astype(str)).to_numpy()
-    content = (usable["name"] + "\0" + usable["sha256"] + "\0" + shared).to_numpy()
+    camera, content = _cameras(usable)
     numbers = np.arange(graph.num_places + 1)
     order = np.argsort(graph.place_of_image, kind="stable")
     first_row = np.searchsorted(graph.place_of_image[order], numbers)
-    pairs = graph.pairs.sort_values(["place", "image_id1", "image_id2"], kind="stable", ignore_index=True)
-    first_pair = np.searchsorted(pairs["place"].to_numpy(), numbers)
+    columns = graph.pairs[["place", *_COLUMNS]].to_numpy(dtype=np.int64)
+    columns = columns[np.lexsort((columns[:, 2], columns[:, 1], columns[:, 0]))]
+    first_pair = np.searchsorted(columns[:, 0], numbers)
     parts_of_place = _parts(graph)
     for place in range(graph.num_places):
         whole = order[first_row[place] : first_row[place + 1]]
-        own = pairs.iloc[first_pair[place] : first_pair[place + 1]]
+        own = columns[first_pair[place] : first_pair[place + 1], 1:]
         for part, rows in enumerate(parts_of_place.get(place, [whole])):
             if len(rows) < min_size:
                 continue
-            inside = own if rows is whole else _among(own, rows)
-            camera_ids = (pd.factorize(camera[rows])[0] + 1).tolist()
+            pairs = own if rows is whole else own[np.isin(own[:, :2], rows + 1).all(axis=1)]
+            camera_ids = _numbered(camera[rows])
             yield Component(
                 place=place,
                 part=part,
                 image_ids=tuple((rows + 1).tolist()),
-                camera_ids=tuple(camera_ids),
-                pairs=inside,
-                key=key_of(content[rows].tolist(), camera_ids, _digest(inside, rows)),
+                camera_ids=tuple(camera_ids.tolist()),
+                pairs=pairs,
+                key=_key(content[rows], camera_ids, rows, pairs),
             )
+
+
+def _cameras(usable: pd.DataFrame) -> tuple[Int[np.ndarray, " n"], UInt64[np.ndarray, " n"]]:
+    """A number for the camera of each photo; and a hash of its name, bytes, size and lens."""
+    # Photos that share maker, model, focal length and size share a camera; all others have one of their own.
+    lens = usable[["camera", "width", "height", "focal_px"]].fillna({"focal_px": 0.0})
+    shared = pd.util.hash_pandas_object(lens, index=False, categorize=False).to_numpy()
+    camera = pd.factorize(shared)[0]
+    own = usable["camera"].to_numpy() == ""
+    camera[own] = len(usable) + np.flatnonzero(own)
+    photo = pd.concat([usable[["name", "sha256"]], lens], axis=1)
+    return camera, pd.util.hash_pandas_object(photo, index=False, categorize=False).to_numpy()
+
+
+def _numbered(labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """The labels as 1, 2, ... in the order in which they come up first."""
+    _, first, which = np.unique(labels, return_index=True, return_inverse=True)
+    numbers: Int[np.ndarray, " n"] = (np.argsort(np.argsort(first)) + 1)[which]
+    return numbers
+
+
+def _key(
+    content: UInt64[np.ndarray, " n"],
+    camera_ids: Int[np.ndarray, " n"],
+    rows: Int[np.ndarray, " n"],
+    pairs: Int[np.ndarray, "p 6"],
+) -> str:
+    """Of the images, their cameras, and the pairs' kinds and inliers, all in the component's own numbers."""
+    ends = np.searchsorted(rows + 1, pairs[:, :2])
+    table = np.column_stack([ends, pairs[:, 2:4]])
+    digest = hashlib.sha256(np.array([len(rows), len(pairs)], dtype="<i8").tobytes())
+    for part in (content.astype("<u8"), camera_ids.astype("<i8"), table.astype("<i8")):
+        digest.update(part.tobytes())
+    return digest.hexdigest()
 
 
 def _parts(graph: MatchGraph) -> dict[int, list[Int[np.ndarray, " k"]]]:
@@ -77,14 +115,3 @@ def _parts(graph: MatchGraph) -> dict[int, list[Int[np.ndarray, " k"]]]:
     for part in np.split(columns, starts) if len(columns) else []:
         found.setdefault(int(part[0, 0]), []).append(part[:, 2] - 1)
     return found
-
-
-def _among(pairs: pd.DataFrame, rows: Int[np.ndarray, " n"]) -> pd.DataFrame:
-    return pairs[pairs["image_id1"].isin(rows + 1) & pairs["image_id2"].isin(rows + 1)]
-
-
-def _digest(pairs: pd.DataFrame, rows: Int[np.ndarray, " n"]) -> str:
-    """Of the pairs, in the component's own numbers: their images, kind of geometry and inliers."""
-    ends = np.searchsorted(rows + 1, pairs[["image_id1", "image_id2"]].to_numpy())
-    table = np.column_stack([ends, pairs[["config", "inliers"]].to_numpy()])
-    return hashlib.sha256(np.ascontiguousarray(table, dtype="<i8").tobytes()).hexdigest()

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -19,7 +20,7 @@ from sfm.modelfolder import FoundModel, assemble
 from sfm.store import atomic_path, key_of, load_done, mark_done, prune, read_json, require_space, write_json
 from sfm.tasks import CHILD_BYTES, Batch, BatchResult, Limits, run_batches, usage
 
-_VERSION = 4
+_VERSION = 5
 # Of a component's memory, for each of its images: keypoints, tracks and the adjustment of all of them.
 _IMAGE_BYTES = 4_000_000
 
@@ -101,8 +102,9 @@ def _retry_under_other_limits(folder: Path, limits: Limits) -> None:
     if path.is_file() and read_json(path) == asdict(limits):
         return
     for record in (folder / "done").glob("component-*.json"):
-        if read_json(record)["facts"]["quarantined"]:
-            record.unlink()
+        with suppress(ValueError, KeyError):  # a damaged record is redone anyhow
+            if read_json(record)["facts"]["quarantined"]:
+                record.unlink()
     write_json(path, asdict(limits))
 
 

@@ -42,7 +42,8 @@ def test_components_hold_their_images_cameras_and_pairs(tmp_path: Path) -> None:
     assert (first.place, first.image_ids, first.camera_ids) == (0, (1, 2, 4), (1, 2, 2))
     # The last photo has another height, so another camera.
     assert (second.place, second.image_ids, second.camera_ids) == (1, (5, 6), (1, 2))
-    assert first.pairs[["image_id1", "image_id2", "row"]].to_numpy().tolist() == [[1, 2, 0], [2, 4, 1]]
+    assert first.pairs.tolist() == [[1, 2, 3, 40, 0, 0], [2, 4, 2, 50, 0, 1]]
+    assert first.pair_table[["inliers", "row"]].to_numpy().tolist() == [[40, 0], [50, 1]]
     assert len(_components(tmp_path, _usable(6), PAIRS, min_size=3)) == 1
 
 
@@ -67,5 +68,6 @@ def test_the_key_is_made_of_the_content(tmp_path: Path) -> None:
         key(usable.assign(camera=""), PAIRS, "camera"),
         key(usable.replace({"focal_px": {500.0: 510.0}}), PAIRS, "focal"),
         key(usable.replace({"width": {640: 650}}), PAIRS, "width"),
+        key(usable.replace({"height": {480: 490}}), PAIRS, "height"),
     ]
     assert len({expected, *changes}) == len(changes) + 1
