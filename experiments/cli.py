@@ -168,8 +168,16 @@ def reconstruct(
 
 @app.command()
 def mine(
-    sfm: Annotated[Path, typer.Argument(metavar="WORK/sfm", help="Folder that `reconstruct` wrote.")],
+    sfm: Annotated[
+        Path,
+        typer.Argument(
+            metavar="WORK/sfm", help="Folder that `reconstruct` wrote, or a published retrieval-SfM .pkl."
+        ),
+    ],
     out: Annotated[Path, typer.Option(metavar="WORK/pairs", help="Folder to write.")],
+    photos: Annotated[
+        Path | None, typer.Option(help="Folder of a published .pkl's photos, ims or the one above it.")
+    ] = None,
     protocol_name: options.ProtocolName = protocol.DEFAULT,
     overrides: options.Overrides = [],  # noqa: B006
     seed: options.Seed = None,
@@ -179,11 +187,43 @@ def mine(
     from pairs.mine import MineConfig
     from pairs.mine import mine as stage
 
+    if sfm.suffix == ".pkl":
+        _adopt(sfm, photos, out)
+        return
+    if photos is not None:
+        raise UsageFault("--photos: expected it with a .pkl only, got a folder; leave it out")
     config = protocol.read(protocol_name, overrides, seed=seed).resolve(MineConfig, "pairs")
     options.folder(sfm, "WORK/sfm", "run reconstruct first")
     with hold(out):
         stage(sfm, out, config)
     print(f"{metrics.Mining.read(out)}\n{out / 'positives.parquet'}")
+
+
+def _adopt(file: Path, photos: Path | None, out: Path) -> None:
+    from experiments import metrics
+    from pairs.adopt import adopt
+
+    options.file(file, "PKL")
+    if photos is None:
+        raise UsageFault(f"--photos: expected the folder of the photos of {file.name}, got none; give it")
+    options.folder(photos, "--photos")
+    with hold(out):
+        adopt(file, photos / "ims" if (photos / "ims").is_dir() else photos, out)
+    print(f"{metrics.Mining.read(out)}\n{out / 'positives.parquet'}")
+
+
+@app.command()
+def export(
+    pairs: Annotated[Path, typer.Argument(metavar="WORK/pairs", help="Folder that `mine` wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder to write: NAME.pkl, NAME-whiten.pkl, ims, a pair list.")],
+    name: Annotated[str, typer.Option(help="Of the data set, as the reference toolbox calls it.")] = "mined",
+) -> None:
+    """Write mined pairs as the reference toolbox and hloc read them."""
+    from pairs.export import export as stage
+
+    options.folder(pairs, "WORK/pairs", "run mine first")
+    with hold(out):
+        print(stage(pairs, out, name))
 
 
 @app.command()

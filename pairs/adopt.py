@@ -7,6 +7,7 @@ each of its queries, as a whole photo, must find its positives.
 import hashlib
 import time
 from collections import Counter, defaultdict
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,20 +28,24 @@ _OUTPUTS = ("images.parquet", "positives.parquet", "heldout.parquet", "photos.js
 _ORIENTATION = 0x0112  # EXIF
 
 
-def adopt(pickle: Path, photos: Path, out: Path) -> PairTable:
+def adopt(pickle: Path, photos: Path, out: Path, *, drop_repeats: bool = False) -> PairTable:
     """Write the pairs of `pickle`, whose photos lie below `photos`, to `out`; or read what is there already.
 
-    A pair that the file holds several times is drawn as many times as often as the query's other ones.
+    A pair that the file holds several times is drawn as many times as often as the query's other ones, as in
+    the PyTorch reference, unless repeats are dropped, as in the MatConvNet one.
     FileNotFoundError for a missing file or photo, ValueError when the file is no file of pairs or an image is
     on both of its sides, OSError for a photo that cannot be read.
     """
     started = time.monotonic()
     digest = hashlib.sha256(pickle.read_bytes()).hexdigest() if pickle.is_file() else ""
-    key = key_of("adopt", digest, str(photos.resolve()), version("cnnimretrieval"))
+    key = key_of("adopt", digest, str(photos.resolve()), drop_repeats, version("cnnimretrieval"))
     if load_done(out, _STAGE, key) is not None:
         return read_pair_table(out)
     train, val = read_training_pairs(pickle)
     table = _table(train, val, photos)
+    if drop_repeats:
+        once = replace(table.positives, weight=np.ones(len(table.positives)))
+        table = replace(table, positives=once)
     write_pair_table(table, out)
     write_heldout(_heldout(table), out / "heldout.parquet")
     write_json(out / "photos.json", {"version": 1, "photos": str(photos.resolve())})

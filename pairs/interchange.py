@@ -65,7 +65,7 @@ def read_training_pairs(path: Path) -> tuple[PublishedPairs, PublishedPairs]:
     Nothing in the file is run. ValueError when it holds something else, when rows lie outside of its images
     or a pair's two images in different clusters; FileNotFoundError when there is no such file.
     """
-    content = load_plain(path)
+    content = load_plain(path, integer_arrays=True)
     sides = [_entry(content, side, Mapping, path) for side in ("train", "val")]
     train, val = (_pairs(side, path, cluster=_integers(side, "cluster", path)) for side in sides)
     return train, val
@@ -73,7 +73,7 @@ def read_training_pairs(path: Path) -> tuple[PublishedPairs, PublishedPairs]:
 
 def read_whitening_pairs(path: Path) -> PublishedPairs:
     """The pairs of a NAME-whiten.pkl; errors as in `read_training_pairs`."""
-    content = load_plain(path)
+    content = load_plain(path, integer_arrays=True)
     count = len(_entry(content, "cids", list | tuple, path))
     return _pairs(content, path, cluster=np.full(count, -1))
 

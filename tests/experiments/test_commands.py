@@ -11,7 +11,8 @@ SETTINGS = {"--protocol", "--set", "--seed"}
 COMMANDS = {
     "run": (["PHOTOS"], {"--data", "--dry-run", "--out", "--weights"} | MACHINE | ENGINE | SETTINGS),
     "reconstruct": (["PHOTOS"], {"--out", "--workers"} | ENGINE | SETTINGS),
-    "mine": (["WORK/sfm"], {"--out"} | SETTINGS),
+    "mine": (["WORK/sfm"], {"--out", "--photos"} | SETTINGS),
+    "export": (["WORK/pairs"], {"--out", "--name"}),
     "train": (["WORK/pairs"], {"--out", "--weights"} | MACHINE | SETTINGS),
     "extract": (
         ["MODEL", "PHOTOS"],

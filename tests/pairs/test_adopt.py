@@ -114,3 +114,9 @@ def test_the_file_is_missing(photos, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"pickle: expected a file, got .*none\.pkl"):
         adopt(tmp_path / "none.pkl", photos, tmp_path / "pairs")
     assert np.array_equal(list((tmp_path).glob("pairs")), [])
+
+
+def test_repeats_count_once_when_they_are_dropped(file, photos, tmp_path):
+    kept, dropped = (adopt(file, photos, tmp_path / str(drop), drop_repeats=drop) for drop in (False, True))
+    assert sorted(kept.positives.weight) == [1, 1, 1, 1, 2]
+    assert dropped.positives.weight.tolist() == [1] * 5

@@ -1,6 +1,7 @@
 import os
 import pickle
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,3 +66,38 @@ def test_no_file(tmp_path):
     assert str(caught.value) == (
         f"pickle: expected a file, got {tmp_path / 'p.pkl'}, which is none; check the path"
     )
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int64, ">i4"])
+def test_integer_arrays_become_lists_where_they_may_stand(tmp_path, protocol, dtype):
+    content = {"cluster": np.array([1, 2, 300], dtype), "rows": [np.int64(2), 0], "names": ["a", "b"]}
+    path = tmp_path / "arrays.pkl"
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    plain = {"cluster": [1, 2, 300], "rows": [2, 0], "names": ["a", "b"]}
+    assert load_plain(path, integer_arrays=True) == plain
+    with pytest.raises(ValueError, match="numpy"):
+        load_plain(path)
+
+
+class _Harm:
+    def __reduce__(self):
+        return (print, ("harm",))
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (_Harm(), "__builtin__.print"),
+        (np.array([1.5, 2.5]), "an array of float64"),
+        (np.array([_Harm()], dtype=object), "an array of object"),
+        (Path("x"), "pathlib.PosixPath"),
+    ],
+)
+def test_other_classes_are_named_and_not_run_among_arrays_either(tmp_path, capsys, content, named):
+    path = tmp_path / "harm.pkl"
+    path.write_bytes(pickle.dumps({"train": content}, protocol=2))
+    with pytest.raises(ValueError, match="pickle") as error:
+        load_plain(path, integer_arrays=True)
+    assert named in str(error.value)
+    assert capsys.readouterr().out == ""
