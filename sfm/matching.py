@@ -38,6 +38,8 @@ from sfm.tasks import Batch, BatchResult, run_batches, usage
 
 _VERSION = 3
 _MAX_BLOCK = 1000
+# Below this, starting a task and reading its images costs a quarter of the matching.
+_MIN_BLOCK = 64
 _IDS = ["image_id1", "image_id2"]
 _PLAN = {"image_id1": "int64", "image_id2": "int64", "origin": "str", "block": "int64"}
 _Pair = tuple[int, int]
@@ -166,7 +168,7 @@ def _deal(pairs: Int[np.ndarray, "p 2"], num_images: int) -> Int[np.ndarray, " p
         num_images
     )
     places = np.sort(place_in_order[pairs - 1], axis=1)
-    size = min(_MAX_BLOCK, max(16, ceil(len(pairs) / 48)))
+    size = min(_MAX_BLOCK, max(_MIN_BLOCK, ceil(len(pairs) / 48)))
     block = np.empty(len(pairs), dtype=np.int64)
     block[np.lexsort((places[:, 1], places[:, 0]))] = np.arange(len(pairs)) // size
     return block

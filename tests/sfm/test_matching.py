@@ -15,6 +15,12 @@ from sfm.matching import Matches, MatchingConfig, match, read_inliers
 from sfm.tasks import LocalExecutor, SerialExecutor, WorkerDied
 
 
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a few pairs make several blocks."""
+    monkeypatch.setattr("sfm.matching._MIN_BLOCK", 16)
+
+
 @pytest.fixture(scope="module")
 def features(two_scenes: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Features:
     out = tmp_path_factory.mktemp("features")
