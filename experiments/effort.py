@@ -30,7 +30,7 @@ _STEP_IN_FORWARDS = 3
 # A photo of 4:3.
 _ASPECT = 0.75
 
-# After each epoch the held-out queries search the whole collection, which is described anew.
+# The held-out queries search the whole collection, which is described for it.
 _VALIDATION_PHOTOS = 91_642 + 6_403 + 1_691
 _WHITENING_PHOTOS = {"retrieval-SfM-120k": 120_000, "retrieval-SfM-30k": 30_000}
 _BENCHMARK_PHOTOS: Mapping[str, int] = {
@@ -84,8 +84,13 @@ def training_effort(config: RunConfig, num_photos: int, *, device: str, workers:
     if backbone not in _GMAC:
         return None
     small = loop.model_copy(update={"pool_size": min(loop.pool_size, num_photos)})
-    # The collection and its queries are described before, after each epoch and at the end.
-    described = _PROOF_PHOTOS * num_photos * (2 + loop.epochs) * _megapixels(loop.image_size)
+    # The collection and its queries are described before, at each validation and at the end.
+    described = (
+        _PROOF_PHOTOS
+        * num_photos
+        * (2 + -(-loop.epochs // loop.validation_epochs))
+        * _megapixels(loop.image_size)
+    )
     seconds = (_training_megapixels(small, validation=0) + described) * _seconds_per_megapixel(backbone)
     slower = _CORE_S_PER_P100_S / workers if device == "cpu" else 1.0
     return Effort(hours={"training": seconds * slower / 3600})
@@ -94,7 +99,8 @@ def training_effort(config: RunConfig, num_photos: int, *, device: str, workers:
 def _training_megapixels(loop: LoopConfig, validation: int = _VALIDATION_PHOTOS) -> float:
     mined = (loop.tuples_per_epoch + loop.pool_size * loop.minings_per_epoch) if _mines(loop) else 0
     learned = loop.tuples_per_epoch * _images_per_query(loop) * _STEP_IN_FORWARDS
-    return loop.epochs * (mined + learned + validation) * _megapixels(loop.image_size)
+    validations = 1 + -(-loop.epochs // loop.validation_epochs)
+    return (loop.epochs * (mined + learned) + validations * validation) * _megapixels(loop.image_size)
 
 
 def _mines(loop: LoopConfig) -> bool:

@@ -21,6 +21,9 @@ class LoopConfig(Settings):
 
     image_size: int = Field(default=362, gt=0, description="longest side in px; photos are never enlarged")
     epochs: int = Field(default=100, ge=0)
+    validation_epochs: int = Field(
+        default=1, ge=1, description="held-out places are scored every so many epochs and after the last"
+    )
     tuples_per_epoch: int = Field(default=2000, gt=0, description="queries of an epoch, with any sampling")
     drawn_by: Literal["query", "pair"] = Field(
         default="query",

@@ -52,7 +52,8 @@ def run_loop(
         started = time.monotonic()
         log = _learn_epoch(training, optimizer, epoch, keep_tuples)
         seconds = round(time.monotonic() - started, 1)
-        log = log.model_copy(update={"seconds": seconds, "validation": validate(network)})
+        due = epoch % config.validation_epochs == 0 or epoch == config.epochs
+        log = log.model_copy(update={"seconds": seconds, "validation": validate(network) if due else {}})
         logger.info(_described(log))
         progress = Progress(logs=(*progress.logs, log))
         save_checkpoint(checkpoint, key, network, optimizer, progress)
@@ -103,8 +104,8 @@ def _average(network: nn.Module, initial: dict[str, Tensor], initial_share: floa
 
 
 def _described(log: EpochLog) -> str:
-    scores = ", ".join(f"{name} {value:.4f}" for name, value in log.validation.items())
+    scores = "".join(f", {name} {value:.4f}" for name, value in log.validation.items())
     short = (
         f", {log.missing_negatives} negatives missing: too few other places" if log.missing_negatives else ""
     )
-    return f"epoch {log.epoch}: loss {log.loss:.4f}, {scores}{short}, {log.seconds:.0f} s"
+    return f"epoch {log.epoch}: loss {log.loss:.4f}{scores}{short}, {log.seconds:.0f} s"

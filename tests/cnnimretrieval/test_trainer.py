@@ -71,6 +71,14 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_unbroken_one(collec
     assert [log.loss for log in progress.logs] == [log.loss for log in expected.logs]
 
 
+def test_held_out_places_are_scored_every_so_many_epochs_and_after_the_last(collection, tmp_path):
+    config = CONFIG.model_copy(update={"epochs": 5, "tuples_per_epoch": 2, "validation_epochs": 2})
+    training = Training(network=_network(), collection=collection, config=config, seed=1)
+    progress = run_loop(training, tmp_path / "c.pt", "key", lambda network: {"map_whole": 0.5})
+    scored = [log.epoch for log in progress.logs if log.validation]
+    assert scored == [0, 2, 4, 5]
+
+
 def test_a_checkpoint_of_another_training_is_not_used(collection, tmp_path):
     _run(collection, tmp_path)
     seen = []
