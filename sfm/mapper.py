@@ -27,6 +27,9 @@ class MappingConfig(Settings):
     """How a component is reconstructed."""
 
     min_model_size: int = Field(default=3, ge=2, description="smaller models are dropped")
+    min_points: int = Field(
+        default=15, ge=1, description="3D points that an image of a model sees on average, at least"
+    )
     init_min_inliers: int = Field(default=100, ge=15, description="of the pair that a model starts from")
     init_min_angle_deg: float = Field(default=16.0, gt=0, lt=90, description="between that pair's rays")
     relaxed_min_inliers: int = Field(default=30, ge=15, description="second try where no model was found")
@@ -38,7 +41,7 @@ class MappingConfig(Settings):
         default=2.0, gt=0, description="mean reprojection error of a model of the global mapper, at most"
     )
     global_min_points: int = Field(
-        default=30, ge=1, description="3D points that an image of such a model sees on average, at least"
+        default=30, ge=1, description="as min_points, of a model of the global mapper"
     )
     global_ba_ratio: float = Field(default=1.3, gt=1, description="growth between global bundle adjustments")
     global_ba_refinements: int = Field(default=5, ge=1, description="rounds of one, at most")
@@ -147,14 +150,15 @@ def _keep(
 ) -> list[ModelFacts]:
     """Move the models that are good enough, with their arrays beside them; return their facts.
 
-    The size is checked here: COLMAP keeps the first model of a database whatever its size.
+    The size is checked here: COLMAP keeps the first model of a database whatever its size, and of some models
+    next to no point is left when it has thrown out what does not fit.
     """
     from sfm import colmap
 
     facts: list[ModelFacts] = []
     for folder in sorted(found.iterdir(), key=lambda folder: int(folder.name)):
         summary = colmap.summarise(folder)
-        if summary.images < config.min_model_size:
+        if summary.images < config.min_model_size or summary.observations < config.min_points:
             continue
         if way == "global" and not _is_sane(summary, config):
             continue

@@ -158,6 +158,12 @@ def test_a_poor_model_of_the_global_mapper_is_none(
     assert len(pd.read_parquet(tmp_path / "models.parquet")) == 0
 
 
+def test_a_model_of_few_points_is_none(worlds: dict[str, Any], tmp_path: Path) -> None:
+    # Every image sees 150 points.
+    assert len(_map(worlds["old"], tmp_path, MappingConfig(min_points=100))[0].folders) == 2
+    assert _map(worlds["old"], tmp_path, MappingConfig(min_points=151))[0].folders == ()
+
+
 def test_a_component_over_its_limit_is_given_up_until_the_limit_changes(
     worlds: dict[str, Any], tmp_path: Path
 ) -> None:
