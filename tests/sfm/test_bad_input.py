@@ -133,7 +133,7 @@ def test_each_bad_file_is_listed_and_the_others_are_used(found: tuple[Path, Reco
 DAMAGE = [
     ("features/shard-00001/keypoints.npy", "shard-00001", ["shard-00001"]),
     ("features/shard-00001/images.npz", "shard-00001", ["shard-00001"]),
-    ("matches/block-00001.npz", "block-00001", ["block-00001"]),
+    ("matches/block-00000.npz", "block-00000", ["block-00000"]),
     ("models/1/points3D.bin", "mapping", []),
     ("models/0/images.bin", "mapping", []),
     ("collection.parquet", "scan", ["files-00000", "files-00001", "files-00002"]),
@@ -173,7 +173,7 @@ def test_a_damaged_result_is_named_and_made_again(
     ("name", "redone"),
     [
         ("features/done/shard-00001.json", ["shard-00001"]),
-        ("matches/done/block-00001.json", ["block-00001"]),
+        ("matches/done/block-00000.json", ["block-00000"]),
         ("done/mapping.json", []),
         ("done/images.json", []),
     ],
