@@ -22,9 +22,6 @@ class RerankConfig(Settings):
     diffusion: DiffusionConfig | None = None
 
 
-STEPS = tuple(RerankConfig.model_fields)
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Moved:
     """Queries and database after augmentation and expansion: ready to be searched or diffused."""
