@@ -64,11 +64,12 @@ def falling_eigh(
     given = symmetric.astype(np.float32) if known_to_single else symmetric
     # Divide and conquer is the fastest for all eigenvectors.
     eigenvalues, axes = scipy.linalg.eigh(given, driver="evd", check_finite=False)
-    eigenvalues, axes = eigenvalues[::-1].astype(np.float64), axes[:, ::-1].astype(np.float64)
+    eigenvalues, axes = eigenvalues[::-1].astype(np.float64), axes[:, ::-1]
     # Eigenvectors have no sign of their own: the largest entry positive makes results comparable between
     # machines.
     largest = axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])]
-    return eigenvalues, axes * np.where(largest < 0.0, -1.0, 1.0)
+    axes *= np.where(largest < 0.0, -1.0, 1.0).astype(axes.dtype)
+    return eigenvalues, axes
 
 
 def num_axes(eigenvalues: Float[np.ndarray, " d"], dim: int | None, rounding: float) -> int:

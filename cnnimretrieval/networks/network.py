@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cnnimretrieval.descriptors.whitening import Whitening, load_whitening, save_whitening
 from cnnimretrieval.networks.backbones import build_trunk, check_backbone_name
-from cnnimretrieval.networks.linear import at_every_location, identity_linear
+from cnnimretrieval.networks.linear import at_every_location, identity_linear, set_to_whitening
 from cnnimretrieval.networks.pooling import (
     POOLINGS,
     Gem,
@@ -162,9 +162,11 @@ def _identity(config: NetworkConfig) -> str:
 
 
 def load_projection(network: RetrievalNetwork, path: Path) -> None:
-    """Give the network's projection the weight and bias in a file; ValueError where they do not fit it.
+    """Start the network's projection from a file: the weight and bias of a layer, or a whitening.
 
-    FileNotFoundError when there is no such file.
+    A whitening, learned or PCA, is a file of `save_whitening`, as a trained network's folder holds one; its
+    first axes are taken. ValueError where the file does not fit the projection, FileNotFoundError when there
+    is none.
     """
     if network.projection is None:
         raise ValueError(
@@ -173,6 +175,9 @@ def load_projection(network: RetrievalNetwork, path: Path) -> None:
         )
     what, size = f"projection {path}", network.projection.out_features
     state = read_state(path)
+    if state.keys() == {"mean", "projection"}:
+        set_to_whitening(network.projection, load_whitening(path))
+        return
     remedy = "give a layer of that size"
     layer = f"a layer with {size} outputs"
     network.projection.load_state_dict(fitting(state, network.projection, what=what, of=layer, remedy=remedy))

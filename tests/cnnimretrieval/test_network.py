@@ -5,7 +5,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from cnnimretrieval.descriptors.whitening import Whitening, apply, pca_whitening
+from cnnimretrieval.descriptors.whitening import Whitening, apply, pca_whitening, save_whitening
 from cnnimretrieval.networks.linear import set_to_whitening
 from cnnimretrieval.networks.network import NetworkConfig, build, load, load_projection, save
 from cnnimretrieval.networks.pooling import Gem, Regional, l2_normalise
@@ -236,6 +236,16 @@ def test_wrong_names_and_folders_are_named(network, tmp_path):
     (tmp_path / "network.json").write_text('{"backbone": "alexnet", "depth": 3}')
     with pytest.raises(ValueError, match=r"network\.json: expected a config, got \('depth',\)"):
         load(tmp_path)
+
+
+def test_a_projection_starts_from_a_whitening(tmp_path):
+    whitening = _whitening(512, 50, 6)
+    save_whitening(whitening, tmp_path / "whitening.safetensors")
+    network = build(NetworkConfig(backbone="squeezenet1_1", projection=40), "random")
+    load_projection(network, tmp_path / "whitening.safetensors")
+    np.testing.assert_allclose(network.projection.weight.detach(), whitening.projection[:40], atol=1e-6)
+    expected = -(whitening.projection[:40] @ whitening.mean)
+    np.testing.assert_allclose(network.projection.bias.detach(), expected, rtol=1e-5)
 
 
 def test_a_projection_from_a_file(tmp_path):
