@@ -20,12 +20,13 @@ from sfm.mapping import Mapping, map_places
 from sfm.matchgraph import GraphConfig, MatchGraph, build_graph
 from sfm.matching import MatchingConfig, match
 from sfm.outcome import ReconstructResult, conclude, model_of_name
+from sfm.pairlists import write_pair_lists
 from sfm.settings import Settings
-from sfm.store import key_of, sweep, write_json
+from sfm.store import key_of, key_of_table, sweep, write_json
 
 _VERSION = 1
 _DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-_STAGES = ("scan", "features", "vlad", "candidates", "matching", "graph", "mapping")
+_STAGES = ("scan", "features", "vlad", "candidates", "matching", "graph", "mapping", "pair lists")
 
 
 class ReconstructConfig(Settings):
@@ -80,6 +81,9 @@ def _reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: E
     sizes = collection.usable[["width", "height"]].to_numpy(dtype=np.int64)
     graph = build_graph(matches, features.store, sizes, out, config.graph)
     mapping = map_places(collection, features, graph, out, config.mapping, config.seed, executor)
+    names = collection.usable["name"].tolist()
+    lists_key = key_of(names, key_of_table(candidates), graph.key, mapping.key)
+    write_pair_lists(out, lists_key, names, candidates, graph.pairs, mapping.folders)
     files = collection.table[["name", "status", "reason"]].to_numpy().tolist()
     return conclude(
         out,
@@ -96,6 +100,7 @@ def _import(
     collection: Collection, source: Path, out: Path, config: ReconstructConfig, executor: Executor
 ) -> ReconstructResult:
     imported = import_models(collection, source, out, config.mapping.min_model_size, config.graph, executor)
+    write_pair_lists(out, imported.key, collection.usable["name"].tolist(), None, None, imported.folders)
     files = collection.table[["name", "status", "reason"]].to_numpy().tolist()
     return conclude(
         out,
@@ -103,7 +108,7 @@ def _import(
         lambda: describe_files(collection, imported),
         imported.folders,
         places=imported.num_places,
-        stages=("scan", "import"),
+        stages=("scan", "import", "pair lists"),
         engine=str(executor),
     )
 

@@ -75,6 +75,7 @@ WRITTEN = {
     "matching": ["matches"],
     "graph": ["graph.parquet", "graph-dropped.parquet"],
     "mapping": ["mapping", "models", "models.parquet"],
+    "pair lists": ["pairs-candidates.txt", "pairs-verified.txt", "pairs-covisible.txt"],
     "images": ["images.parquet", "stats.json"],
 }
 

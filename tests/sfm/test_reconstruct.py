@@ -97,7 +97,15 @@ def test_counts(photos: Path, out: Path) -> None:
     assert counts == {"images": 14, "rejected": 1, "duplicates": 1, "registered": 10, "models": 2}
     assert stats["places"] == 2
     assert stats["reasons"] == {"matches no other photo": 1, "not an image": 1, "too few keypoints": 1}
-    assert list(stats["stages"]) == ["candidates", "features", "graph", "mapping", "matching", "scan"]
+    assert list(stats["stages"]) == [
+        "candidates",
+        "features",
+        "graph",
+        "mapping",
+        "matching",
+        "pair lists",
+        "scan",
+    ]
     assert stats["seconds"] == pytest.approx(sum(stage["seconds"] for stage in stats["stages"].values()))
     assert stats["engine"].startswith("2 processes in ")
     taken = stats["stages"]["features"]
