@@ -22,10 +22,15 @@ from sfm.featurestore import FeatureStore, ImageFeatures, write_descriptors, wri
 from sfm.photo import load_gray
 from sfm.settings import Settings
 from sfm.store import key_of, load_done, mark_done, prune
-from sfm.tasks import Batch, run_batches, usage
+from sfm.tasks import CHILD_BYTES, Batch, run_batches, usage
 
 _VERSION = 3
 _MAX_SHARD = 256
+# A pixel as decoded; a pixel of the first octave while keypoints are searched (measured: 74 to 80); a
+# keypoint with its descriptor, twice while they are put end to end, half as many again as were asked for.
+_DECODED_BYTES = 4
+_SEARCHED_BYTES = 80
+_KEYPOINT_BYTES = 432
 # A collection that grew until its shards should be so many times larger is dealt out anew.
 _MAX_OUTGROWN = 8
 
@@ -162,7 +167,7 @@ class _Shards(Sequence[Batch[_Item]]):
     """The photos of each shard, put together when they are asked for: memory holds one shard at a time."""
 
     def __init__(self, usable: pd.DataFrame, config: FeatureConfig, store: FeatureStore) -> None:
-        self._usable, self._settings_key, self._store = usable, config.key, store
+        self._usable, self._config, self._store = usable, config, store
 
     def __len__(self) -> int:
         return ceil(len(self._usable) / self._store.shard_size)
@@ -181,7 +186,21 @@ class _Shards(Sequence[Batch[_Item]]):
         columns = (part[name].tolist() for name in ("image_id", "name", "width", "height", "focal_px"))
         items = tuple(_Item(*row) for row in zip(*columns, strict=True))
         shown = [part[name].tolist() for name in ("image_id", "name", "sha256")]
-        return Batch(name=self._store.name(shard), key=key_of(self._settings_key, shown), items=items)
+        return Batch(
+            name=self._store.name(shard),
+            key=key_of(self._config.key, shown),
+            items=items,
+            memory_bytes=_memory_bytes(items, self._config),
+        )
+
+
+def _memory_bytes(items: Sequence[_Item], config: FeatureConfig) -> int:
+    """Peak of a task: the largest photo as it is decoded and searched, and the features of all."""
+    pixels = max(item.width * item.height for item in items)
+    shrink = min(1.0, config.max_side_px / max(max(item.width, item.height) for item in items))
+    searched = shrink**2 * pixels * 4.0**-config.first_octave
+    kept = len(items) * config.max_features * _KEYPOINT_BYTES
+    return CHILD_BYTES + int(_DECODED_BYTES * pixels + _SEARCHED_BYTES * searched) + kept
 
 
 Detector = Callable[[Path, int, int], tuple[Float32[np.ndarray, "n 4"], UInt8[np.ndarray, "n 128"]]]

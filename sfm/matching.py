@@ -14,7 +14,7 @@ from typing import Any, overload
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Int, Shaped, UInt32
+from jaxtyping import Float32, Int, UInt32
 from pydantic import Field
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
@@ -34,12 +34,14 @@ from sfm.store import (
     prune,
     read_table,
 )
-from sfm.tasks import Batch, BatchResult, run_batches, usage
+from sfm.tasks import CHILD_BYTES, Batch, BatchResult, run_batches, usage
 
 _VERSION = 3
 _MAX_BLOCK = 1000
 # Below this, starting a task and reading its images costs a quarter of the matching.
 _MIN_BLOCK = 64
+# A keypoint with its descriptor, as stored and as a unit row; products of two images come on top, twice.
+_KEYPOINT_BYTES = 700
 _IDS = ["image_id1", "image_id2"]
 _PLAN = {"image_id1": "int64", "image_id2": "int64", "origin": "str", "block": "int64"}
 _Pair = tuple[int, int]
@@ -102,7 +104,7 @@ def match(
     key = key_of(base, features.key, key_of_table(candidates))
     path = folder / "pairs.parquet"
     plan = _plan(candidates, _matched_before(out, path, base, features), len(features.num_keypoints))
-    blocks = _Blocks(plan, base, features.sha256)
+    blocks = _Blocks(plan, base, features)
     todo = [number for number, batch in enumerate(blocks) if not load_done(folder, batch.name, batch.key)]
     if todo or not load_done(out, "matching", key):
         require_descriptors(features, blocks.images(todo), executor)
@@ -177,8 +179,8 @@ def _deal(pairs: Int[np.ndarray, "p 2"], num_images: int) -> Int[np.ndarray, " p
 class _Blocks(Sequence[Batch[_Pair]]):
     """The batches of a plan, each put together when it is asked for: memory holds few at a time."""
 
-    def __init__(self, plan: pd.DataFrame, base: str, sha256: Shaped[np.ndarray, " n"]) -> None:
-        self._base, self._sha256 = base, sha256
+    def __init__(self, plan: pd.DataFrame, base: str, features: Features) -> None:
+        self._base, self._features = base, features
         order, self._starts = _by_block(plan)
         self._pairs = plan[_IDS].to_numpy(dtype=np.int64)[order]
 
@@ -195,9 +197,12 @@ class _Blocks(Sequence[Batch[_Pair]]):
         if block >= len(self):
             raise IndexError(block)
         pairs = self._pairs[self._starts[block] : self._starts[block + 1]]
-        digest = hashlib.sha256(pairs.tobytes() + self._sha256[pairs - 1].tobytes()).hexdigest()
+        digest = hashlib.sha256(pairs.tobytes() + self._features.sha256[pairs - 1].tobytes()).hexdigest()
         items = tuple((one, two) for one, two in pairs.tolist())
-        return Batch(name=_name(block), key=key_of(self._base, digest), items=items)
+        counts = self._features.num_keypoints[np.unique(pairs) - 1]
+        memory_bytes = CHILD_BYTES + _KEYPOINT_BYTES * int(counts.sum()) + 8 * int(counts.max()) ** 2
+        name, key = _name(block), key_of(self._base, digest)
+        return Batch(name=name, key=key, items=items, memory_bytes=memory_bytes)
 
     def images(self, blocks: Sequence[int]) -> list[int]:
         """The images of some blocks, rising."""
