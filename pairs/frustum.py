@@ -55,7 +55,7 @@ def _in_frustum(
     seen = np.einsum("kij,kj->ki", model.rotations[image], model.points[point]) + model.translations[image]
     depth = seen[:, 2]
     half = model.sizes[image] / 2.0
-    # Multiplied out: a depth near zero divides nothing.
+    # Multiplied out: a depth near zero divides nothing, and behind the camera it never holds.
     reach = model.focal_px[image, None] * np.abs(seen[:, :2]) <= half * depth[:, None]
-    inside: np.ndarray = (depth > 0) & reach.all(axis=1)
+    inside: np.ndarray = reach.all(axis=1)
     return inside

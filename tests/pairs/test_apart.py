@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -54,6 +56,15 @@ def test_a_point_in_view_that_is_not_tracked_there_keeps_two_images_from_being_a
     lost = Model(**{name: getattr(model, name) for name in model.__dataclass_fields__} | arrays)
     found = apart_pairs(lost, 11, np.random.default_rng(0))
     assert pair not in set(zip(found.query.tolist(), found.negative.tolist(), strict=True))
+
+
+def test_a_shared_track_is_enough_wherever_the_poses_put_it():
+    model = street()
+    # With lenses eight times as long as those that took the tracks nothing is in view of a neighbour.
+    narrow = replace(model, focal_px=8 * model.focal_px)
+    found = apart_pairs(narrow, 11, np.random.default_rng(0))
+    wide = apart_pairs(model, 11, np.random.default_rng(0))
+    np.testing.assert_array_equal(np.sort(found.query), np.sort(wide.query))
 
 
 def test_fewer_are_drawn_by_seed():
