@@ -104,8 +104,8 @@ Scheduler = Annotated[
 FromColmap = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR|FILE.db",
-        help="COLMAP models, or a database, to use in place of our own; their names are relative to PHOTOS.",
+        metavar="DIR",
+        help="Folder of COLMAP models to use in place of our own; names in them are relative to PHOTOS.",
     ),
 ]
 Seed = Annotated[
@@ -192,16 +192,12 @@ def with_source(overrides: list[str], from_colmap: Path | None) -> list[str]:
     """`overrides` and what `--from-colmap` says, as the setting that it is.
 
     Raises:
-        UsageFault: there is no such folder or file.
+        UsageFault: there is no such folder.
 
     """
     if from_colmap is None:
         return overrides
-    if not from_colmap.exists():
-        raise UsageFault(
-            f"--from-colmap: expected a folder or a database, got {from_colmap}, which does not exist; "
-            "check the path"
-        )
+    folder(from_colmap, "--from-colmap")
     return [*overrides, f"sfm.from_colmap={json.dumps(str(from_colmap.resolve()), ensure_ascii=False)}"]
 
 

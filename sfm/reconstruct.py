@@ -34,7 +34,7 @@ class ReconstructConfig(Settings):
 
     seed: int = Field(default=0, ge=0, description="of samples, RANSAC and the mapper")
     from_colmap: Path | None = Field(
-        default=None, description="folder of COLMAP models, or a COLMAP database, to use in place of our own"
+        default=None, description="folder of COLMAP models to use in place of our own"
     )
     scan: ScanConfig = ScanConfig()
     features: FeatureConfig = FeatureConfig()

@@ -87,6 +87,15 @@ def test_what_the_parser_refuses_is_one_line_and_2(command, words, names):
             "WORK/sfm: expected a folder, got nowhere, which does not exist; run reconstruct first",
         ),
         (
+            ["reconstruct", "experiments", "--out", "b", "--from-colmap", "nowhere"],
+            "--from-colmap: expected a folder, got nowhere, which does not exist; check the path",
+        ),
+        (
+            ["reconstruct", ".", "--out", "../b", "--scheduler", "tcp://h:1", "--memory-gb", "2"],
+            "--memory-gb: expected no limit for a cluster, got 2; "
+            "give it to the workers as --memory-limit of 'dask worker'",
+        ),
+        (
             ["mine", "a", "--out", "b", "--protocol", "smal"],
             "--protocol: expected one that `run --protocol list` shows or a FILE.toml, got 'smal'; "
             "did you mean 'small'?",
