@@ -68,7 +68,7 @@ def ends(capsys, code, *said):
 
 def test_overhead(photos, tmp_path, capsys):
     code = overhead.main([str(photos / "one"), "--out", str(tmp_path), "--side", "320", "--repeats", "1"])
-    printed = ends(capsys, code, "| ours, no preview |", "time over pycolmap's")
+    printed = ends(capsys, code, "| ours, no preview |", "wall seconds over pycolmap's")
     assert "holds: photos in our largest model over pycolmap's: 1 " in printed
     assert "| pycolmap | 4 |" in printed
 
