@@ -8,15 +8,16 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import islice
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 from pydantic import Field
 
 from sfm.photo import UnusablePhoto, inspect_photo
@@ -28,6 +29,10 @@ logger = logging.getLogger(__name__)
 
 _VERSION = 3
 _BATCH = 128
+# Rows that are Python objects at a time, on their way into a table's columns or out of them.
+_ROWS = 65_536
+# Tables of batches that are kept apart: each has a cost of its own, and so has joining them.
+_JOINED = 512
 # What the inspection of a file finds, a reason against it or facts of the photo; with what else holds.
 _FINDINGS: dict[str, Any] = {
     **{"reason": "", "sha256": "", "width": 0, "height": 0, "orientation": 1},
@@ -68,8 +73,9 @@ class Collection:
     @property
     def usable(self) -> pd.DataFrame:
         """The usable photos, row r holding image_id r + 1."""
-        usable = self.table[self.table["status"] == "usable"]
-        return usable.sort_values("image_id", ignore_index=True)
+        image_id = self.table["image_id"].to_numpy()
+        order = np.argsort(image_id, kind="stable")
+        return self.table.iloc[order[np.count_nonzero(image_id == 0) :]].reset_index(drop=True)
 
 
 def scan(photos: Path, out: Path, config: ScanConfig, executor: Executor) -> Collection:
@@ -94,6 +100,7 @@ def scan(photos: Path, out: Path, config: ScanConfig, executor: Executor) -> Col
     if not load_done(out, "scan", key):
         before = _last_table(out, path, settings)
         table = _number(_inspect(found, before, photos, out, config, settings, executor), before)
+        del found, before  # of a million files each takes a quarter of a gigabyte
         _require_usable(photos, table)
         finish(
             out,
@@ -105,11 +112,10 @@ def scan(photos: Path, out: Path, config: ScanConfig, executor: Executor) -> Col
             facts={"files": len(table)} | dict(Counter(table["status"])),
             basis={"settings": settings},
         )
+        del table
         shutil.rmtree(out / "scan", ignore_errors=True)  # all of it is in the table
     collection = Collection(photos=photos, table=read_table(path), key="")
-    return Collection(
-        photos=photos, table=collection.table, key=key_of_table(collection.usable[["name", "sha256"]])
-    )
+    return replace(collection, key=key_of_table(collection.usable[["name", "sha256"]]))
 
 
 def require_folder(photos: Path) -> None:
@@ -132,8 +138,12 @@ def _require_usable(photos: Path, table: pd.DataFrame) -> None:
 
 def _list_files(photos: Path, leave_out: Path) -> pd.DataFrame:
     """All files by name: `name, size, modified_ns`, and the `reason` for what is no file to be read."""
-    found = pd.DataFrame(_walk(photos, leave_out), columns=[*_STAMP, "reason"])
-    return _typed(found).sort_values("name", ignore_index=True)
+    columns = [*_STAMP, "reason"]
+    files = _walk(photos, leave_out)
+    parts = [_typed(pd.DataFrame(columns=columns))]
+    while rows := list(islice(files, _ROWS)):
+        parts.append(_typed(pd.DataFrame(rows, columns=columns)))
+    return pd.concat(parts).sort_values("name", ignore_index=True)
 
 
 def _walk(photos: Path, leave_out: Path) -> Iterator[tuple[str, int, int, str]]:
@@ -186,24 +196,40 @@ def _inspect(
     executor: Executor,
 ) -> pd.DataFrame:
     """`found` with the findings about each file; files that were inspected before are not opened again."""
-    known = before.loc[before["size"] > 0, [*_STAMP, *_FINDINGS]]
-    known["reason"] = known["reason"].where(before["status"] != "duplicate", "")
-    readable = found.loc[found["reason"] == "", list(_STAMP)]
-    fresh = readable.merge(known[list(_STAMP)], how="left", indicator=True).query("_merge == 'left_only'")
-    batches = _batches(fresh, settings)
+    known = _known_rows(found, before)
+    fresh = np.flatnonzero((found["reason"] == "").to_numpy() & (known < 0))
+    files = _Files(found[list(_STAMP)], fresh, settings)
     work = partial(_inspect_batch, photos=photos, folder=out / "scan", config=config)
-    results = run_batches(work, batches, out / "scan", executor, label="scan")
-    parts = [read_table(path) for result in results for path in result.outputs]
-    killers = {
-        batch.items[position]: reason
-        for batch, result in zip(batches, results, strict=True)
-        for position, reason in result.quarantined.items()
-    }
-    not_inspected = found.loc[found["reason"] != "", ["name", "reason"]]
-    parts.append(pd.DataFrame({"name": list(killers), "reason": list(killers.values())}))
-    parts += [not_inspected, known.merge(readable)[["name", *_FINDINGS]]]
-    findings = _typed(pd.concat([pd.DataFrame(columns=["name", *_FINDINGS]), *parts], ignore_index=True))
-    return found.drop(columns="reason").merge(findings, how="left", on="name", validate="one_to_one")
+    results = run_batches(work, files, out / "scan", executor, label="scan")
+    again = np.flatnonzero(known >= 0)
+    recalled = before[list(_FINDINGS)].iloc[known[again]].set_axis(again)
+    duplicate = (before["status"] == "duplicate").to_numpy()[known[again]]
+    recalled["reason"] = recalled["reason"].mask(duplicate, "")
+    parts = [recalled, _without_findings(found.loc[found["reason"] != "", "reason"])]
+    for start, result in zip(range(0, len(fresh), files.size), results, strict=True):
+        rows = fresh[start : start + files.size]
+        killers = {int(rows[position]): reason for position, reason in result.quarantined.items()}
+        parts.append(_without_findings(pd.Series(killers, dtype="str")))
+        rows = np.delete(rows, list(result.quarantined))
+        parts += [read_table(path)[list(_FINDINGS)].set_axis(rows) for path in result.outputs]
+        if len(parts) > _JOINED:
+            parts = [pd.concat(parts)]
+    return pd.concat([found[list(_STAMP)], pd.concat(parts).sort_index()], axis=1)
+
+
+def _known_rows(found: pd.DataFrame, before: pd.DataFrame) -> Int[np.ndarray, " n"]:
+    """The row of `before` that holds each file, of the same size and time; -1 where none does."""
+    stamps = before.loc[before["size"] > 0, list(_STAMP)]
+    if not len(stamps):
+        return np.full(len(found), -1)
+    readable = found[list(_STAMP)].assign(size=found["size"].where(found["reason"] == "", 0))
+    row = readable.merge(stamps.assign(row=stamps.index), how="left", on=list(_STAMP))["row"]
+    return row.fillna(-1).to_numpy(dtype=np.int64)
+
+
+def _without_findings(reasons: "pd.Series[str]") -> pd.DataFrame:
+    """Rows of files that could not be inspected, with the reasons."""
+    return _typed(pd.DataFrame(_FINDINGS, index=reasons.index).assign(reason=reasons))
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
@@ -212,14 +238,28 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
     return table.fillna(defaults).astype({column: type(value) for column, value in defaults.items()})
 
 
-def _batches(fresh: pd.DataFrame, settings: str) -> list[Batch[str]]:
-    size = min(_BATCH, max(8, ceil(len(fresh) / 64)))
-    batches = []
-    for number, start in enumerate(range(0, len(fresh), size)):
-        part = fresh.iloc[start : start + size]
-        key = key_of(settings, part[list(_STAMP)].to_numpy().tolist())
-        batches.append(Batch(name=f"files-{number:05d}", key=key, items=tuple(part["name"])))
-    return batches
+class _Files(Sequence[Batch[str]]):
+    """The files to be inspected, a batch put together when it is asked for: memory holds few at a time."""
+
+    def __init__(self, stamps: pd.DataFrame, fresh: Int[np.ndarray, " k"], settings: str) -> None:
+        self._stamps, self._fresh, self._settings = stamps, fresh, settings
+        self.size = min(_BATCH, max(8, ceil(len(fresh) / 64)))
+
+    def __len__(self) -> int:
+        return ceil(len(self._fresh) / self.size)
+
+    @overload
+    def __getitem__(self, number: int) -> Batch[str]: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[Batch[str]]: ...
+    def __getitem__(self, number: int | slice) -> Batch[str] | Sequence[Batch[str]]:
+        if isinstance(number, slice):
+            return [self[each] for each in range(*number.indices(len(self)))]
+        if number >= len(self):
+            raise IndexError(number)
+        part = self._stamps.iloc[self._fresh[number * self.size : (number + 1) * self.size]]
+        key = key_of(self._settings, part.to_numpy().tolist())
+        return Batch(name=f"files-{number:05d}", key=key, items=tuple(part["name"]))
 
 
 def _inspect_batch(
@@ -236,27 +276,36 @@ def _inspect_batch(
         else:
             rows.append({**_FINDINGS, "name": name, **asdict(photo)})
     path = folder / f"{batch.name}.parquet"
-    write_table(path, pd.DataFrame(rows, columns=["name", *_FINDINGS]))
+    write_table(path, _typed(pd.DataFrame(rows, columns=["name", *_FINDINGS])))
     return {}, [path]
 
 
 def _number(files: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
     """Give each file its status and each usable photo its image_id."""
     known_id = _known_ids(files, before)
-    sound = files["reason"] == ""
     # Of equal files a known one is used, else the first by name.
-    order = np.lexsort((np.arange(len(files)), known_id == 0))
-    ordered = files.iloc[order][sound.to_numpy()[order]]
-    first = ordered.drop_duplicates("sha256").set_index("sha256")["name"]
-    first_name = files["sha256"].map(first)
-    used = (sound & (first_name == files["name"])).to_numpy()
-    new = used & (known_id == 0)
-    image_id = np.where(used, known_id, 0)
+    sound = np.flatnonzero(files["reason"] == "")
+    sound = sound[np.argsort(known_id[sound] == 0, kind="stable")]
+    _, first, group = np.unique(_digests(files["sha256"])[sound], return_index=True, return_inverse=True)
+    used_row = np.full(len(files), -1)
+    used_row[sound] = sound[first[group]]
+    used = used_row == np.arange(len(files))
+    image_id, new = np.where(used, known_id, 0), used & (known_id == 0)
     image_id[new] = known_id.max(initial=0) + 1 + np.arange(int(new.sum()))
-    copies = (sound & ~used).to_numpy()
-    reason = files["reason"].mask(copies, "same bytes as " + first_name.astype("str"))
-    status = pd.Series(np.select([used, copies], ["usable", "duplicate"], "rejected"), dtype="str")
-    return files.assign(status=status, reason=reason, image_id=image_id)[list(_COLUMNS)]
+    copies = np.flatnonzero((used_row >= 0) & ~used)
+    reason = files["reason"].copy()
+    reason.iloc[copies] = "same bytes as " + files["name"].iloc[used_row[copies]].to_numpy()
+    status = pd.array(["rejected", "duplicate", "usable"], dtype="str")
+    return files.assign(
+        status=status.take((used_row >= 0).astype(np.int64) + used), reason=reason, image_id=image_id
+    )[list(_COLUMNS)]
+
+
+def _digests(sha256: "pd.Series[str]") -> Shaped[np.ndarray, " n"]:
+    """The hex digits as bytes, which are compared and sorted without an object for each."""
+    starts = range(0, len(sha256), _ROWS)
+    parts = [sha256.iloc[start : start + _ROWS].to_numpy(dtype="S64") for start in starts]
+    return np.concatenate([np.empty(0, dtype="S64"), *parts])
 
 
 def _known_ids(files: pd.DataFrame, before: pd.DataFrame) -> Int[np.ndarray, " n"]:

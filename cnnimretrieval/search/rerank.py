@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from tempfile import TemporaryFile
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from cnnimretrieval.search.exact import Ranking, search
 from cnnimretrieval.search.expansion import AugmentationConfig, ExpansionConfig, augment, expand
 from cnnimretrieval.search.shards import Rows
 from sfm.settings import Settings
+from sfm.store import create_array
 
 
 class RerankConfig(Settings):
@@ -34,10 +36,12 @@ def move(queries: Float[np.ndarray, "q d"], database: Rows, config: RerankConfig
     """Apply `dba`, then `qe` on what that gave, as far as `config` has them.
 
     An augmented database lies in a temporary file as long as it is used: memory stays bounded by a block.
+    OSError when there is no room for it.
     """
     if config.dba is not None:
-        with TemporaryFile() as file:
-            augmented: np.ndarray = np.memmap(file, np.float32, "w+", shape=database.shape)
+        # The map outlives the file's name: the disk gives the room back when nobody holds the map any more.
+        with TemporaryDirectory() as folder:
+            augmented = create_array(Path(folder) / "augmented.npy", database.shape, np.float32)
         database = augment(database, config.dba, augmented)
     if config.qe is not None:
         queries = expand(queries, database, config.qe)
