@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
+from sfm.child import Limits
 from sfm.collection import Collection
 from sfm.colmapdatabase import read_pairs
 from sfm.mapper import ModelFacts
@@ -25,7 +26,7 @@ from sfm.model import Model, load_model, save_model
 from sfm.modelfolder import FoundModel, assemble
 from sfm.outcome import model_of_name
 from sfm.store import atomic_path, key_of, load_done, mark_done, read_table
-from sfm.tasks import CHILD_BYTES, Batch, BatchResult, Limits, run_batches, usage
+from sfm.tasks import CHILD_BYTES, Batch, BatchResult, run_batches, usage
 
 logger = logging.getLogger(__name__)
 

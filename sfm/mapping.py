@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sfm.child import Limits
 from sfm.collection import Collection
 from sfm.components import Component, components
 from sfm.features import Features
@@ -18,7 +19,7 @@ from sfm.mapper import MappingConfig, map_component
 from sfm.matchgraph import MatchGraph
 from sfm.modelfolder import FoundModel, assemble
 from sfm.store import atomic_path, key_of, load_done, mark_done, prune, read_json, require_space, write_json
-from sfm.tasks import CHILD_BYTES, Batch, BatchResult, Limits, run_batches, usage
+from sfm.tasks import CHILD_BYTES, Batch, BatchResult, run_batches, usage
 
 _VERSION = 5
 # Of a component's memory, for each of its images: keypoints, tracks and the adjustment of all of them.

@@ -12,20 +12,8 @@ from typing import Any, Generic, TypeVar
 from tqdm import tqdm
 
 from sfm.child import UNLIMITED, LimitReached, Limits, WorkerDied
-from sfm.executors import Guarded, LocalExecutor, SerialExecutor
+from sfm.executors import Guarded
 from sfm.store import StageRecord, load_done, mark_done, require_space
-
-__all__ = [
-    "Batch",
-    "BatchResult",
-    "LimitReached",
-    "Limits",
-    "LocalExecutor",
-    "SerialExecutor",
-    "WorkerDied",
-    "run_batches",
-    "usage",
-]
 
 Item = TypeVar("Item")
 # What an engine may hold at once: enough to keep a cluster busy, few enough to keep its scheduler small.

@@ -19,8 +19,8 @@ from experiments.benchmarks.measure import arguments, print_table
 from experiments.config import RunConfig
 from experiments.initial import with_descriptors
 from pairs.mine import MineConfig, mine
+from sfm.executors import LocalExecutor
 from sfm.store import read_json, write_json
-from sfm.tasks import LocalExecutor
 
 # What differs from the default, by name; the first is the default itself.
 CHOICES: Mapping[str, tuple[str, ...]] = {

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from experiments.benchmarks.plain_colmap import Registered
+from sfm.executors import LocalExecutor
 from sfm.reconstruct import ReconstructConfig, reconstruct
-from sfm.tasks import LocalExecutor
 
 T = TypeVar("T")
 

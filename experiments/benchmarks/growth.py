@@ -26,10 +26,10 @@ from experiments.benchmarks.measure import (
 from experiments.benchmarks.sample import rephotographed
 from sfm.candidates import propose_pairs
 from sfm.collection import scan
+from sfm.executors import LocalExecutor
 from sfm.features import extract_features
 from sfm.matching import match
 from sfm.reconstruct import ReconstructConfig
-from sfm.tasks import LocalExecutor
 
 _LIMIT = 1.20
 

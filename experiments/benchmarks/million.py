@@ -26,6 +26,7 @@ from jaxtyping import Int
 from experiments.benchmarks.measure import Claim, arguments, conclude, print_table
 from experiments.benchmarks.projection import search_seconds
 from sfm.collection import scan
+from sfm.executors import SerialExecutor
 from sfm.features import extract_features
 from sfm.featurestore import write_descriptors
 from sfm.matchgraph import build_graph
@@ -34,7 +35,7 @@ from sfm.neighbours import union
 from sfm.photo import Photo
 from sfm.reconstruct import ReconstructConfig
 from sfm.store import mark_done, write_table
-from sfm.tasks import Batch, SerialExecutor
+from sfm.tasks import Batch
 
 _LIMIT_GB = 1.0
 _PLACE = 12

@@ -23,12 +23,12 @@ import pandas as pd
 
 from experiments.benchmarks.measure import Claim, arguments, conclude, cores, print_table
 from sfm.collection import scan
+from sfm.executors import LocalExecutor
 from sfm.features import extract_features
 from sfm.matching import match
 from sfm.outcome import ReconstructResult
 from sfm.reconstruct import ReconstructConfig, reconstruct
 from sfm.store import read_table
-from sfm.tasks import LocalExecutor
 
 
 def main(words: Sequence[str] | None = None) -> int:

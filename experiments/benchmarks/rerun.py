@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sfm.executors import SerialExecutor
 from sfm.store import key_of
-from sfm.tasks import Batch, SerialExecutor, run_batches
+from sfm.tasks import Batch, run_batches
 
 LIMIT_SECONDS = 2.0
 _FILE_BYTES = 4096

@@ -6,9 +6,9 @@ import pytest
 from experiments.demo.collection import DemoConfig, render_collection
 from pairs.positives import m3_relaxed_inliers
 from pairs.viewpoint import pair_candidates
+from sfm.executors import LocalExecutor
 from sfm.geometry import align_similarity, centres_in_world
 from sfm.reconstruct import ReconstructConfig, reconstruct
-from sfm.tasks import LocalExecutor
 
 pytestmark = pytest.mark.slow
 CONFIG = DemoConfig(places=3, min_views=9, max_views=10, unrelated=3, twins=False, seed=4)

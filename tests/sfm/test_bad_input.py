@@ -14,10 +14,10 @@ from PIL import Image
 from pydantic import ValidationError
 
 from sfm.candidates import CandidateConfig
+from sfm.executors import LocalExecutor, SerialExecutor
 from sfm.features import FeatureConfig
 from sfm.lock import FolderInUse, hold
 from sfm.reconstruct import ReconstructConfig, ReconstructResult, reconstruct
-from sfm.tasks import LocalExecutor, SerialExecutor
 
 SOUND = {
     # What photos of one place are stored as here; all of it is read.

@@ -13,10 +13,10 @@ from sfm.candidates import (
     read_pair_list,
 )
 from sfm.collection import Collection
+from sfm.executors import SerialExecutor
 from sfm.features import FeatureConfig, Features
 from sfm.featurestore import FeatureStore
 from sfm.store import read_json
-from sfm.tasks import SerialExecutor
 
 
 def _collection(*names: str) -> Collection:

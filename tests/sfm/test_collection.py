@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from sfm.collection import Collection, ScanConfig, scan
+from sfm.executors import SerialExecutor
 from sfm.photo import Photo, inspect_photo
-from sfm.tasks import SerialExecutor
 
 
 def _photo(path: Path, seed: int = 0) -> Path:

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from sfm.collection import Collection, ScanConfig, scan
+from sfm.executors import LocalExecutor, SerialExecutor
 from sfm.features import FeatureConfig, Features, _shard_size, extract_features
-from sfm.tasks import LocalExecutor, SerialExecutor
 
 
 def _scan(photos: Path, out: Path) -> Collection:

@@ -8,12 +8,11 @@ import pytest
 from PIL import Image
 
 from sfm.colmap import read_reconstruction
-from sfm.executors import SerialExecutor
+from sfm.executors import LocalExecutor, SerialExecutor
 from sfm.imported import model_folders, only_images
 from sfm.model import load_model
 from sfm.reconstruct import ReconstructConfig, reconstruct
 from sfm.store import read_json, read_table
-from sfm.tasks import LocalExecutor
 
 
 def synthesize(

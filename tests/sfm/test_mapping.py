@@ -7,11 +7,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from sfm.executors import LocalExecutor, SerialExecutor
 from sfm.mapper import MappingConfig
 from sfm.mapping import Mapping, map_places
 from sfm.matchgraph import GraphConfig
 from sfm.model import load_model
-from sfm.tasks import LocalExecutor, SerialExecutor
 
 
 class Counting(SerialExecutor):

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sfm.child import WorkerDied
 from sfm.collection import ScanConfig, scan
 from sfm.descriptors import drop_descriptors
+from sfm.executors import LocalExecutor, SerialExecutor
 from sfm.features import FeatureConfig, Features, extract_features
 from sfm.matching import Matches, MatchingConfig, match, read_inliers
-from sfm.tasks import LocalExecutor, SerialExecutor, WorkerDied
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,8 @@ import pycolmap
 import pytest
 from PIL import Image
 
+from sfm.child import WorkerDied
+from sfm.executors import LocalExecutor, SerialExecutor
 from sfm.features import FeatureConfig
 from sfm.geometry import align_similarity, centres_in_world
 from sfm.lock import FolderInUse, hold
@@ -23,7 +25,6 @@ from sfm.mapper import MappingConfig
 from sfm.outcome import ReconstructResult
 from sfm.reconstruct import ReconstructConfig, reconstruct
 from sfm.store import UNFINISHED, read_json
-from sfm.tasks import LocalExecutor, SerialExecutor, WorkerDied
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +220,7 @@ def test_a_run_ended_after_any_task_goes_on(photos: Path, out: Path, tmp_path: P
 
 def test_a_killed_run_goes_on(photos: Path, out: Path, tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from sfm.reconstruct import *; from sfm.tasks import *\n"
+        "import sys; from pathlib import Path; from sfm.reconstruct import *; from sfm.executors import *\n"
         "reconstruct(Path(sys.argv[1]), Path(sys.argv[2]), ReconstructConfig(), LocalExecutor(1))"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

@@ -13,18 +13,9 @@ from types import ModuleType
 
 import pytest
 
-from sfm.executors import Guarded
-from sfm.tasks import (
-    Batch,
-    BatchResult,
-    LimitReached,
-    Limits,
-    LocalExecutor,
-    SerialExecutor,
-    WorkerDied,
-    run_batches,
-    usage,
-)
+from sfm.child import LimitReached, Limits, WorkerDied
+from sfm.executors import Guarded, LocalExecutor, SerialExecutor
+from sfm.tasks import Batch, BatchResult, run_batches, usage
 
 # Children import the functions they run, so these live in a module of their own.
 _WORK = """
@@ -242,7 +233,7 @@ def test_other_errors_end_the_run(local: Executor, work: ModuleType, tmp_path: P
 def test_children_end_with_a_killed_parent(work: ModuleType, tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     script = (
-        "import sys; from sfm.tasks import LocalExecutor; import work_of_tasks\n"
+        "import sys; from sfm.executors import LocalExecutor; import work_of_tasks\n"
         "LocalExecutor(1).submit(work_of_tasks.write_child_pid, sys.argv[1]).result()"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
