@@ -1,9 +1,12 @@
 """Tasks on a Dask cluster: a scheduler, and workers on hosts that share a file system with this one."""
 
 import logging
+import math
 import shutil
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -20,10 +23,29 @@ from sfm.store import UNFINISHED
 _PACKAGES = ("cnnimretrieval", "pycolmap", "numpy", "scipy", "pillow")
 _SECONDS_TO_ANSWER = 10
 _SECONDS_FOR_A_WORKER = 30
+_SECONDS_BETWEEN_COUNTS = 5
 
 
 class ClusterLost(ConnectionError):
     """The scheduler does not answer, or no longer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demands:
+    """What a worker must offer.
+
+    Attributes:
+        photos: folder that it must see.
+        out: folder that it must write to.
+        sign: a folder in `out`, by which the worker knows that it is the same one.
+        packages: versions that it must have, by name.
+
+    """
+
+    photos: str
+    out: str
+    sign: str
+    packages: tuple[tuple[str, str], ...]
 
 
 class ClusterExecutor(Executor):
@@ -35,7 +57,8 @@ class ClusterExecutor(Executor):
     futures raise ClusterLost.
 
     Every worker is looked at first: it must see the folder of photos and the one to write, and have the same
-    packages.
+    packages. One that joins later is looked at before its first task, which raises RuntimeError if it does
+    not.
 
     Raises:
         ModuleNotFoundError: Dask is not installed here.
@@ -54,8 +77,17 @@ class ClusterExecutor(Executor):
                 f"scheduler {scheduler}: expected a Dask scheduler that answers, got '{_first_line(error)}'; "
                 "start one with 'dask scheduler', or correct its address"
             ) from error
+        out = out.resolve()
+        self._sign = out / f"{UNFINISHED}sign-{token_hex(8)}"
+        self._demands = Demands(
+            photos=str(photos.resolve()),
+            out=str(out),
+            sign=str(self._sign),
+            packages=tuple(versions().items()),
+        )
+        self._slots, self._counted = 0, -math.inf
         try:
-            self._require_workers(photos.resolve(), out.resolve())
+            self._require_workers()
         except BaseException:
             self.shutdown()
             raise
@@ -64,11 +96,21 @@ class ClusterExecutor(Executor):
     def __str__(self) -> str:
         return f"Dask cluster {self._scheduler}"
 
+    @property
+    def slots(self) -> int:
+        """Threads of all workers, counted every few seconds: workers come and go."""
+        now = time.monotonic()
+        if now - self._counted >= _SECONDS_BETWEEN_COUNTS and self._client.status == "running":
+            self._slots = int(self._client.scheduler_info(n_workers=0)["total_threads"])
+            self._counted = now
+        return self._slots
+
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Queue `fn` for a child process of some worker."""
         if self._client.status != "running":
             raise self._lost()
-        theirs = self._engine.submit(run_in_child, guarded(fn), args, kwargs)
+        self._sign.mkdir(exist_ok=True)  # whoever sweeps the folder takes it for a leftover
+        theirs = self._engine.submit(run_in_child, self._demands, guarded(fn), args, kwargs)
         ours: Future[Any] = Future()
 
         def hand_over(theirs: Future[Any]) -> None:
@@ -92,6 +134,7 @@ class ClusterExecutor(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Leave the cluster; it drops the tasks that are not done, and goes on without us."""
         self._client.close(timeout=_SECONDS_TO_ANSWER if wait else 0)
+        shutil.rmtree(self._sign, ignore_errors=True)
 
     def _lost(self) -> ClusterLost:
         return ClusterLost(
@@ -99,7 +142,7 @@ class ClusterExecutor(Executor):
             "start it again, with its workers, and run the same command again to continue"
         )
 
-    def _require_workers(self, photos: Path, out: Path) -> None:
+    def _require_workers(self) -> None:
         try:
             self._client.wait_for_workers(1, timeout=_SECONDS_FOR_A_WORKER)
         except TimeoutError as error:
@@ -107,33 +150,38 @@ class ClusterExecutor(Executor):
                 f"scheduler {self._scheduler}: expected at least one worker, got none in "
                 f"{_SECONDS_FOR_A_WORKER} s; start some with 'dask worker {self._scheduler}'"
             ) from error
-        out.mkdir(parents=True, exist_ok=True)
-        sign = out / f"{UNFINISHED}sign-{token_hex(8)}"
-        sign.mkdir()
-        try:
-            found = self._client.run(look, str(photos), str(sign), on_error="return")
-        finally:
-            shutil.rmtree(sign, ignore_errors=True)
-        expected = versions()
-        for worker, seen in sorted(found.items()):
-            if wrong := _first_fault(seen, expected, photos, out):
-                raise RuntimeError(f"worker {worker}: {wrong}")
+        self._sign.mkdir(parents=True, exist_ok=True)
+        found = self._client.run(fault_of_worker, self._demands, on_error="return")
+        for worker, fault in sorted(found.items()):
+            if fault:
+                raise RuntimeError(
+                    f"worker {worker}: {_unable(fault) if isinstance(fault, Exception) else fault}"
+                )
 
 
-def look(photos: str, sign: str) -> tuple[bool, bool, dict[str, str]]:
-    """On a worker: whether it sees the photos, whether it can write beside `sign`, and its packages."""
+@cache
+def fault_of_worker(demands: Demands) -> str:
+    """On a worker, once: what it lacks, or nothing."""
+    packages = versions()
+    for package, version in demands.packages:
+        if packages[package] != version:
+            return f"expected {package} {version} as here, got {packages[package]}; install the same version"
+    shared = "share it between the hosts under the same path"
+    if not Path(demands.photos).is_dir():
+        return f"expected the folder of photos {demands.photos}, got no such folder there; {shared}"
     try:
-        (Path(sign) / token_hex(8)).touch()
-        writes = True
+        (Path(demands.sign) / token_hex(8)).touch()
     except OSError:
-        writes = False
-    return Path(photos).is_dir(), writes, versions()
+        return f"expected to write to {demands.out}, got no such folder or no leave there; {shared}"
+    return ""
 
 
-def run_in_child(task: Guarded, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def run_in_child(demands: Demands, task: Guarded, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """On a worker: run a task in a child process, ended early where nobody waits for it any more."""
     distributed = _distributed()
     worker = distributed.get_worker()
+    if fault := fault_of_worker(demands):
+        raise RuntimeError(f"worker {worker.address}: {fault}")
     key = worker.get_current_task()
 
     def unwanted() -> bool:
@@ -161,25 +209,16 @@ def _memory_of_worker(limit: int | None) -> MemoryBudget:
     return MemoryBudget(limit or usable_bytes())
 
 
-def _first_fault(seen: Any, expected: dict[str, str], photos: Path, out: Path) -> str:
-    if isinstance(seen, Exception):
-        wanted = f"cnnimretrieval {expected['cnnimretrieval']}"
-        return f"expected {wanted} as here, got '{_first_line(seen)}'; install it there"
-    sees_photos, writes, packages = seen
-    for package, version in expected.items():
-        if packages[package] != version:
-            return f"expected {package} {version} as here, got {packages[package]}; install the same version"
-    shared = "share it between the hosts under the same path"
-    if not sees_photos:
-        return f"expected the folder of photos {photos}, got no such folder there; {shared}"
-    if not writes:
-        return f"expected to write to {out}, got no such folder or no leave there; {shared}"
-    return ""
+def _unable(error: Exception) -> str:
+    wanted = f"cnnimretrieval {versions()['cnnimretrieval']}"
+    return f"expected {wanted} as here, got '{_first_line(error)}'; install it there"
 
 
 def _as_ours(error: Exception) -> Exception:
     if isinstance(error, _distributed().KilledWorker):
         return WorkerDied("every worker of the cluster that had it died")
+    if isinstance(error, ModuleNotFoundError):
+        return RuntimeError(f"a worker of the cluster: {_unable(error)}")
     return error
 
 

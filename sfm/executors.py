@@ -4,10 +4,23 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from sfm.child import UNLIMITED, Child, Limits, WorkerDied
 from sfm.memory import MemoryBudget, usable_bytes
+
+# What an engine may hold at once, at least; a second task for each slot, so that none waits for us.
+_MIN_WINDOW = 64
+_TASKS_A_SLOT = 2
+
+
+@runtime_checkable
+class Slotted(Protocol):
+    """An executor that knows how many tasks it runs at a time, which may change."""
+
+    @property
+    def slots(self) -> int:
+        """Tasks that run at a time now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +84,11 @@ class LocalExecutor(Executor):
         workers = "1 process" if self._workers == 1 else f"{self._workers} processes"
         return f"{workers} in {self._memory.total_bytes / 1e9:.1f} GB"
 
+    @property
+    def slots(self) -> int:
+        """Processes at a time."""
+        return self._workers
+
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Queue `fn` for a child process of its own."""
         return self._threads.submit(self._run, guarded(fn), args, kwargs)
@@ -104,6 +122,12 @@ class LocalExecutor(Executor):
 def guarded(fn: Callable[..., Any]) -> Guarded:
     """`fn` itself, if it is a guarded task already, or a task that needs nothing and may take anything."""
     return fn if isinstance(fn, Guarded) else Guarded(fn=fn)
+
+
+def window(executor: Executor) -> int:
+    """How many tasks to submit before any is done: enough to keep it busy, few enough to keep it small."""
+    slots = executor.slots if isinstance(executor, Slotted) else 0
+    return max(_MIN_WINDOW, _TASKS_A_SLOT * slots)
 
 
 def _usable_cores() -> int:

@@ -20,6 +20,7 @@ from jaxtyping import Int
 from sfm.child import Limits
 from sfm.collection import Collection
 from sfm.colmapdatabase import read_pairs
+from sfm.colmapfiles import database_beside, model_folders, model_stamps, require_whole
 from sfm.mapper import ModelFacts
 from sfm.matchgraph import TRUSTED_CONFIGS, GraphConfig, number_places
 from sfm.model import Model, load_model, save_model
@@ -31,8 +32,6 @@ from sfm.tasks import CHILD_BYTES, Batch, BatchResult, run_batches, usage
 logger = logging.getLogger(__name__)
 
 _VERSION = 1
-_MODEL_FILES = ("cameras", "images", "points3D")
-_SUFFIXES = (".bin", ".txt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,25 +50,6 @@ class ImportedModels:
     place_of_image: Int[np.ndarray, " n"]
     num_places: int
     key: str
-
-
-def model_folders(source: Path) -> list[Path]:
-    """The COLMAP models in a folder: itself, or its subfolders, or those of its subfolder sparse or models.
-
-    The first of these that holds one; subfolders by number, then by name.
-    """
-    for parent in (source, source / "sparse", source / "models"):
-        if _is_model(parent):
-            return [parent]
-        if found := [folder for folder in _subfolders(parent) if _is_model(folder)]:
-            return found
-    return []
-
-
-def database_beside(source: Path) -> Path | None:
-    """The COLMAP database that lies in the folder of models or in the one around it, if there is one only."""
-    found = sorted(path for folder in (source, source.parent) for path in folder.glob("*.db"))
-    return found[0] if len(found) == 1 else None
 
 
 def import_models(
@@ -160,19 +140,9 @@ def only_images(model: Model, kept: Sequence[bool]) -> Model:
     )
 
 
-def _is_model(folder: Path) -> bool:
-    return any(all((folder / f"{part}{suffix}").is_file() for part in _MODEL_FILES) for suffix in _SUFFIXES)
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    found = [path for path in folder.glob("*") if path.is_dir()]
-    return sorted(found, key=lambda path: (not path.name.isdecimal(), path.name.zfill(20), path.name))
-
-
 def _batch(number: int, folder: Path, base: str) -> Batch[Path]:
-    stamps = _stamps(folder)
+    stamps = model_stamps(folder)
     size = sum(int(each[1]) for each in stamps)
-    # A damaged file may tell of more points than there are atoms, and the reader believes it.
     limits = Limits(seconds=60 + size / 1e6, memory_bytes=1_000_000_000 + 30 * size)
     return Batch(
         name=f"model-{number:05d}",
@@ -181,11 +151,6 @@ def _batch(number: int, folder: Path, base: str) -> Batch[Path]:
         memory_bytes=CHILD_BYTES + 10 * size,
         limits=limits,
     )
-
-
-def _stamps(folder: Path) -> list[list[str | int]]:
-    facts = sorted((path.name, path.stat()) for path in folder.glob("*.*") if path.suffix in _SUFFIXES)
-    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in facts]
 
 
 def _read_batch(batch: Batch[Path], *, listing: Path, folder: Path) -> tuple[dict[str, Any], Sequence[Path]]:
@@ -198,6 +163,7 @@ def _read_batch(batch: Batch[Path], *, listing: Path, folder: Path) -> tuple[dic
     usable = set(table.loc[table["status"] == "usable", "name"])
     path = folder / batch.name
     try:
+        require_whole(source)
         model = colmap.read_reconstruction(source)
         summary = colmap.summarise(source)
     except (RuntimeError, ValueError, IndexError, MemoryError) as error:

@@ -12,12 +12,10 @@ from typing import Any, Generic, TypeVar
 from tqdm import tqdm
 
 from sfm.child import UNLIMITED, LimitReached, Limits, WorkerDied
-from sfm.executors import Guarded
+from sfm.executors import Guarded, window
 from sfm.store import StageRecord, load_done, mark_done, require_space
 
 Item = TypeVar("Item")
-# What an engine may hold at once: enough to keep a cluster busy, few enough to keep its scheduler small.
-_IN_FLIGHT = 64
 # A child with our libraries loaded and next to no data: what a task needs that says nothing else.
 CHILD_BYTES = 200_000_000
 
@@ -134,7 +132,7 @@ def _completed(
     running: dict[Future[StageRecord], int] = {}
     try:
         while True:
-            while len(running) < _IN_FLIGHT and (following := next(queue, None)) is not None:
+            while len(running) < window(executor) and (following := next(queue, None)) is not None:
                 index, batch = following
                 future = executor.submit(_task(_perform, batch), function, folder, {}, 0, batch)
                 running[future] = index

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ import pytest
 
 from experiments.benchmarks.fingerprint import Fingerprint, fingerprint
 from sfm.child import LimitReached, Limits, WorkerDied
-from sfm.executors import Guarded, SerialExecutor
+from sfm.executors import Guarded, SerialExecutor, window
 from sfm.reconstruct import ReconstructConfig, reconstruct
 from sfm.tasks import Batch, run_batches
 
 distributed = pytest.importorskip("distributed")
 psutil = pytest.importorskip("psutil")
 
-from sfm.cluster import ClusterExecutor, ClusterLost, _first_fault, versions  # noqa: E402
+from sfm.cluster import ClusterExecutor, ClusterLost, Demands, _unable, fault_of_worker, versions  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -87,6 +87,21 @@ def _cluster(folder: Path, workers: int = 2, port: int = 0) -> Iterator[Cluster]
         finally:
             for process in (*hands, scheduler):
                 process.terminate()
+
+
+@contextmanager
+def _worker(folder: Path, address: str, threads: int, first: Path) -> Iterator[None]:
+    """One more worker, which finds its packages in `first` before anywhere else."""
+    path = os.pathsep.join([str(first), str(folder), *filter(None, sys.path)])
+    words = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", str(threads)]
+    words += ["--no-nanny", "--no-dashboard", "--local-directory", str(folder)]
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(words, env=os.environ | {"PYTHONPATH": path}, stderr=log)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _address(told: Path) -> str:
@@ -237,28 +252,49 @@ def test_a_worker_that_sees_other_files_is_told(cluster: Cluster, photos: Path, 
     )
 
 
-@pytest.mark.parametrize(
-    ("seen", "fault"),
-    [
-        ((True, True, versions()), ""),
-        (
-            (True, False, versions()),
-            "expected to write to /out, got no such folder or no leave there; "
-            "share it between the hosts under the same path",
-        ),
-        (
-            (True, True, versions() | {"pycolmap": "4.1.0"}),
-            f"expected pycolmap {versions()['pycolmap']} as here, got 4.1.0; install the same version",
-        ),
-        (
-            ModuleNotFoundError("No module named 'sfm'"),
-            f"expected cnnimretrieval {versions()['cnnimretrieval']} as here, got 'No module named 'sfm''; "
-            "install it there",
-        ),
-    ],
-)
-def test_what_is_wrong_with_a_worker(seen: object, fault: str) -> None:
-    assert _first_fault(seen, versions(), Path("/photos"), Path("/out")) == fault
+def _demands(folder: Path, **changes: str) -> Demands:
+    demands = Demands(photos=str(folder), out="/out", sign=str(folder), packages=tuple(versions().items()))
+    return replace(demands, **changes)  # type: ignore[arg-type]
+
+
+def test_what_is_wrong_with_a_worker(tmp_path: Path) -> None:
+    assert fault_of_worker(_demands(tmp_path)) == ""
+    assert fault_of_worker(_demands(tmp_path, sign="/proc/sign")) == (
+        "expected to write to /out, got no such folder or no leave there; "
+        "share it between the hosts under the same path"
+    )
+    older = replace(_demands(tmp_path), packages=(("pycolmap", "4.1.0"),))
+    assert fault_of_worker(older) == (
+        f"expected pycolmap 4.1.0 as here, got {versions()['pycolmap']}; install the same version"
+    )
+    assert _unable(ModuleNotFoundError("No module named 'sfm'")) == (
+        f"expected cnnimretrieval {versions()['cnnimretrieval']} as here, got 'No module named 'sfm''; "
+        "install it there"
+    )
+
+
+def test_a_worker_that_joins_later_is_counted_and_looked_at(
+    photos: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sfm.cluster._SECONDS_BETWEEN_COUNTS", 0)
+    (folder / "older").mkdir()
+    # Of another version of numpy, as far as its packages tell.
+    (folder / "older" / "numpy-1.0.dist-info").mkdir()
+    (folder / "older" / "numpy-1.0.dist-info" / "METADATA").write_text("Name: numpy\nVersion: 1.0\n")
+    with (
+        _cluster(folder, workers=1) as cluster,
+        ClusterExecutor(cluster.address, photos, tmp_path) as executor,
+    ):
+        assert executor.slots == 1
+        with _worker(folder, one.address, 40, first=folder / "older"):
+            _wait_for(lambda: executor.slots == 41)
+            assert window(executor) == 82
+            slow = [executor.submit(time.sleep, 0.2) for _ in range(4)]
+            with pytest.raises(RuntimeError) as error:
+                _ = [task.result() for task in slow]
+    assert str(error.value).partition(": ")[2] == (
+        f"expected numpy {versions()['numpy']} as here, got 1.0; install the same version"
+    )
 
 
 def test_a_missing_dask_is_one_line(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from sfm.colmap import read_reconstruction
 from sfm.executors import LocalExecutor, SerialExecutor
-from sfm.imported import model_folders, only_images
+from sfm.imported import only_images
 from sfm.model import load_model
 from sfm.reconstruct import ReconstructConfig, reconstruct
 from sfm.store import read_json, read_table
@@ -118,7 +118,10 @@ def test_a_folder_of_models_and_what_is_missing_in_it(
     told = "\n".join(record.getMessage() for record in caplog.records)
     assert f"models {project}: 3 images are no usable photos of {photos} and are left out: " in told
     assert all(name in told for name in missing)
-    assert "model-00002 cannot be read and is left out" in told
+    assert (
+        f"models {project}: model-00002 cannot be read and is left out: {broken / 'cameras.bin'}: expected "
+        "the number of its entries, got 0 bytes; copy it again"
+    ) in told
     assert "no database lies beside them" in told
     assert read_json(tmp_path / "out" / "stats.json")["stages"]["import"]["missing photos"] == 3
 
@@ -166,20 +169,6 @@ def test_nothing_to_import_is_told(tmp_path: Path) -> None:
         f"models {source}: expected image names below {photos}, got '{first}' and 9 more that are not there; "
         "give as PHOTOS the folder that they are relative to"
     )
-
-
-def test_where_models_are_looked_for(tmp_path: Path) -> None:
-    def make(folder: Path) -> Path:
-        folder.mkdir(parents=True)
-        for part in ("cameras", "images", "points3D"):
-            (folder / f"{part}.bin").touch()
-        return folder
-
-    numbered = [make(tmp_path / "models" / name) for name in ("2", "10", "x")]
-    assert model_folders(tmp_path) == model_folders(tmp_path / "models") == numbered
-    sparse = make(tmp_path / "sparse")
-    assert model_folders(tmp_path) == model_folders(sparse) == [sparse]
-    assert model_folders(tmp_path / "none") == []
 
 
 def test_some_images_of_a_model(tmp_path: Path) -> None:
