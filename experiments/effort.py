@@ -67,7 +67,9 @@ def published_effort(config: RunConfig, recipe: Recipe) -> Effort:
     photos = sum(_BENCHMARK_PHOTOS[name] for name in recipe.benchmarks)
     parts = {"testing": photos * tested}
     if recipe.whitening:
-        parts["whitening"] = _WHITENING_PHOTOS[recipe.whitening] * tested
+        # Learned at one scale, too, where several are tested.
+        once_more = _megapixels(recipe.image_size) if len(recipe.scales) > 1 else 0.0
+        parts["whitening"] = _WHITENING_PHOTOS[recipe.whitening] * (tested + once_more)
     if recipe.pairs:
         parts["training"] = _training_megapixels(config.train.loop)
     return Effort(hours={name: mp * per_megapixel / 3600 for name, mp in reversed(parts.items())})

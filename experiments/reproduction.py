@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from pydantic import Field
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import extract
-from cnnimretrieval.descriptors.whitening import learn_whitening
+from cnnimretrieval.descriptors.whitening import Whitening, learn_whitening
 from cnnimretrieval.downloads.catalogue import find
 from cnnimretrieval.downloads.download import is_present
 from cnnimretrieval.evaluation.datasets import read_benchmark
@@ -31,7 +32,8 @@ from sfm.store import key_of, load_done, mark_done, read_json, write_json
 logger = logging.getLogger(__name__)
 
 FILE = "reproduction.json"
-PAIRS, MODEL, NETWORK, WHITENING, SCORES = "pairs", "model", "network", "whitening", "scores"
+PAIRS, MODEL, NETWORK, SCORES = "pairs", "model", "network", "scores"
+WHITENING, MULTI_SCALE_WHITENING = "whitening", "whitening_multi_scale"
 
 
 class Comparison(Settings):
@@ -154,28 +156,41 @@ def _network(row: Row, data: Path, work: Path, device: str, workers: int) -> Ret
 def _whiten(
     network: RetrievalNetwork, row: Row, data: Path, work: Path, *, device: str, workers: int
 ) -> None:
-    """Learn the whitening from the published pairs, described as the benchmarks are."""
+    """Learn from the published pairs the whitening at the tested scales and, if they are several, at one too.
+
+    The published networks bring both. Photos are described as those of the benchmarks are.
+    """
+    learn = partial(_whitening, network, row, data, device=device, workers=workers)
+    scales = row.recipe.scales
+    if len(scales) > 1:
+        network.multi_scale_whitening = learn(scales, work / MULTI_SCALE_WHITENING)
+        scales = (1.0,)
+    network.whitening = learn(scales, work / WHITENING)
+
+
+def _whitening(
+    network: RetrievalNetwork,
+    row: Row,
+    data: Path,
+    scales: tuple[float, ...],
+    out: Path,
+    *,
+    device: str,
+    workers: int,
+) -> Whitening:
     recipe, settings = row.recipe, row.config.train.whitening
     folder = data / "train" / recipe.whitening
     pairs = read_whitening_pairs(folder / f"{recipe.whitening}-whiten.pkl")
     photos = folder / "ims"
     requests = [ImageRequest(path=photos / name) for name in pairs.names]
-    store = extract(
-        network,
-        requests,
-        photos,
-        work / WHITENING,
-        _extraction(recipe),
-        whiten=False,
-        device=device,
-        workers=workers,
-    )
+    config = ExtractConfig(image_size=recipe.image_size, scales=scales)
+    store = extract(network, requests, photos, out, config, whiten=False, device=device, workers=workers)
     if len(store.rejected):
         name = store.rejected["name"].iloc[0]
         raise OSError(
             f"{photos / name}: expected a photo that can be read, got another; download the photos again"
         )
-    whitening = learn_whitening(
+    return learn_whitening(
         store.vectors,
         pairs.query,
         pairs.positive,
@@ -183,10 +198,6 @@ def _whiten(
         shrinkage=settings.shrinkage,
         collection_share=settings.collection_share,
     )
-    if len(recipe.scales) > 1:
-        network.multi_scale_whitening = whitening
-    else:
-        network.whitening = whitening
 
 
 def _scores(

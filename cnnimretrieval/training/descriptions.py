@@ -31,22 +31,29 @@ class Descriptions:
     device: str
     workers: int
 
-    def database(self, network: RetrievalNetwork) -> Float[np.ndarray, "n d"]:
+    def database(
+        self, network: RetrievalNetwork, scales: Sequence[float] = (1.0,)
+    ) -> Float[np.ndarray, "n d"]:
         """Unit descriptors of the whole collection, not whitened, in the order of the pair table."""
-        num_images = self.collection.table.num_images
-        return self.of(network, "database", [self.collection.whole(row) for row in range(num_images)])
+        whole = [self.collection.whole(row) for row in range(self.collection.table.num_images)]
+        return self.of(network, "database", whole, scales)
 
     def queries(self, network: RetrievalNetwork) -> Float[np.ndarray, "q d"]:
         """Unit descriptors of the held-out queries, not whitened, in the order of the test."""
         return self.of(network, "queries", self.test.requests)
 
     def of(
-        self, network: RetrievalNetwork, what: str, requests: Sequence[ImageRequest]
+        self,
+        network: RetrievalNetwork,
+        what: str,
+        requests: Sequence[ImageRequest],
+        scales: Sequence[float] = (1.0,),
     ) -> Float[np.ndarray, "n d"]:
         """Unit descriptors of `requests`, called `what`; OSError naming the first unreadable photo."""
-        path = self.folder / f"{what}-{key_of(self.key, network.fingerprint())[:16]}.npy"
+        key = key_of(self.key, network.fingerprint(), list(scales))
+        path = self.folder / f"{what}-{key[:16]}.npy"
         if not path.is_file():
-            config = ExtractConfig(image_size=self.image_size)
+            config = ExtractConfig(image_size=self.image_size, scales=tuple(scales))
             found = describe(network, requests, config, device=self.device, workers=self.workers)
             with atomic_path(path) as unfinished, unfinished.open("wb") as file:
                 np.save(file, found.require_all())

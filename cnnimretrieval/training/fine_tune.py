@@ -6,7 +6,7 @@ is what the folder holds in the end, so that nobody is handed a network worse th
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from cnnimretrieval.descriptors.whitening import Whitening, apply, learn_whitening, pca_whitening
+from cnnimretrieval.descriptors.whitening import Kind, Whitening, apply
 from cnnimretrieval.evaluation.proof import Gain, Proof, gain, heldout_test, prove
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build, load_projection, save
 from cnnimretrieval.training.checkpoint import Progress
@@ -24,7 +24,8 @@ from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.learner import Training
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.trainer import run_loop
-from cnnimretrieval.training.tuples import Collection, Tuples, draw_pairs
+from cnnimretrieval.training.tuples import Collection, Tuples
+from cnnimretrieval.training.whitening import WhiteningConfig, learned_from_pairs, pca_of_collection
 from pairs.heldout import read_heldout
 from pairs.records import read_pair_table
 from sfm.settings import Settings
@@ -36,29 +37,6 @@ Row = Literal["off_the_shelf", "off_the_shelf_pca", "fine_tuned", "fine_tuned_wh
 _STAGE = "train"
 _METRICS = "metrics.json"
 _CHECKPOINT = "checkpoint.pt"
-# Generators of one run must not repeat each other: the loop's are (seed, epoch).
-_WHITENING_STREAM = 1_000_000
-
-
-class WhiteningConfig(Settings):
-    """How both whitenings, by PCA and learned, are estimated."""
-
-    dim: int | None = Field(
-        default=None, gt=0, description="axes kept; all that carry something when not set"
-    )
-    shrinkage: float | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="towards a multiple of the identity; chosen where data are few when not set; both",
-    )
-    collection_share: float = Field(
-        default=0.0, ge=0, le=1, description="of the collection's covariance in that of the pairs; learned"
-    )
-    pairs_per_query: int = Field(default=4, gt=0, description="drawn with replacement; learned")
-    distorted_share: float = Field(
-        default=0.0, ge=0, le=1, description="of the queries, each with a distortion of its own; learned"
-    )
 
 
 class TrainConfig(Settings):
@@ -118,7 +96,7 @@ def fine_tune(
     descriptions = _open(pairs_dir, out, config, key, device=device, workers=workers)
     through = None
     if config.loop.through_whitening:
-        through = learned_whitening(descriptions, initial, config)
+        through = _estimated(descriptions, initial, config, "learned")
     training = Training(
         network=_initial(config.network, weights, projection),
         collection=descriptions.collection,
@@ -138,13 +116,16 @@ def fine_tune(
     tuned = training.network
     candidates: dict[Row, _Candidate] = {
         "off_the_shelf": _candidate(descriptions, initial, None),
-        "off_the_shelf_pca": _candidate(descriptions, initial, _pca(descriptions, initial, config)),
+        "off_the_shelf_pca": _candidate(
+            descriptions, initial, _estimated(descriptions, initial, config, "pca")
+        ),
         "fine_tuned": _candidate(descriptions, tuned, None),
         "fine_tuned_whitened": _candidate(
-            descriptions, tuned, learned_whitening(descriptions, tuned, config)
+            descriptions, tuned, _estimated(descriptions, tuned, config, "learned")
         ),
     }
     result = _result(descriptions, candidates, progress, config)
+    save(_finished(descriptions, candidates[result.kept], config), out)
     _write(out, result, candidates)
     passing = (_CHECKPOINT, ".lock")
     outputs = [path for path in out.iterdir() if path.is_file() and path.name not in passing]
@@ -204,32 +185,28 @@ def _candidate(
     return _Candidate(network=network, whitening=whitening, proof=proof)
 
 
-def _pca(descriptions: Descriptions, network: RetrievalNetwork, config: TrainConfig) -> Whitening:
-    """PCA whitening, from all images but those of held-out places."""
-    vectors = descriptions.database(network)[~descriptions.collection.table.is_val]
-    return pca_whitening(vectors, dim=config.whitening.dim, shrinkage=config.whitening.shrinkage)
-
-
-def learned_whitening(
-    descriptions: Descriptions, network: RetrievalNetwork, config: TrainConfig
+def _estimated(
+    descriptions: Descriptions,
+    network: RetrievalNetwork,
+    config: TrainConfig,
+    kind: Kind,
+    scales: Sequence[float] = (1.0,),
 ) -> Whitening:
-    """Learned whitening, from the training pairs and all images but those of held-out places."""
-    settings, collection = config.whitening, descriptions.collection
-    rng = np.random.default_rng((config.seed, _WHITENING_STREAM))
-    num_queries = len(np.unique(collection.table.positives_of("train").query))
-    query, positive = draw_pairs(collection.table, settings.pairs_per_query * num_queries, rng)
-    shown = config.loop.query.model_copy(update={"distorted_share": settings.distorted_share})
-    requests = [collection.query(int(row), shown, rng) for row in query]
-    rows = np.flatnonzero(~collection.table.is_val)
-    return learn_whitening(
-        descriptions.database(network)[rows],
-        np.arange(len(query)),
-        np.searchsorted(rows, positive),
-        query_vectors=descriptions.of(network, "whitening", requests),
-        dim=settings.dim,
-        shrinkage=settings.shrinkage,
-        collection_share=settings.collection_share,
-    )
+    """The whitening of the descriptors of `network`, of this kind and at these scales."""
+    settings = config.whitening
+    if kind == "pca":
+        return pca_of_collection(descriptions, network, settings, scales=scales)
+    query = config.loop.query
+    return learned_from_pairs(descriptions, network, settings, query, config.seed, scales=scales)
+
+
+def _finished(descriptions: Descriptions, chosen: _Candidate, config: TrainConfig) -> RetrievalNetwork:
+    """The chosen network with its whitening, and with that of several scales where it is asked for."""
+    network, whitening, scales = chosen.network, chosen.whitening, config.whitening.scales
+    network.whitening = whitening
+    if whitening is not None and len(scales) > 1:
+        network.multi_scale_whitening = _estimated(descriptions, network, config, whitening.kind, scales)
+    return network
 
 
 def _result(
@@ -283,9 +260,6 @@ def _verdict(kept: Row, best: Row, over: Gain, *, held_out: bool) -> str:
 
 
 def _write(out: Path, result: TrainResult, candidates: Mapping[Row, _Candidate]) -> None:
-    chosen = candidates[result.kept]
-    chosen.network.whitening = chosen.whitening
-    save(chosen.network, out)
     rankings = [candidates[row].proof.rankings.assign(row=row) for row in candidates]
     write_table(out / "rankings.parquet", pd.concat(rankings, ignore_index=True))
     write_json(out / _METRICS, asdict(result))

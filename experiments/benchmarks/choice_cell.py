@@ -17,11 +17,11 @@ from cnnimretrieval.evaluation.proof import heldout_test, prove
 from cnnimretrieval.networks.network import RetrievalNetwork, build
 from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.epoch import mine_tuples
-from cnnimretrieval.training.fine_tune import learned_whitening
 from cnnimretrieval.training.groups import LoadedGroup, load_groups
 from cnnimretrieval.training.learner import Learner, Training
 from cnnimretrieval.training.optimiser import build_optimizer, set_rate
 from cnnimretrieval.training.tuples import Collection
+from cnnimretrieval.training.whitening import learned_from_pairs
 from experiments.config import RunConfig
 from pairs.heldout import read_heldout
 from pairs.mine import choose_positives
@@ -73,7 +73,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
         cell=cell,
     )
     network = build(config.network, cell.config.weights)
-    whitening = learned_whitening(descriptions, network, config)
+    whitening = learned_from_pairs(descriptions, network, config.whitening, config.loop.query, config.seed)
     before = descriptions.score(network)
     training = Training(
         network=network,
@@ -102,7 +102,11 @@ class _Describer(Descriptions):
     cell: Cell
 
     def of(
-        self, network: RetrievalNetwork, what: str, requests: Sequence[ImageRequest]
+        self,
+        network: RetrievalNetwork,
+        what: str,
+        requests: Sequence[ImageRequest],
+        scales: Sequence[float] = (1.0,),
     ) -> Float[np.ndarray, "n d"]:
         """As ever; test queries hang on the seed's split, those of whitening on the positives too."""
         seed, strategy = self.cell.seed, self.cell.config.pairs.strategy
@@ -116,11 +120,12 @@ class _Describer(Descriptions):
             device=self.device,
             workers=self.workers,
         )
-        return shared.of(network, what, requests)
+        return shared.of(network, what, requests, scales)
 
     def score(self, network: RetrievalNetwork) -> float:
         """The mAP of the crops with the whitening that is learned from the same pairs."""
-        whitening = learned_whitening(self, network, self.cell.config.train)
+        train = self.cell.config.train
+        whitening = learned_from_pairs(self, network, train.whitening, train.loop.query, train.seed)
         queries = apply(whitening, self.queries(network))
         database = apply(whitening, self.database(network))
         return prove(self.test, queries, database).scores["crop"].map

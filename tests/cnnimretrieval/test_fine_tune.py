@@ -5,14 +5,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
+from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import to_tensor
+from cnnimretrieval.descriptors.whitening import pca_whitening
 from cnnimretrieval.networks.network import NetworkConfig, load
 from cnnimretrieval.training import fine_tune as stage
-from cnnimretrieval.training.fine_tune import TrainConfig, WhiteningConfig, fine_tune
+from cnnimretrieval.training import whitening as whitenings
+from cnnimretrieval.training.fine_tune import TrainConfig, fine_tune
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.trainer import run_loop
 from cnnimretrieval.training.tuples import QueryConfig
+from cnnimretrieval.training.whitening import WhiteningConfig
 from pairs.apart import ApartPairs
 from pairs.heldout import write_heldout
 from pairs.records import write_pair_table
@@ -79,6 +84,43 @@ def test_the_settings_may_say_which_network_is_kept(pairs_dir, tmp_path):
         assert kept.train["verdict"].endswith(f"; as the settings say, {other.replace('_', ' ')}, is kept")
 
 
+@pytest.mark.parametrize(
+    ("keep", "kind"), [("off_the_shelf_pca", "pca"), ("fine_tuned_whitened", "learned"), ("fine_tuned", None)]
+)
+def test_a_whitening_of_several_scales_is_estimated_too_where_asked(
+    pairs_dir, collection, tmp_path, keep, kind
+):
+    scales = (1.0, 0.6)
+    whitening = CONFIG.whitening.model_copy(update={"scales": scales})
+    loop = CONFIG.loop.model_copy(update={"epochs": 0})
+    config = CONFIG.model_copy(update={"whitening": whitening, "loop": loop, "keep": keep})
+    fine_tune(pairs_dir, tmp_path / "model", config, weights="random")
+    network = load(tmp_path / "model")
+    several = network.whitening_for(scales)
+    if kind is None:
+        assert several is network.whitening is None
+        return
+    assert several.kind == network.whitening.kind == kind
+    assert network.whitening_for((1.0,)) is network.whitening is not several
+    if kind == "pca":
+        rows = np.flatnonzero(~collection.table.is_val)
+        requests = [collection.whole(row) for row in rows]
+        found = describe(network, requests, ExtractConfig(image_size=64, scales=scales))
+        expected = pca_whitening(found.require_all(), dim=12, shrinkage=0.5)
+        np.testing.assert_allclose(several.mean, expected.mean, atol=1e-7)
+        np.testing.assert_allclose(several.projection, expected.projection, atol=1e-3)
+
+
+@pytest.mark.parametrize("scales", [(0.5,), (1.0, 0.0)])
+def test_scales_of_a_whitening_are_checked(scales):
+    with pytest.raises(ValidationError) as error:
+        WhiteningConfig(scales=scales)
+    assert error.value.errors()[0]["msg"] == (
+        f"Value error, scales: expected 1 alone, or several factors above 0, got {scales}; "
+        "1,0.7071,0.5 is common"
+    )
+
+
 def test_training_starts_from_a_projection(pairs_dir, tmp_path):
     network = CONFIG.network.model_copy(update={"projection": 16})
     config = CONFIG.model_copy(update={"network": network, "keep": "off_the_shelf"})
@@ -130,7 +172,7 @@ def test_when_training_does_harm_the_best_of_the_four_is_kept_and_it_says_so(
 
 def test_whitening_sees_no_held_out_image(pairs_dir, collection, tmp_path, monkeypatch):
     seen = {}
-    real_pca, real_learned = stage.pca_whitening, stage.learn_whitening
+    real_pca, real_learned = whitenings.pca_whitening, whitenings.learn_whitening
 
     def pca(vectors, **options):
         seen["pca"] = len(vectors)
@@ -141,8 +183,8 @@ def test_whitening_sees_no_held_out_image(pairs_dir, collection, tmp_path, monke
         seen["positives"] = np.flatnonzero(~collection.table.is_val)[positives]
         return real_learned(vectors, queries, positives, **options)
 
-    monkeypatch.setattr(stage, "pca_whitening", pca)
-    monkeypatch.setattr(stage, "learn_whitening", learned)
+    monkeypatch.setattr(whitenings, "pca_whitening", pca)
+    monkeypatch.setattr(whitenings, "learn_whitening", learned)
     fine_tune(pairs_dir, tmp_path / "model", CONFIG, weights="random")
     assert (seen["pca"], seen["learned"]) == (10, 10)
     assert not collection.table.is_val[seen["positives"]].any()

@@ -208,7 +208,8 @@ def test_estimates_add_up_by_hand():
     assert parts["training"] == pytest.approx(training_s / 3600)
     photo_s = 0.127 * 1024**2 * 0.75 / 1e6 * 1.75
     assert photo_s == pytest.approx(0.175, rel=0.01)
-    assert parts["whitening"] == pytest.approx(120_000 * photo_s / 3600, rel=1e-6)
+    # Both whitenings: of three scales and of one.
+    assert parts["whitening"] == pytest.approx(120_000 * photo_s * (1 + 1 / 1.75) / 3600, rel=1e-6)
     assert parts["testing"] == pytest.approx(23_020 * photo_s / 3600, rel=1e-6)
 
 

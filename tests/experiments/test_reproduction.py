@@ -7,6 +7,7 @@ import torch
 import torchvision
 from PIL import Image
 
+from cnnimretrieval.networks.network import load
 from experiments import cli, reproduction
 from pairs.interchange import photo_of
 
@@ -134,7 +135,12 @@ def test_a_row_from_pairs_to_scores(command, row, data, tmp_path):
     assert said[2].split() == ["oxford5k", f"{score['map']:.2f}", "50.0", f"{score['map'] - 50:+.2f}"]
     assert said[3] == "reached within 60 points of mAP; published: nowhere"
     assert 0 < score["map"] <= 100
-    # What is there serves as MODEL, with the whitening of several scales.
+    # What is there serves as MODEL, with a whitening of one scale and another of the tested ones.
+    network = load(work / "network")
+    several, one = network.multi_scale_whitening, network.whitening
+    assert several.note.startswith("learned from 12 pairs and 18 descriptors")
+    assert several.note == one.note
+    assert np.abs(several.mean - one.mean).max() > 1e-4
     code, again, err = command(
         *("evaluate", work / "network", "oxford5k", "--data", data, "--json"),
         *("--scales", "1.0,0.7", "--image-size", 48, "--workers", 1, "--device", "cpu"),
