@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from experiments import options, protocol, published, retrieval
+from experiments import interchange, options, protocol, published, retrieval
 from experiments.faults import INTERRUPTED, UsageFault, exit_code, lines_of
 from sfm.lock import hold
 
@@ -212,18 +212,7 @@ def _adopt(file: Path, photos: Path | None, out: Path) -> None:
     print(f"{metrics.Mining.read(out)}\n{out / 'positives.parquet'}")
 
 
-@app.command()
-def export(
-    pairs: Annotated[Path, typer.Argument(metavar="WORK/pairs", help="Folder that `mine` wrote.")],
-    out: Annotated[Path, typer.Option(help="Folder to write: NAME.pkl, NAME-whiten.pkl, ims, a pair list.")],
-    name: Annotated[str, typer.Option(help="Of the data set, as the reference toolbox calls it.")] = "mined",
-) -> None:
-    """Write mined pairs as the reference toolbox and hloc read them."""
-    from pairs.export import export as stage
-
-    options.folder(pairs, "WORK/pairs", "run mine first")
-    with hold(out):
-        print(stage(pairs, out, name))
+app.command()(interchange.export)
 
 
 @app.command()

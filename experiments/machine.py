@@ -1,7 +1,5 @@
 """What a command needs from the machine and from files of weights, checked before any long work begins."""
 
-from pathlib import Path
-
 import torch
 
 from cnnimretrieval.networks import network
@@ -33,16 +31,19 @@ def device(name: str) -> str:
     return name
 
 
-def load_network(model: str, weights: str | None) -> RetrievalNetwork:
+def load_network(model: str, weights: str | None, whitening_from: str | None = None) -> RetrievalNetwork:
     """The network MODEL, a folder, a checkpoint or BACKBONE[:POOLING], with `weights` for the latter.
 
+    A checkpoint may bring whitenings learned from several data sets: `whitening_from` names one of them.
+
     Raises:
-        UsageFault: neither, or weights that cannot be read or belong to another architecture.
+        UsageFault: neither, weights that cannot be read or belong to another architecture, or a whitening
+            that is not there.
         OSError: a download that failed.
 
     """
     try:
-        return network.load(Path(model) if Path(model).is_dir() else model, weights)
+        return network.load(model, weights, whitening_from)
     except (ValueError, FileNotFoundError) as error:
         raise UsageFault(str(error)) from error
 

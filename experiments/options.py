@@ -61,6 +61,14 @@ ImageSize = Annotated[int | None, typer.Option(metavar="PX", help="Longest side;
 ApplyWhitening = Annotated[
     bool, typer.Option("--whitening/--no-whitening", help="Apply the network's own, if it has one.")
 ]
+WhiteningFrom = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Which of a checkpoint's whitenings is used, by the data set it was learned from "
+        "[default: retrieval-SfM-120k, else the first].",
+    ),
+]
 Rerank = Annotated[
     list[str],
     typer.Option(

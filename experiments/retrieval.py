@@ -21,6 +21,7 @@ def extract(
     scales: options.Scales = None,
     image_size: options.ImageSize = None,
     whitening: options.ApplyWhitening = True,
+    whitening_from: options.WhiteningFrom = None,
     table: Annotated[
         Path | None,
         typer.Option("--list", metavar="FILE.csv", help="Only these: a line is name or name,x1,y1,x2,y2."),
@@ -37,7 +38,7 @@ def extract(
     from experiments import listing, machine
 
     config = listing.extraction(scales, image_size)
-    network, on = machine.load_network(model, weights), machine.device(device)
+    network, on = machine.load_network(model, weights, whitening_from), machine.device(device)
     requests = listing.all_below(photos, out) if table is None else listing.listed(photos, table)
     count = options.num_workers(workers)
     with hold(out):
@@ -62,6 +63,7 @@ def search(
             metavar="X1,Y1,X2,Y2", help="Search with this part of each query, in px of the upright photo."
         ),
     ] = None,
+    whitening_from: options.WhiteningFrom = None,
     rerank: options.Rerank = [],  # noqa: B006
     as_json: options.Json = False,
     weights: options.Weights = None,
@@ -78,7 +80,7 @@ def search(
     from experiments import machine, ranking, reranking
 
     steps = reranking.settings(rerank)
-    network, on = machine.load_network(model, weights), machine.device(device)
+    network, on = machine.load_network(model, weights, whitening_from), machine.device(device)
     answers = ranking.rank(
         network,
         store.read_store(database),
@@ -114,6 +116,7 @@ def evaluate(
     scales: options.Scales = None,
     image_size: options.ImageSize = None,
     whitening: options.ApplyWhitening = True,
+    whitening_from: options.WhiteningFrom = None,
     uncropped: Annotated[
         bool, typer.Option("--uncropped", help="Search with whole photos where queries have boxes.")
     ] = False,
@@ -153,7 +156,7 @@ def evaluate(
         rerank=reranking.settings(rerank),
     )
     judged = listing.judged(benchmark, data)
-    network, on = machine.load_network(model, weights), machine.device(device)
+    network, on = machine.load_network(model, weights, whitening_from), machine.device(device)
     ready = ReadyDescriptors(database=database, queries=queries, distractors=tuple(distractors))
     count = options.num_workers(workers)
     result = score(network, judged, config, ready, device=on, workers=count)

@@ -203,15 +203,23 @@ def save(network: RetrievalNetwork, folder: Path) -> None:
     write_json(folder / _CONFIG, network.config.model_dump(mode="json"))
 
 
-def load(path_or_name: str | Path, weights: str | None = None) -> RetrievalNetwork:
+def load(
+    path_or_name: str | Path, weights: str | None = None, whitening_from: str | None = None
+) -> RetrievalNetwork:
     """The network MODEL, for evaluation.
 
     That is a folder that `save` wrote, a checkpoint of the reference toolbox (see `reference`), or an
     off-the-shelf BACKBONE[:POOLING], POOLING-r for regional pooling. `weights` is for off-the-shelf networks
-    only: see `backbones.build_trunk`; None means "pretrained". ValueError or FileNotFoundError when the
-    folder or file holds no whole network or the name is unknown.
+    only: see `backbones.build_trunk`; None means "pretrained". `whitening_from` is for checkpoints only: the
+    data set that the whitening was learned from. ValueError or FileNotFoundError when the folder or file
+    holds no whole network or the name is unknown.
     """
     path = Path(path_or_name)
+    if whitening_from is not None and not path.is_file():
+        raise ValueError(
+            f"network {path}: expected a checkpoint to choose a whitening of, got {whitening_from} for "
+            "another network; leave it out"
+        )
     if not path.exists():
         return build(_off_the_shelf(str(path_or_name)), weights or "pretrained")
     if weights is not None:
@@ -223,7 +231,7 @@ def load(path_or_name: str | Path, weights: str | None = None) -> RetrievalNetwo
     # Imported here: the format of the toolbox is built on this module.
     from cnnimretrieval.networks.reference import read_reference
 
-    return read_reference(path)
+    return read_reference(path, whitening_from)
 
 
 def _load_folder(folder: Path) -> RetrievalNetwork:

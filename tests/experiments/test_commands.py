@@ -7,23 +7,28 @@ from experiments import cli
 MACHINE = {"--device", "--workers"}
 ENGINE = {"--memory-gb", "--scheduler", "--from-colmap"}
 SETTINGS = {"--protocol", "--set", "--seed"}
+SHARED = MACHINE | ENGINE | SETTINGS | {"--weights", "--whitening-from"}
 
 COMMANDS = {
     "run": (["PHOTOS"], {"--data", "--dry-run", "--out", "--weights"} | MACHINE | ENGINE | SETTINGS),
     "reconstruct": (["PHOTOS"], {"--out", "--workers"} | ENGINE | SETTINGS),
     "mine": (["WORK/sfm"], {"--out", "--photos"} | SETTINGS),
-    "export": (["WORK/pairs"], {"--out", "--name"}),
+    "export": (["WORK/pairs|MODEL"], {"--out", "--name", "--whitening-from", "--weights"}),
     "train": (["WORK/pairs"], {"--out", "--weights"} | MACHINE | SETTINGS),
     "extract": (
         ["MODEL", "PHOTOS"],
         {"--out", "--scales", "--image-size", "--whitening", "--no-whitening", "--list", "--weights"}
+        | {"--whitening-from"}
         | MACHINE,
     ),
-    "search": (["MODEL", "DIR", "QUERY"], {"--top", "--box", "--rerank", "--json", "--weights"} | MACHINE),
+    "search": (
+        ["MODEL", "DIR", "QUERY"],
+        {"--top", "--box", "--rerank", "--json", "--whitening-from", "--weights"} | MACHINE,
+    ),
     "evaluate": (
         ["MODEL", "BENCHMARK"],
         {"--data", "--scales", "--image-size", "--whitening", "--no-whitening", "--uncropped", "--rerank"}
-        | {"--database", "--queries", "--distractors", "--json", "--weights"}
+        | {"--database", "--queries", "--distractors", "--json", "--whitening-from", "--weights"}
         | MACHINE,
     ),
     "download": (["NAME"], {"--data", "--mirror", "--keep-archives", "--dry-run"}),
@@ -45,11 +50,11 @@ def test_the_same_option_says_the_same_everywhere():
     said = {}
     for command in typer.main.get_command(cli.app).commands.values():
         for parameter in command.params:
-            if {*parameter.opts} & (MACHINE | ENGINE | SETTINGS | {"--weights"}):
+            if {*parameter.opts} & SHARED:
                 said.setdefault(parameter.opts[0], set()).add(
                     (parameter.help, parameter.metavar, str(parameter.default))
                 )
-    assert set(said) == MACHINE | ENGINE | SETTINGS | {"--weights"}
+    assert set(said) == SHARED
     assert {option: len(texts) for option, texts in said.items()} == dict.fromkeys(said, 1)
 
 
