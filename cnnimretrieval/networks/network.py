@@ -130,6 +130,13 @@ class RetrievalNetwork(nn.Module):
         several = len(scales) > 1 and self.multi_scale_whitening is not None
         return self.multi_scale_whitening if several else self.whitening
 
+    def without_projection(self) -> "RetrievalNetwork":
+        """The same network up to its projection, of the very same layers; without whitening."""
+        config = self.config.model_copy(update={"projection": None})
+        shorter = RetrievalNetwork(config, self.trunk).train(self.training)
+        shorter.local_whitening, shorter.pool = self.local_whitening, self.pool
+        return shorter
+
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Unit descriptors, float32, not whitened, of images normalised with the trunk's mean and std."""
         activations = self.trunk(images)

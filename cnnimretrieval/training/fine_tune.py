@@ -7,6 +7,7 @@ is what the folder holds in the end, so that nobody is handed a network worse th
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cnnimretrieval.descriptors.whitening import Kind, Whitening, apply
 from cnnimretrieval.evaluation.proof import Gain, Proof, gain, heldout_test, prove
@@ -26,6 +27,7 @@ from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.trainer import run_loop
 from cnnimretrieval.training.tuples import Collection, Tuples
 from cnnimretrieval.training.whitening import WhiteningConfig, learned_from_pairs, pca_of_collection
+from cnnimretrieval.training.whitening_layers import LayersConfig, start_layers
 from pairs.heldout import read_heldout
 from pairs.records import read_pair_table
 from sfm.settings import Settings
@@ -44,11 +46,23 @@ class TrainConfig(Settings):
 
     network: NetworkConfig = NetworkConfig()
     loop: LoopConfig = LoopConfig()
+    layers: LayersConfig = LayersConfig()
     whitening: WhiteningConfig = WhiteningConfig()
     keep: Row | Literal["best"] = Field(
         default="best", description="the network that is handed out: the best of the four, or always this one"
     )
     seed: int = Field(default=0, ge=0, description="of pairs, pools, order and distortions")
+
+    @model_validator(mode="after")
+    def _layers_to_start(self) -> "TrainConfig":
+        network = self.network
+        there = network.local_whitening or network.region_whitening or network.projection is not None
+        if self.layers.start != "identity" and not there:
+            raise ValueError(
+                "layers.start: expected identity for a network without whitening layers, got "
+                f"{self.layers.start}; set network.local_whitening, region_whitening or projection"
+            )
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +96,16 @@ def fine_tune(
     """Fine-tune on the pairs in `pairs_dir`, whiten, prove, and write one of four networks to `out`.
 
     `weights` as in `backbones.build_trunk`; `projection` is a file with the layer that the network's
-    projection starts from, the identity when not given. An interrupted call goes on at the last finished
-    epoch. Returns at once when `out` holds the result already. ValueError when there is nothing to train or
-    to test with, FileNotFoundError when mining has not finished, OSError when a photo cannot be read any
-    more.
+    projection starts from; when not given, `config.layers` says from what. An interrupted call goes on at
+    the last finished epoch. Returns at once when `out` holds the result already. ValueError when there is
+    nothing to train or to test with, FileNotFoundError when mining has not finished, OSError when a photo
+    cannot be read any more.
     """
+    if projection is not None and config.layers.start != "identity":
+        raise ValueError(
+            f"layers.start: expected identity with a projection from {projection}, got "
+            f"{config.layers.start}; choose one of the two"
+        )
     started = time.monotonic()
     mined = _key_of_mining(pairs_dir)
     initial = _initial(config.network, weights, projection)
@@ -94,11 +113,12 @@ def fine_tune(
     if load_done(out, _STAGE, key) is not None:
         return _read_result(out)
     descriptions = _open(pairs_dir, out, config, key, device=device, workers=workers)
+    start_layers(initial, descriptions, config.layers, config.whitening, config.loop.query, config.seed)
     through = None
     if config.loop.through_whitening:
         through = _estimated(descriptions, initial, config, "learned")
     training = Training(
-        network=_initial(config.network, weights, projection),
+        network=deepcopy(initial),
         collection=descriptions.collection,
         config=config.loop,
         seed=config.seed,

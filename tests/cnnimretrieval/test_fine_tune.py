@@ -18,6 +18,7 @@ from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.trainer import run_loop
 from cnnimretrieval.training.tuples import QueryConfig
 from cnnimretrieval.training.whitening import WhiteningConfig
+from cnnimretrieval.training.whitening_layers import LayersConfig
 from pairs.apart import ApartPairs
 from pairs.heldout import write_heldout
 from pairs.records import write_pair_table
@@ -131,6 +132,42 @@ def test_training_starts_from_a_projection(pairs_dir, tmp_path):
     torch.save(layer, tmp_path / "layer.pth")
     fine_tune(pairs_dir, tmp_path / "model", config, weights="random", projection=tmp_path / "layer.pth")
     assert torch.equal(load(tmp_path / "model").projection.weight, layer["weight"])
+
+
+@pytest.mark.parametrize("start", ["pca", "learned"])
+def test_training_starts_from_a_projection_by_whitening(pairs_dir, tmp_path, start):
+    config = CONFIG.model_copy(
+        update={
+            "network": CONFIG.network.model_copy(update={"projection": 5}),
+            "layers": LayersConfig(start=start),
+            "whitening": CONFIG.whitening.model_copy(update={"dim": 3}),
+            "keep": "off_the_shelf",
+        }
+    )
+    fine_tune(pairs_dir, tmp_path / "a", config, weights="random")
+    weight = load(tmp_path / "a").projection.weight.detach()
+    # Axes of a whitening, not the identity, and the fine-tuned network started from them.
+    assert not torch.equal(weight, torch.eye(5, 512))
+    tuned = config.model_copy(update={"keep": "fine_tuned"})
+    fine_tune(pairs_dir, tmp_path / "b", tuned, weights="random")
+    after = load(tmp_path / "b").projection.weight.detach()
+    assert 0 < (after - weight).abs().max() < 0.01 * weight.abs().max()
+
+
+def test_layers_start_from_one_thing(pairs_dir, tmp_path):
+    with pytest.raises(ValidationError) as wrong:
+        TrainConfig(layers=LayersConfig(start="pca"))
+    assert wrong.value.errors()[0]["msg"] == (
+        "Value error, layers.start: expected identity for a network without whitening layers, got pca; "
+        "set network.local_whitening, region_whitening or projection"
+    )
+    config = TrainConfig(network=NetworkConfig(projection=5), layers=LayersConfig(start="learned"))
+    with pytest.raises(ValueError, match="layers") as error:
+        fine_tune(pairs_dir, tmp_path / "model", config, weights="random", projection=tmp_path / "layer.pth")
+    assert str(error.value) == (
+        f"layers.start: expected identity with a projection from {tmp_path}/layer.pth, got learned; "
+        "choose one of the two"
+    )
 
 
 def test_a_second_call_returns_at_once(pairs_dir, tmp_path, monkeypatch):
