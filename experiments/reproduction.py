@@ -12,7 +12,8 @@ from pydantic import Field
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import extract
-from cnnimretrieval.descriptors.whitening import Whitening, learn_whitening
+from cnnimretrieval.descriptors.whitening import Whitening
+from cnnimretrieval.descriptors.whitening_estimates import learn_whitening
 from cnnimretrieval.downloads.catalogue import find
 from cnnimretrieval.downloads.download import is_present
 from cnnimretrieval.evaluation.datasets import read_benchmark

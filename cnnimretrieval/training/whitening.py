@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field, field_validator
 
-from cnnimretrieval.descriptors.whitening import Whitening, learn_whitening, pca_whitening
+from cnnimretrieval.descriptors.whitening import Whitening
+from cnnimretrieval.descriptors.whitening_estimates import learn_whitening, pca_whitening
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.tuples import QueryConfig, draw_pairs

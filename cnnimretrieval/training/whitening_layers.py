@@ -15,7 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cnnimretrieval.descriptors.images import normalise, open_request, to_levels
-from cnnimretrieval.descriptors.whitening import Whitening, learn_whitening, pca_whitening
+from cnnimretrieval.descriptors.whitening import Whitening
+from cnnimretrieval.descriptors.whitening_estimates import learn_whitening, pca_whitening
 from cnnimretrieval.networks.linear import at_every_location, set_to_whitening
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.pooling import Regional

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import to_tensor
-from cnnimretrieval.descriptors.whitening import pca_whitening
+from cnnimretrieval.descriptors.whitening_estimates import pca_whitening
 from cnnimretrieval.networks.network import NetworkConfig, load
 from cnnimretrieval.training import fine_tune as stage
 from cnnimretrieval.training import whitening as whitenings

@@ -5,7 +5,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from cnnimretrieval.descriptors.whitening import Whitening, apply, pca_whitening, save_whitening
+from cnnimretrieval.descriptors.whitening import Whitening, apply, save_whitening
+from cnnimretrieval.descriptors.whitening_estimates import pca_whitening
 from cnnimretrieval.networks.linear import set_to_whitening
 from cnnimretrieval.networks.network import NetworkConfig, build, load, load_projection, save
 from cnnimretrieval.networks.pooling import Gem, Regional, l2_normalise

@@ -2,14 +2,8 @@ import numpy as np
 import pytest
 
 from cnnimretrieval.descriptors.moments import centred_moments, pair_moments, shrinkage_of
-from cnnimretrieval.descriptors.whitening import (
-    Whitening,
-    apply,
-    learn_whitening,
-    load_whitening,
-    pca_whitening,
-    save_whitening,
-)
+from cnnimretrieval.descriptors.whitening import Whitening, apply, load_whitening, save_whitening
+from cnnimretrieval.descriptors.whitening_estimates import learn_whitening, pca_whitening
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from torch import nn
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import open_request, to_tensor
-from cnnimretrieval.descriptors.whitening import pca_whitening
+from cnnimretrieval.descriptors.whitening_estimates import pca_whitening
 from cnnimretrieval.evaluation.proof import heldout_test
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork
 from cnnimretrieval.networks.pooling import l2_normalise
