@@ -112,8 +112,9 @@ Scheduler = Annotated[
 FromColmap = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR",
-        help="Folder of COLMAP models to use in place of our own; names in them are relative to PHOTOS.",
+        metavar="PATH",
+        help="Folder of COLMAP models to use in place of our own, or a COLMAP database whose matches to use; "
+        "names in them are relative to PHOTOS.",
     ),
 ]
 Seed = Annotated[
@@ -200,12 +201,13 @@ def with_source(overrides: list[str], from_colmap: Path | None) -> list[str]:
     """`overrides` and what `--from-colmap` says, as the setting that it is.
 
     Raises:
-        UsageFault: there is no such folder.
+        UsageFault: there is no such folder or file.
 
     """
     if from_colmap is None:
         return overrides
-    folder(from_colmap, "--from-colmap")
+    if not from_colmap.is_file():
+        folder(from_colmap, "--from-colmap")
     return [*overrides, f"sfm.from_colmap={json.dumps(str(from_colmap.resolve()), ensure_ascii=False)}"]
 
 

@@ -270,6 +270,16 @@ def _write_image(database: pycolmap.Database, image: ImageFeatures, camera_id: i
 
 
 def _camera(image: ImageFeatures, camera_id: int) -> pycolmap.Camera:
+    if image.camera is not None:
+        given = pycolmap.Camera(
+            camera_id=camera_id,
+            model=pycolmap.CameraModelId(image.camera.model),
+            width=image.width,
+            height=image.height,
+            params=list(image.camera.params),
+        )
+        given.has_prior_focal_length = image.camera.known
+        return given
     known = not np.isnan(image.focal_px)
     focal_px = image.focal_px if known else DEFAULT_FOCAL_FACTOR * max(image.width, image.height)
     camera = pycolmap.Camera.create_from_model_name(

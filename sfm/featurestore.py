@@ -8,16 +8,33 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Shaped, UInt8
 
 from sfm.store import atomic_path
 
 
 @dataclass(frozen=True, kw_only=True)
+class GivenCamera:
+    """A camera as somebody described it before us.
+
+    Attributes:
+        model: COLMAP's number of it.
+        params: its parameters, as COLMAP orders them.
+        known: whether its focal length is more than a guess.
+
+    """
+
+    model: int
+    params: tuple[float, ...]
+    known: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageFeatures:
-    """Keypoints of one image, by falling scale.
+    """Keypoints of one image; ours are sorted by falling scale.
 
     Attributes:
         image_id: of the collection, from 1.
@@ -25,6 +42,7 @@ class ImageFeatures:
         width: in stored pixels; so is `height`.
         focal_px: in stored pixels, NaN where unknown.
         keypoints: x, y (stored pixels, centre of the first at .5), scale, orientation in radians.
+        camera: where it is given; else one of a simple kind is made of `focal_px`.
 
     """
 
@@ -34,6 +52,7 @@ class ImageFeatures:
     height: int
     focal_px: float
     keypoints: Float32[np.ndarray, "n 4"]
+    camera: GivenCamera | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +101,7 @@ def write_shard(path: Path, images: Sequence[ImageFeatures]) -> None:
             sizes=np.array([(image.width, image.height) for image in images], dtype=np.int64).reshape(-1, 2),
             focal_px=np.array([image.focal_px for image in images], dtype=np.float64),
             starts=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
+            **_camera_arrays(images),
         )
         keypoints = [image.keypoints for image in images] or [np.empty((0, 4), np.float32)]
         np.save(unfinished / "keypoints.npy", np.concatenate(keypoints))
@@ -113,7 +133,35 @@ def _read_shard(path: Path, image_ids: Iterable[int]) -> Iterator[ImageFeatures]
             height=int(index["sizes"][row, 1]),
             focal_px=float(index["focal_px"][row]),
             keypoints=np.array(keypoints[index["starts"][row] : index["starts"][row + 1]]),
+            camera=_given_camera(index, row),
         )
+
+
+def _camera_arrays(images: Sequence[ImageFeatures]) -> dict[str, Any]:
+    """The cameras of a shard in which each is given; nothing for one of our own."""
+    given = [image.camera for image in images if image.camera is not None]
+    if not given:
+        return {}
+    params = np.full((len(images), max(len(camera.params) for camera in given)), np.nan)
+    for row, camera in enumerate(given):
+        params[row, : len(camera.params)] = camera.params
+    return {
+        "camera_models": np.array([camera.model for camera in given], dtype=np.int64),
+        "camera_known": np.array([camera.known for camera in given], dtype=np.bool_),
+        "camera_num_params": np.array([len(camera.params) for camera in given], dtype=np.int64),
+        "camera_params": params,
+    }
+
+
+def _given_camera(index: dict[str, Shaped[np.ndarray, "n ..."]], row: int) -> GivenCamera | None:
+    if "camera_models" not in index:
+        return None
+    params = index["camera_params"][row, : index["camera_num_params"][row]]
+    return GivenCamera(
+        model=int(index["camera_models"][row]),
+        params=tuple(params.tolist()),
+        known=bool(index["camera_known"][row]),
+    )
 
 
 def _read_descriptors(

@@ -67,7 +67,7 @@ def import_models(
     if not folders:
         raise ValueError(
             f"models {source}: expected a folder with COLMAP's cameras, images and points3D, as .bin or "
-            ".txt, or with folders of them, got none; name the folder that COLMAP wrote"
+            ".txt, with folders of them, or with a database, got none; name the folder that COLMAP wrote"
         )
     base = key_of("import", _VERSION, version("pycolmap"), collection.key)
     batches = [_batch(number, folder, base) for number, folder in enumerate(folders)]

@@ -13,7 +13,6 @@ from typing import Any
 from sfm.child import Limits
 from sfm.collection import Collection
 from sfm.components import Component, components
-from sfm.features import Features
 from sfm.featurestore import FeatureStore
 from sfm.mapper import MappingConfig, map_component
 from sfm.matchgraph import MatchGraph
@@ -45,7 +44,7 @@ class Mapping:
 
 def map_places(
     collection: Collection,
-    features: Features,
+    store: FeatureStore,
     graph: MatchGraph,
     out: Path,
     config: MappingConfig,
@@ -64,9 +63,7 @@ def map_places(
     batches = [_batch(base, part, config.limits) for part in parts]
     folder = out / "mapping"
     _retry_under_other_limits(folder, config.limits)
-    work = partial(
-        _map_batch, store=features.store, matches=graph.folder, folder=folder, config=config, seed=seed
-    )
+    work = partial(_map_batch, store=store, matches=graph.folder, folder=folder, config=config, seed=seed)
     results = run_batches(work, batches, folder, executor, label="mapping")
     failed: dict[int, str] = {}
     for part, result in zip(parts, results, strict=True):

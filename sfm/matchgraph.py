@@ -20,9 +20,9 @@ from sfm.splitting import split_places
 from sfm.store import key_of, key_of_table, load_done, mark_done, read_table, write_table
 
 _VERSION = 4
-# COLMAP's kinds of two-view geometry: calibrated, uncalibrated, planar, panoramic, either, several.
+# COLMAP's kinds of two-view geometry: calibrated, uncalibrated, planar, panoramic, either, several, of rigs.
 # Left out are none (1) and a watermark or frame that both photos carry (7).
-TRUSTED_CONFIGS = (2, 3, 4, 5, 6, 8)
+TRUSTED_CONFIGS = (2, 3, 4, 5, 6, 8, 9)
 WATERMARK = 7
 
 

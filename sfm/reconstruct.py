@@ -3,6 +3,7 @@
 import errno
 import os
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,17 @@ from pydantic import Field
 
 from sfm.candidates import CandidateConfig, propose_pairs
 from sfm.collection import Collection, ScanConfig, require_folder, scan
+from sfm.colmapfiles import database_alone
 from sfm.descriptors import drop_descriptors
-from sfm.features import FeatureConfig, Features, extract_features
+from sfm.features import FeatureConfig, extract_features
+from sfm.featurestore import FeatureStore
 from sfm.imported import describe_files, import_models
+from sfm.importedmatches import import_matches
 from sfm.lock import hold
 from sfm.mapper import MappingConfig
 from sfm.mapping import Mapping, map_places
 from sfm.matchgraph import GraphConfig, MatchGraph, build_graph
-from sfm.matching import MatchingConfig, match
+from sfm.matching import Matches, MatchingConfig, match
 from sfm.outcome import ReconstructResult, conclude, model_of_name
 from sfm.pairlists import write_pair_lists
 from sfm.settings import Settings
@@ -26,7 +30,6 @@ from sfm.store import key_of, key_of_table, sweep, write_json
 
 _VERSION = 1
 _DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-_STAGES = ("scan", "features", "vlad", "candidates", "matching", "graph", "mapping", "pair lists")
 
 
 class ReconstructConfig(Settings):
@@ -34,7 +37,9 @@ class ReconstructConfig(Settings):
 
     seed: int = Field(default=0, ge=0, description="of samples, RANSAC and the mapper")
     from_colmap: Path | None = Field(
-        default=None, description="folder of COLMAP models to use in place of our own"
+        default=None,
+        description="COLMAP models to use in place of our own (a folder), or a COLMAP database whose "
+        "verified pairs to use in place of our own",
     )
     scan: ScanConfig = ScanConfig()
     features: FeatureConfig = FeatureConfig()
@@ -68,30 +73,80 @@ def reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: Ex
         ) from error
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Matched:
+    """What graph and mapping build on, our own or somebody else's.
+
+    Attributes:
+        collection: the photos with their sizes and cameras.
+        candidates: pairs of image ids that were tried.
+        unmatched: image_id -> status and reason, for photos that had nothing to match.
+
+    """
+
+    collection: Collection
+    store: FeatureStore
+    candidates: pd.DataFrame
+    matches: Matches
+    unmatched: dict[int, tuple[str, str]]
+    stages: tuple[str, ...]
+
+
 def _reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: Executor) -> ReconstructResult:
     collection = scan(photos, out, config.scan, executor)
     write_json(out / "photos.json", {"version": 1, "photos": str(collection.photos)})
-    if config.from_colmap is not None:
+    if config.from_colmap is None:
+        return _build(collection, _match(collection, out, config, executor), out, config, executor)
+    database = database_alone(config.from_colmap)
+    if database is None:
         return _import(collection, config.from_colmap, out, config, executor)
+    imported = import_matches(collection, database, out, executor)
+    matched = _Matched(
+        collection=imported.collection,
+        store=imported.store,
+        candidates=imported.matches.pairs,
+        matches=imported.matches,
+        unmatched=dict.fromkeys(imported.missing, ("unregistered", "not in the database")),
+        stages=("import",),
+    )
+    return _build(collection, matched, out, config, executor)
+
+
+def _match(collection: Collection, out: Path, config: ReconstructConfig, executor: Executor) -> _Matched:
     features = extract_features(collection, out, config.features, executor)
     candidates = propose_pairs(collection, features, out, config.candidates, config.seed, executor)
     matches = match(candidates, features, out, config.matching, config.seed, executor)
     if not config.features.keep_descriptors:
         drop_descriptors(features)
-    sizes = collection.usable[["width", "height"]].to_numpy(dtype=np.int64)
-    graph = build_graph(matches, features.store, sizes, out, config.graph)
-    mapping = map_places(collection, features, graph, out, config.mapping, config.seed, executor)
+    few = np.flatnonzero(features.num_keypoints < config.candidates.min_keypoints) + 1
+    failed = {image_id: ("rejected", reason) for image_id, reason in features.failed.items()}
+    return _Matched(
+        collection=collection,
+        store=features.store,
+        candidates=candidates,
+        matches=matches,
+        unmatched=dict.fromkeys(few.tolist(), ("unregistered", "too few keypoints")) | failed,
+        stages=("features", "vlad", "candidates", "matching"),
+    )
+
+
+def _build(
+    collection: Collection, matched: _Matched, out: Path, config: ReconstructConfig, executor: Executor
+) -> ReconstructResult:
+    sizes = matched.collection.usable[["width", "height"]].to_numpy(dtype=np.int64)
+    graph = build_graph(matched.matches, matched.store, sizes, out, config.graph)
+    mapping = map_places(matched.collection, matched.store, graph, out, config.mapping, config.seed, executor)
     names = collection.usable["name"].tolist()
-    lists_key = key_of(names, key_of_table(candidates), graph.key, mapping.key)
-    write_pair_lists(out, lists_key, names, candidates, graph.pairs, mapping.folders)
+    lists_key = key_of(names, key_of_table(matched.candidates), graph.key, mapping.key)
+    write_pair_lists(out, lists_key, names, matched.candidates, graph.pairs, mapping.folders)
     files = collection.table[["name", "status", "reason"]].to_numpy().tolist()
     return conclude(
         out,
         key_of("images", _VERSION, config, files, mapping.key),
-        lambda: _images(collection, features, graph, mapping, config),
+        lambda: _images(collection.table, matched.unmatched, graph, mapping, config.mapping.min_model_size),
         mapping.folders,
         places=graph.num_places,
-        stages=_STAGES,
+        stages=("scan", *matched.stages, "graph", "mapping", "pair lists"),
         engine=str(executor),
     )
 
@@ -114,13 +169,12 @@ def _import(
 
 
 def _images(
-    collection: Collection,
-    features: Features,
+    table: pd.DataFrame,
+    unmatched: dict[int, tuple[str, str]],
     graph: MatchGraph,
     mapping: Mapping,
-    config: ReconstructConfig,
+    min_model_size: int,
 ) -> pd.DataFrame:
-    table = collection.table
     model_of = model_of_name(mapping.folders)
     place_sizes = np.bincount(graph.place_of_image + 1)[1:]
     rows = []
@@ -133,13 +187,11 @@ def _images(
         place, model = int(graph.place_of_image[image_id - 1]), model_of.get(name, -1)
         if model >= 0:
             rows.append((name, "registered", "", model, place))
-        elif image_id in features.failed:
-            rows.append((name, "rejected", features.failed[image_id], -1, -1))
-        elif features.num_keypoints[image_id - 1] < config.candidates.min_keypoints:
-            rows.append((name, "unregistered", "too few keypoints", -1, place))
+        elif image_id in unmatched:
+            rows.append((name, *unmatched[image_id], -1, place))
         elif place < 0:
             rows.append((name, "unregistered", "matches no other photo", -1, -1))
-        elif place_sizes[place] < config.mapping.min_model_size:
+        elif place_sizes[place] < min_model_size:
             rows.append((name, "unregistered", "place has too few photos", -1, place))
         else:
             why = mapping.failed.get(image_id, "not placed by the mapper")

@@ -28,7 +28,7 @@ class Counting(SerialExecutor):
 def _map(world: Any, out: Path, config: MappingConfig | None = None) -> tuple[Mapping, list[int]]:
     executor = Counting()
     mapping = map_places(
-        world.collection, world.features, world.graph, out, config or MappingConfig(), 0, executor
+        world.collection, world.features.store, world.graph, out, config or MappingConfig(), 0, executor
     )
     return mapping, executor.mapped
 
@@ -171,7 +171,9 @@ def test_a_component_over_its_limit_is_given_up_until_the_limit_changes(
 
     def run(config: MappingConfig) -> Mapping:
         with LocalExecutor(2) as executor:
-            return map_places(world.collection, world.features, world.graph, tmp_path, config, 0, executor)
+            return map_places(
+                world.collection, world.features.store, world.graph, tmp_path, config, 0, executor
+            )
 
     short = run(MappingConfig(max_minutes=1e-4))
     assert short.failed == dict.fromkeys(
