@@ -156,7 +156,10 @@ def _rows(pairs: pd.DataFrame) -> Int[np.ndarray, "p 2"]:
 
 def number_places(pairs: Int[np.ndarray, "p 2"], num_images: int) -> Int[np.ndarray, " n"]:
     """Connected component of each row, numbered by falling size, then by first row; -1 for single rows."""
-    links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(num_images, num_images))
+    rows = pairs.astype(np.int32)
+    links = coo_array(
+        (np.ones(len(rows), dtype=np.int8), (rows[:, 0], rows[:, 1])), shape=(num_images, num_images)
+    )
     _, found = connected_components(links, directed=False)
     _, first, labels, sizes = np.unique(found, return_index=True, return_inverse=True, return_counts=True)
     number = np.empty(len(sizes), dtype=np.int64)

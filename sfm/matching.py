@@ -15,6 +15,7 @@ from typing import Any, overload
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int, UInt32
+from pandas.api.types import union_categoricals
 from pydantic import Field
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
@@ -43,7 +44,8 @@ _MIN_BLOCK = 64
 # A keypoint with its descriptor, as stored and as a unit row; products of two images come on top, twice.
 _KEYPOINT_BYTES = 700
 _IDS = ["image_id1", "image_id2"]
-_PLAN = {"image_id1": "int64", "image_id2": "int64", "origin": "str", "block": "int64"}
+# Of ten million pairs every eight bytes more take 80 MB.
+_PLAN = {"image_id1": "int32", "image_id2": "int32", "origin": "category", "block": "int32"}
 _Pair = tuple[int, int]
 
 
@@ -110,6 +112,7 @@ def match(
         require_descriptors(features, blocks.images(todo), executor)
         work = partial(_match_batch, store=features.store, folder=folder, config=config, seed=seed)
         results = run_batches(work, blocks, folder, executor, label="matching")
+        del blocks
         pairs = _outcomes(plan, results)
         facts = {
             "pairs": len(pairs),
@@ -121,6 +124,7 @@ def match(
         write = partial(pairs.to_parquet, index=False)
         finish(out, "matching", key, path, write, seconds=seconds, facts=facts, basis=basis)
         prune(folder, "block-*", {result.name for result in results})
+        del pairs, plan, results, write
     return Matches(pairs=read_table(path), folder=folder, key=base)
 
 
@@ -144,34 +148,53 @@ def _matched_before(out: Path, path: Path, base: str, features: Features) -> pd.
     """The pairs of the last finished run, where their outcome still holds."""
     record = last_done(out, "matching")
     if record and record.basis["base"] == base and features.extends(record.basis):
-        return read_table(path)[[*_IDS, "origin", "block"]]
-    return pd.DataFrame({"image_id1": [], "image_id2": [], "origin": [], "block": []}).astype(_PLAN)
+        return read_table(path)[list(_PLAN)].astype(_PLAN)
+    return pd.DataFrame(columns=list(_PLAN), dtype="str").astype(_PLAN)
 
 
 def _plan(candidates: pd.DataFrame, before: pd.DataFrame, num_images: int) -> pd.DataFrame:
     """All pairs by image ids, each with its origin and block: the one it has, or a new one."""
-    known = candidates.merge(before[[*_IDS, "block"]], how="left", on=_IDS)
-    others = before.merge(candidates[_IDS], how="left", on=_IDS, indicator=True)
-    others = others[others["_merge"] == "left_only"].drop(columns="_merge")
-    plan = pd.concat([known, others]).sort_values(_IDS, ignore_index=True)
-    new = plan["block"].isna().to_numpy()
-    first = int(before["block"].max()) + 1 if len(before) else 0
-    plan.loc[new, "block"] = first + _deal(plan.loc[new, _IDS].to_numpy(dtype=np.int64), num_images)
-    return plan.astype(_PLAN)
+    wanted, known = (_codes(table, num_images) for table in (candidates, before))
+    every = np.union1d(wanted, known)
+    at_wanted, at_known = np.searchsorted(every, wanted), np.searchsorted(every, known)
+    block = np.full(len(every), -1, dtype=np.int32)
+    block[at_known] = before["block"]
+    pairs = np.column_stack([each.astype(np.int32) + 1 for each in (every // num_images, every % num_images)])
+    new = block < 0
+    block[new] = int(before["block"].max() if len(before) else -1) + 1 + _deal(pairs[new], num_images)
+    # Who proposes a pair now counts more than who did.
+    origins = union_categoricals([table["origin"].astype("category") for table in (candidates, before)])
+    origin = np.empty(len(every), dtype=np.int8)
+    origin[at_known], origin[at_wanted] = origins.codes[len(wanted) :], origins.codes[: len(wanted)]
+    return pd.DataFrame(
+        {
+            "image_id1": pairs[:, 0],
+            "image_id2": pairs[:, 1],
+            "origin": pd.Categorical.from_codes(origin, origins.categories).remove_unused_categories(),
+            "block": block,
+        }
+    )
+
+
+def _codes(pairs: pd.DataFrame, num_images: int) -> Int[np.ndarray, " p"]:
+    """One number a pair, in the order of the pairs."""
+    one, two = (pairs[name].to_numpy(dtype=np.int64) - 1 for name in _IDS)
+    return np.asarray(one * num_images + two)
 
 
 def _deal(pairs: Int[np.ndarray, "p 2"], num_images: int) -> Int[np.ndarray, " p"]:
     """A block for each pair, such that a block touches few images, each of which has to be read."""
     if not len(pairs):
         return np.empty(0, dtype=np.int64)
-    links = coo_array((np.ones(len(pairs)), (pairs[:, 0] - 1, pairs[:, 1] - 1)), shape=(num_images,) * 2)
-    place_in_order = np.empty(num_images, dtype=np.int64)
-    place_in_order[reverse_cuthill_mckee((links + links.T).tocsr(), symmetric_mode=True)] = np.arange(
-        num_images
-    )
+    ones = np.ones(len(pairs), dtype=np.int8)
+    links = coo_array((ones, (pairs[:, 0] - 1, pairs[:, 1] - 1)), shape=(num_images,) * 2).tocsr()
+    place_in_order = np.empty(num_images, dtype=np.int32)
+    order = reverse_cuthill_mckee((links + links.T).tocsr(), symmetric_mode=True)
+    place_in_order[order] = np.arange(num_images)
+    del links, order
     places = np.sort(place_in_order[pairs - 1], axis=1)
     size = min(_MAX_BLOCK, max(_MIN_BLOCK, ceil(len(pairs) / 48)))
-    block = np.empty(len(pairs), dtype=np.int64)
+    block = np.empty(len(pairs), dtype=np.int32)
     block[np.lexsort((places[:, 1], places[:, 0]))] = np.arange(len(pairs)) // size
     return block
 
@@ -182,7 +205,7 @@ class _Blocks(Sequence[Batch[_Pair]]):
     def __init__(self, plan: pd.DataFrame, base: str, features: Features) -> None:
         self._base, self._features = base, features
         order, self._starts = _by_block(plan)
-        self._pairs = plan[_IDS].to_numpy(dtype=np.int64)[order]
+        self._pairs = plan[_IDS].to_numpy()[order]
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -196,7 +219,7 @@ class _Blocks(Sequence[Batch[_Pair]]):
             return [self[number] for number in range(*block.indices(len(self)))]
         if block >= len(self):
             raise IndexError(block)
-        pairs = self._pairs[self._starts[block] : self._starts[block + 1]]
+        pairs = self._pairs[self._starts[block] : self._starts[block + 1]].astype(np.int64)
         digest = hashlib.sha256(pairs.tobytes() + self._features.sha256[pairs - 1].tobytes()).hexdigest()
         items = tuple((one, two) for one, two in pairs.tolist())
         counts = self._features.num_keypoints[np.unique(pairs) - 1]
@@ -206,21 +229,23 @@ class _Blocks(Sequence[Batch[_Pair]]):
 
     def images(self, blocks: Sequence[int]) -> list[int]:
         """The images of some blocks, rising."""
-        pairs = [self._pairs[self._starts[block] : self._starts[block + 1]] for block in blocks]
-        image_ids: list[int] = np.unique(np.concatenate([self._pairs[:0], *pairs])).tolist()
+        needed = np.zeros(len(self._features.num_keypoints), dtype=np.bool_)
+        for block in blocks:
+            needed[self._pairs[self._starts[block] : self._starts[block + 1]] - 1] = True
+        image_ids: list[int] = (np.flatnonzero(needed) + 1).tolist()
         return image_ids
 
 
 def _by_block(plan: pd.DataFrame) -> tuple[Int[np.ndarray, " p"], Int[np.ndarray, " b"]]:
     """Rows of the plan block by block, and where each block starts in them, with the end of the last."""
-    block = plan["block"].to_numpy(dtype=np.int64)
+    block = plan["block"].to_numpy()
     order = np.argsort(block, kind="stable")
     return order, np.searchsorted(block[order], np.arange(block.max(initial=-1) + 2))
 
 
 def _outcomes(plan: pd.DataFrame, results: Sequence[BatchResult]) -> pd.DataFrame:
     """The plan with `config, inliers, row` of each pair; 0, 0 and -1 for those that kill their worker."""
-    found = np.tile(np.array([0, 0, -1], dtype=np.int64), (len(plan), 1))
+    found = np.tile(np.array([0, 0, -1], dtype=np.int32), (len(plan), 1))
     order, starts = _by_block(plan)
     for (start, end), result in zip(pairwise(starts), results, strict=True):
         rows = np.delete(order[start:end], list(result.quarantined))
@@ -228,7 +253,7 @@ def _outcomes(plan: pd.DataFrame, results: Sequence[BatchResult]) -> pd.DataFram
             [result.facts["configs"], result.facts["inliers"], np.arange(len(rows))]
         )
     columns = [*_IDS, "origin", "config", "inliers", "block", "row"]
-    return plan.assign(config=found[:, 0], inliers=found[:, 1], row=found[:, 2])[columns]
+    return plan.assign(config=found[:, 0].astype(np.int8), inliers=found[:, 1], row=found[:, 2])[columns]
 
 
 def _match_batch(

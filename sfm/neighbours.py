@@ -32,20 +32,24 @@ def neighbour_pairs(
 def union(sources: Mapping[str, Int[np.ndarray, "p 2"]], num_rows: int) -> pd.DataFrame:
     """All pairs of rows as `image_id1 < image_id2` (row + 1), sorted, with `origin`: its sources, by +.
 
-    The pairs of a source are unique, the smaller row first.
+    The pairs of a source are unique, the smaller row first. A pair takes 9 bytes: ids are int32, origins
+    categories.
     """
     codes = {name: _encode(pairs, num_rows) for name, pairs in sources.items()}
     every = np.unique(np.concatenate([*codes.values(), np.empty(0, np.int64)]))
-    members = np.zeros(len(every), dtype=np.int64)
+    members = np.zeros(len(every), dtype=np.uint8)
     for number, found in enumerate(codes.values()):
-        members[np.searchsorted(every, found)] |= 1 << number
-    kinds, kind_of_pair = np.unique(members, return_inverse=True)
+        members[np.searchsorted(every, found)] |= np.uint8(1 << number)
+    del codes
+    kinds = np.flatnonzero(np.bincount(members))
     names = [
-        "+".join(name for number, name in enumerate(codes) if kind >> number & 1) for kind in kinds.tolist()
+        "+".join(name for number, name in enumerate(sources) if kind >> number & 1) for kind in kinds.tolist()
     ]
-    pairs = _decode(every, num_rows) + 1
-    origin = np.array(names, dtype=object)[kind_of_pair]
-    return pd.DataFrame({"image_id1": pairs[:, 0], "image_id2": pairs[:, 1], "origin": origin})
+    kind_of_members = np.zeros(256, dtype=np.int8)
+    kind_of_members[kinds] = np.arange(len(kinds))
+    origin = pd.Categorical.from_codes(kind_of_members[members], pd.Index(names, dtype="str"))
+    ids = {"image_id1": every // num_rows + 1, "image_id2": every % num_rows + 1}
+    return pd.DataFrame({name: each.astype(np.int32) for name, each in ids.items()} | {"origin": origin})
 
 
 def _encode(pairs: Int[np.ndarray, "p 2"], num_rows: int) -> Int[np.ndarray, " p"]:

@@ -13,9 +13,7 @@ def yield_by_origin(tried: pd.DataFrame, trusted: pd.DataFrame) -> dict[str, dic
     Pairs that several sources proposed count under their combination, `one+two`. Where there are
     combinations, `one in all` counts every pair that source one proposed, alone or with others.
     """
-    counts = pd.DataFrame(
-        {"tried": tried["origin"].value_counts(), "trusted": trusted["origin"].value_counts()}
-    ).fillna(0)
+    counts = pd.DataFrame({"tried": _counts(tried), "trusted": _counts(trusted)}).fillna(0)
     parts = [str(origin).split("+") for origin in counts.index]
     found = {str(origin): counts.loc[[origin]].sum() for origin in sorted(counts.index)}
     if any(len(sources) > 1 for sources in parts):
@@ -29,3 +27,8 @@ def yield_by_origin(tried: pd.DataFrame, trusted: pd.DataFrame) -> dict[str, dic
         }
         for origin, row in found.items()
     }
+
+
+def _counts(pairs: pd.DataFrame) -> "pd.Series[int]":
+    counts = pairs["origin"].value_counts()
+    return counts[counts > 0].rename(index=str)  # of categories those without a pair are listed, too
