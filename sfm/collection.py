@@ -17,13 +17,15 @@ from typing import Any, overload
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from jaxtyping import Int, Shaped
 from pydantic import Field
 
 from sfm.photo import UnusablePhoto, inspect_photo
 from sfm.settings import Settings
 from sfm.store import finish, key_of, key_of_table, last_done, load_done, read_table, write_table
-from sfm.tasks import Batch, run_batches
+from sfm.tasks import Batch, BatchResult, run_batches
 
 logger = logging.getLogger(__name__)
 
@@ -206,15 +208,28 @@ def _inspect(
     duplicate = (before["status"] == "duplicate").to_numpy()[known[again]]
     recalled["reason"] = recalled["reason"].mask(duplicate, "")
     parts = [recalled, _without_findings(found.loc[found["reason"] != "", "reason"])]
-    for start, result in zip(range(0, len(fresh), files.size), results, strict=True):
-        rows = fresh[start : start + files.size]
-        killers = {int(rows[position]): reason for position, reason in result.quarantined.items()}
-        parts.append(_without_findings(pd.Series(killers, dtype="str")))
-        rows = np.delete(rows, list(result.quarantined))
-        parts += [read_table(path)[list(_FINDINGS)].set_axis(rows) for path in result.outputs]
-        if len(parts) > _JOINED:
-            parts = [pd.concat(parts)]
+    for first in range(0, len(results), _JOINED):
+        parts += _joined(results[first : first + _JOINED], fresh[first * files.size :], files.size)
     return pd.concat([found[list(_STAMP)], pd.concat(parts).sort_index()], axis=1)
+
+
+def _joined(
+    results: Sequence[BatchResult], fresh: Int[np.ndarray, " k"], size: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The findings of some batches, in columns of one piece; and the rows of what kills its worker."""
+    rows = [fresh[start : start + size] for start in range(0, len(results) * size, size)]
+    killers = {
+        int(part[position]): reason
+        for part, result in zip(rows, results, strict=True)
+        for position, reason in result.quarantined.items()
+    }
+    inspected = [
+        np.delete(part, list(result.quarantined)) for part, result in zip(rows, results, strict=True)
+    ]
+    paths = [path for result in results for path in result.outputs]
+    findings = pa.concat_tables([pq.read_table(path, columns=list(_FINDINGS)) for path in paths])
+    table = _typed(findings.combine_chunks().to_pandas(split_blocks=True, self_destruct=True))
+    return table.set_axis(np.concatenate(inspected)), _without_findings(pd.Series(killers, dtype="str"))
 
 
 def _known_rows(found: pd.DataFrame, before: pd.DataFrame) -> Int[np.ndarray, " n"]:

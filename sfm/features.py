@@ -97,7 +97,7 @@ class Features:
         return bool(basis["photos"] == self._photos_key(basis["images"]))
 
     def _photos_key(self, count: int) -> str:
-        return hashlib.sha256(self.sha256[:count].astype("S64", copy=False).data).hexdigest()
+        return hashlib.sha256(np.ascontiguousarray(self.sha256[:count], dtype="S64").data).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
