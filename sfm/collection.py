@@ -301,7 +301,7 @@ def _number(files: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
     # Of equal files a known one is used, else the first by name.
     sound = np.flatnonzero(files["reason"] == "")
     sound = sound[np.argsort(known_id[sound] == 0, kind="stable")]
-    _, first, group = np.unique(_digests(files["sha256"])[sound], return_index=True, return_inverse=True)
+    _, first, group = np.unique(digests(files["sha256"])[sound], return_index=True, return_inverse=True)
     used_row = np.full(len(files), -1)
     used_row[sound] = sound[first[group]]
     used = used_row == np.arange(len(files))
@@ -316,7 +316,7 @@ def _number(files: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
     )[list(_COLUMNS)]
 
 
-def _digests(sha256: "pd.Series[str]") -> Shaped[np.ndarray, " n"]:
+def digests(sha256: "pd.Series[str]") -> Shaped[np.ndarray, " n"]:
     """The hex digits as bytes, which are compared and sorted without an object for each."""
     starts = range(0, len(sha256), _ROWS)
     parts = [sha256.iloc[start : start + _ROWS].to_numpy(dtype="S64") for start in starts]

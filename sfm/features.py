@@ -17,7 +17,7 @@ import pandas as pd
 from jaxtyping import Float32, Int, Shaped, UInt8
 from pydantic import Field
 
-from sfm.collection import Collection
+from sfm.collection import Collection, digests
 from sfm.featurestore import FeatureStore, ImageFeatures, write_descriptors, write_shard
 from sfm.photo import load_gray
 from sfm.settings import Settings
@@ -148,7 +148,7 @@ def extract_features(
         failed=failed,
         key=key,
         photos=collection.photos,
-        sha256=usable["sha256"].to_numpy(dtype="S64"),
+        sha256=digests(usable["sha256"]),
         config=config,
     )
 
