@@ -281,10 +281,7 @@ def test_a_worker_that_joins_later_is_counted_and_looked_at(
     # Of another version of numpy, as far as its packages tell.
     (folder / "older" / "numpy-1.0.dist-info").mkdir()
     (folder / "older" / "numpy-1.0.dist-info" / "METADATA").write_text("Name: numpy\nVersion: 1.0\n")
-    with (
-        _cluster(folder, workers=1) as cluster,
-        ClusterExecutor(cluster.address, photos, tmp_path) as executor,
-    ):
+    with _cluster(folder, workers=1) as one, ClusterExecutor(one.address, photos, tmp_path) as executor:
         assert executor.slots == 1
         with _worker(folder, one.address, 40, first=folder / "older"):
             _wait_for(lambda: executor.slots == 41)
