@@ -112,8 +112,11 @@ class ClusterExecutor(Executor):
         self._sign.mkdir(exist_ok=True)  # whoever sweeps the folder takes it for a leftover
         theirs = self._engine.submit(run_in_child, self._demands, guarded(fn), args, kwargs)
         ours: Future[Any] = Future()
+        # Let go once it is done: what somebody may still ask for is done again when its worker is lost.
+        held = [theirs]
 
         def hand_over(theirs: Future[Any]) -> None:
+            held.clear()
             if ours.cancelled():
                 return
             try:
@@ -125,7 +128,8 @@ class ClusterExecutor(Executor):
 
         def pass_on(ours: Future[Any]) -> None:
             if ours.cancelled():
-                theirs.cancel()
+                for future in held:
+                    future.cancel()
 
         ours.add_done_callback(pass_on)
         theirs.add_done_callback(hand_over)

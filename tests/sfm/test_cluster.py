@@ -85,8 +85,11 @@ def _cluster(folder: Path, workers: int = 2, port: int = 0) -> Iterator[Cluster]
             address = _wait_for(lambda: told.exists() and told.stat().st_size and _address(told))
             yield Cluster(address=address, scheduler=scheduler, workers=hands)
         finally:
-            for process in (*hands, scheduler):
-                process.terminate()
+            for hand in hands:
+                hand.terminate()
+            for hand in hands:  # which takes far longer without a scheduler to say goodbye to
+                hand.wait()
+            scheduler.terminate()
 
 
 @contextmanager
