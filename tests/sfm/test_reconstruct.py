@@ -109,14 +109,12 @@ def test_counts(photos: Path, out: Path) -> None:
     ]
     assert stats["seconds"] == pytest.approx(sum(stage["seconds"] for stage in stats["stages"].values()))
     assert stats["engine"].startswith("2 processes in ")
-    taken = stats["stages"]["features"]
-    assert {name: taken[name] for name in ("tasks", "retries", "quarantined")} == {
-        "tasks": 3,
-        "retries": 0,
-        "quarantined": 0,
-    }
-    assert taken["cpu_seconds"] > 0
-    assert taken["peak_bytes"] > 50e6
+    for stage, tasks in (("scan", 1), ("features", 3)):
+        taken = stats["stages"][stage]
+        counts = {name: taken[name] for name in ("tasks", "retries", "quarantined")}
+        assert counts == {"tasks": tasks, "retries": 0, "quarantined": 0}
+        assert taken["cpu_seconds"] > 0
+        assert taken["peak_bytes"] > 50e6
     assert read_json(out / "photos.json") == {"version": 1, "photos": str(photos)}
 
 
