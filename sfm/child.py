@@ -1,5 +1,6 @@
 """One function call in a child process of its own, which may die without taking this process with it."""
 
+import gc
 import math
 import multiprocessing
 import os
@@ -133,6 +134,7 @@ def _answer(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # native libraries print a stack trace otherwise
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    gc.freeze()  # what the fork server loaded stays: looking through it would copy every page of it
     with open(log, "ab", buffering=0) as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)

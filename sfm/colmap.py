@@ -91,8 +91,7 @@ def read_reconstruction(folder: Path) -> Model:
     points = [reconstruction.points3D[point_id].xyz for point_id in row_of_point]
     track_image, track_point, track_xy = [], [], []
     for row, image in enumerate(images):
-        for index in image.get_observation_point2D_idxs():
-            observed = image.points2D[index]
+        for observed in image.get_observation_points2D():
             track_image.append(row)
             track_point.append(row_of_point[observed.point3D_id])
             track_xy.append(observed.xy)

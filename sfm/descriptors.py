@@ -24,13 +24,13 @@ def require_descriptors(features: Features, image_ids: Iterable[int], executor: 
     Those that were dropped are extracted again from their photos, and no others; FileNotFoundError or OSError
     where a photo cannot be read any more.
     """
-    store, batches = features.store, []
+    store, settings_key, batches = features.store, features.settings_key, []
     for shard, part in groupby(sorted(image_ids), key=store.shard_of):
         needed, there = set(part), _described(store, shard)
         if not needed <= there:
             items = tuple(sorted(needed | there))
             hashes = features.sha256[np.array(items) - 1].astype(str).tolist()
-            key = key_of("descriptors", features.settings_key, items, hashes)
+            key = key_of("descriptors", settings_key, items, hashes)
             batches.append(Batch(name=store.name(shard), key=key, items=items))
     if batches:
         count = sum(len(batch.items) for batch in batches)

@@ -78,12 +78,13 @@ def _matched_keypoints(
 
 def _witnesses(near: int, far: int, keypoints: _Matched, trusted: csr_array, outcome: csr_array) -> int:
     """Photos that share with `near` what it shares with `far`, and had this outcome with `far`."""
-    candidates = np.intersect1d(_neighbours(trusted, near), _neighbours(outcome, far))
-    shared = keypoints[near, far]
-    return sum(
-        len(np.intersect1d(shared, keypoints[near, third])) >= _SHARED_KEYPOINTS
-        for third in candidates.tolist()
-    )
+    thirds = np.intersect1d(_neighbours(trusted, near), _neighbours(outcome, far), assume_unique=True)
+    if not len(thirds):
+        return 0
+    seen = [keypoints[near, third] for third in thirds.tolist()]
+    shared = np.isin(np.concatenate(seen), keypoints[near, far])
+    third_of = np.repeat(np.arange(len(seen)), [len(each) for each in seen])
+    return int((np.bincount(third_of[shared]) >= _SHARED_KEYPOINTS).sum())
 
 
 def _neighbours(graph: csr_array, image: int) -> Int[np.ndarray, " k"]:

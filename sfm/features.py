@@ -168,6 +168,7 @@ class _Shards(Sequence[Batch[_Item]]):
 
     def __init__(self, usable: pd.DataFrame, config: FeatureConfig, store: FeatureStore) -> None:
         self._usable, self._config, self._store = usable, config, store
+        self._settings_key = config.key
 
     def __len__(self) -> int:
         return ceil(len(self._usable) / self._store.shard_size)
@@ -188,7 +189,7 @@ class _Shards(Sequence[Batch[_Item]]):
         shown = [part[name].tolist() for name in ("image_id", "name", "sha256")]
         return Batch(
             name=self._store.name(shard),
-            key=key_of(self._config.key, shown),
+            key=key_of(self._settings_key, shown),
             items=items,
             memory_bytes=_memory_bytes(items, self._config),
         )

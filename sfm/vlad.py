@@ -183,11 +183,11 @@ def _describe(
     executor: Executor,
 ) -> list[BatchResult]:
     require_descriptors(features, described.tolist(), executor)
-    batches = []
+    batches, settings_key = [], features.settings_key
     for number, start in enumerate(range(0, len(described), _BATCH)):
         items = described[start : start + _BATCH]
         hashes = features.sha256[items - 1].astype(str).tolist()
-        key = key_of(codebook.sha256, features.settings_key, items.tolist(), hashes)
+        key = key_of(codebook.sha256, settings_key, items.tolist(), hashes)
         batches.append(Batch(name=f"rows-{number:05d}", key=key, items=tuple(items.tolist())))
     work = partial(_describe_batch, store=features.store, codebook=codebook.path, folder=folder / "vlad")
     return run_batches(work, batches, folder / "vlad", executor, label="vlad")

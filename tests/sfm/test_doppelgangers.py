@@ -61,9 +61,18 @@ def test_a_bridge_with_a_witness_in_favour_stays(make: Callable[..., VerifiedPai
     assert _dropped(make(_groups() | BRIDGE | {(4, 6): _matches(range(15))}, FAILED)) == []
 
 
-def test_who_sees_other_details_is_no_witness(make: Callable[..., VerifiedPairs]) -> None:
-    groups = _groups() | {pair: _matches(range(16, 40)) for pair in [(2, 3), (1, 2)]}
-    assert _dropped(make(groups | BRIDGE, FAILED)) == []
+@pytest.mark.parametrize(("first", "dropped"), [(15, [(2, 6)]), (16, [])])
+def test_who_sees_other_details_is_no_witness(
+    make: Callable[..., VerifiedPairs], first: int, dropped: list[tuple[int, int]]
+) -> None:
+    groups = _groups() | {pair: _matches(range(first, 40)) for pair in [(2, 3), (1, 2)]}
+    assert _dropped(make(groups | BRIDGE, FAILED)) == dropped  # ten of the bridge's 25 make a witness
+
+
+def test_witnesses_are_told_by_the_keypoints_of_the_near_photo(make: Callable[..., VerifiedPairs]) -> None:
+    here, there = np.arange(20, dtype=np.uint32), np.arange(39, 19, -1, dtype=np.uint32)
+    turned = {(2, 3): np.column_stack([here, there]), (1, 2): np.column_stack([there, here])}
+    assert _dropped(make(_groups() | BRIDGE | turned, FAILED)) == [(2, 6)]
 
 
 def test_groups_that_match_as_wholes_stay(make: Callable[..., VerifiedPairs]) -> None:
