@@ -136,7 +136,7 @@ DAMAGE = [
     ("matches/block-00000.npz", "block-00000", ["block-00000"]),
     ("models/1/points3D.bin", "mapping", []),
     ("models/0/images.bin", "mapping", []),
-    ("collection.parquet", "scan", ["files-00000", "files-00001", "files-00002"]),
+    ("collection.parquet", "scan", ["files-00000", "files-00001"]),
     ("matches/pairs.parquet", "matching", []),
     ("candidates.parquet", "candidates", []),
     ("graph.parquet", "graph", []),
