@@ -17,7 +17,7 @@ from sfm.store import read_table, write_json
 FILE = "manifest.json"
 # What can change a result; the others only draw, parse or print.
 PACKAGES = (
-    *("cnnimretrieval", "pycolmap", "numpy", "scipy", "networkx", "pandas", "pillow"),
+    *("cnnimretrieval", "pycolmap", "numpy", "scipy", "pandas", "pillow"),
     *("torch", "torchvision", "timm"),
 )
 
