@@ -84,11 +84,16 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) ->
     """
     rows = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     with path.open("r+b") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(path)) from None
+        reserve(file.fileno(), path.stat().st_size, path)
     return rows
+
+
+def reserve(descriptor: int, size: int, where: Path) -> None:
+    """Make room on the disk for an open file of `size` bytes; OSError that names `where` if there is none."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(where)) from None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile, gettempdir
 
 import numpy as np
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from cnnimretrieval.search.exact import Ranking, search
 from cnnimretrieval.search.expansion import AugmentationConfig, ExpansionConfig, augment, expand
 from cnnimretrieval.search.shards import Rows
 from sfm.settings import Settings
-from sfm.store import create_array
+from sfm.store import reserve
 
 
 class RerankConfig(Settings):
@@ -39,9 +39,11 @@ def move(queries: Float[np.ndarray, "q d"], database: Rows, config: RerankConfig
     OSError when there is no room for it.
     """
     if config.dba is not None:
-        # The map outlives the file's name: the disk gives the room back when nobody holds the map any more.
-        with TemporaryDirectory() as folder:
-            augmented = create_array(Path(folder) / "augmented.npy", database.shape, np.float32)
+        # Without a name: the disk gives the room back when nobody holds the map any more.
+        with TemporaryFile() as file:
+            size = np.dtype(np.float32).itemsize * int(np.prod(database.shape))
+            reserve(file.fileno(), size, Path(gettempdir()))
+            augmented: np.ndarray = np.memmap(file, np.float32, "r+", shape=database.shape)
         database = augment(database, config.dba, augmented)
     if config.qe is not None:
         queries = expand(queries, database, config.qe)
