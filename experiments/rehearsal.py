@@ -13,7 +13,8 @@ from experiments.effort import Effort
 from experiments.protocol import Protocol
 from experiments.published import size
 from experiments.recipe import Recipe, Target
-from sfm.store import load_done, read_json
+from sfm.records import load_done
+from sfm.store import read_json
 
 # Section of the settings, folder in WORK, name of the record that its stage leaves last.
 _STAGES = (

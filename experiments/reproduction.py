@@ -26,9 +26,11 @@ from experiments.faults import UsageFault
 from experiments.recipe import Recipe, Target
 from pairs.adopt import adopt
 from pairs.interchange import read_whitening_pairs
+from sfm.keys import key_of
 from sfm.lock import hold
+from sfm.records import load_done, mark_done
 from sfm.settings import Settings
-from sfm.store import key_of, load_done, mark_done, read_json, write_json
+from sfm.store import read_json, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,10 @@ from pairs.heldout import HeldoutQuery, write_heldout
 from pairs.image_pairs import Positives
 from pairs.interchange import PublishedPairs, read_training_pairs
 from pairs.records import PairTable, read_pair_table, write_pair_table
+from sfm.keys import key_of
 from sfm.orientation import upright_size
-from sfm.store import key_of, load_done, mark_done, write_json
+from sfm.records import load_done, mark_done
+from sfm.store import write_json
 
 _STAGE = "mine"
 _OUTPUTS = ("images.parquet", "positives.parquet", "heldout.parquet", "photos.json", "stats.json")

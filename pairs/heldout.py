@@ -15,10 +15,11 @@ from pydantic import Field, model_validator
 from scipy.sparse import csc_array
 
 from pairs.covisibility import visibility
+from sfm.keys import key_of
 from sfm.model import Model
 from sfm.orientation import upright_size, upright_xy
 from sfm.settings import Settings
-from sfm.store import key_of, read_table, write_table
+from sfm.store import read_table, write_table
 
 Box = tuple[int, int, int, int]
 

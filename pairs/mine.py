@@ -31,8 +31,10 @@ from pairs.positives import (
 from pairs.reconstruction import Reconstruction, read_reconstruction
 from pairs.records import PairTable, read_candidates, read_pair_table, write_candidates, write_pair_table
 from pairs.split import SplitConfig, choose_val_places
+from sfm.keys import key_of
 from sfm.model import load_model
-from sfm.store import key_of, load_done, mark_done, read_json, write_json
+from sfm.records import load_done, mark_done
+from sfm.store import read_json, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,11 @@ from pydantic import Field
 from sfm.collection import Collection
 from sfm.features import Features
 from sfm.gps import near_pairs
+from sfm.keys import key_of
 from sfm.neighbours import neighbour_pairs, union
+from sfm.records import load_done, mark_done
 from sfm.settings import Settings
-from sfm.store import key_of, load_done, mark_done, read_table, write_table
+from sfm.store import read_table, write_table
 from sfm.vlad import VladConfig, describe_images
 
 _VERSION = 2

@@ -22,9 +22,11 @@ import pyarrow.parquet as pq
 from jaxtyping import Int, Shaped
 from pydantic import Field
 
+from sfm.keys import key_of, key_of_table
 from sfm.photo import UnusablePhoto, inspect_photo
+from sfm.records import finish, last_done, load_done
 from sfm.settings import Settings
-from sfm.store import finish, key_of, key_of_table, last_done, load_done, read_table, write_table
+from sfm.store import read_table, write_table
 from sfm.tasks import Batch, BatchResult, run_batches, usage
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,9 @@ import numpy as np
 
 from sfm.features import FeatureConfig, Features, detector
 from sfm.featurestore import FeatureStore, write_descriptors
-from sfm.store import discard, key_of, last_done
+from sfm.keys import key_of
+from sfm.records import last_done
+from sfm.store import discard
 from sfm.tasks import Batch, run_batches
 
 logger = logging.getLogger(__name__)

@@ -19,9 +19,10 @@ from pydantic import Field
 
 from sfm.collection import Collection, digests
 from sfm.featurestore import FeatureStore, ImageFeatures, write_descriptors, write_shard
+from sfm.keys import key_of
 from sfm.photo import load_gray
+from sfm.records import load_done, mark_done, prune
 from sfm.settings import Settings
-from sfm.store import key_of, load_done, mark_done, prune
 from sfm.tasks import CHILD_BYTES, Batch, run_batches, usage
 
 _VERSION = 3

@@ -21,12 +21,14 @@ from sfm.child import Limits
 from sfm.collection import Collection
 from sfm.colmapdatabase import read_pairs
 from sfm.colmapfiles import database_beside, model_folders, model_stamps, require_whole
+from sfm.keys import key_of
 from sfm.mapper import ModelFacts
 from sfm.matchgraph import TRUSTED_CONFIGS, GraphConfig, number_places
 from sfm.model import Model, load_model, save_model
 from sfm.modelfolder import FoundModel, assemble
 from sfm.outcome import model_of_name
-from sfm.store import atomic_path, key_of, load_done, mark_done, read_table
+from sfm.records import load_done, mark_done
+from sfm.store import atomic_path, read_table
 from sfm.tasks import CHILD_BYTES, Batch, BatchResult, run_batches, usage
 
 logger = logging.getLogger(__name__)

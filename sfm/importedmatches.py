@@ -26,8 +26,10 @@ from sfm.colmapdatabase import (
     read_keypoints,
 )
 from sfm.featurestore import FeatureStore, GivenCamera, ImageFeatures, write_shard
+from sfm.keys import key_of
 from sfm.matching import Matches
-from sfm.store import atomic_path, key_of, load_done, mark_done, prune, read_table, write_table
+from sfm.records import load_done, mark_done, prune
+from sfm.store import atomic_path, read_table, write_table
 from sfm.tasks import CHILD_BYTES, Batch, BatchResult, run_batches, usage
 
 logger = logging.getLogger(__name__)

@@ -14,10 +14,12 @@ from sfm.child import Limits
 from sfm.collection import Collection
 from sfm.components import Component, components
 from sfm.featurestore import FeatureStore
+from sfm.keys import key_of
 from sfm.mapper import MappingConfig, map_component
 from sfm.matchgraph import MatchGraph
 from sfm.modelfolder import FoundModel, assemble
-from sfm.store import atomic_path, key_of, load_done, mark_done, prune, read_json, require_space, write_json
+from sfm.records import load_done, mark_done, prune
+from sfm.store import atomic_path, read_json, require_space, write_json
 from sfm.tasks import CHILD_BYTES, Batch, BatchResult, run_batches, usage
 
 _VERSION = 5

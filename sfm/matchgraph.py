@@ -12,12 +12,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from sfm.featurestore import FeatureStore
+from sfm.keys import key_of, key_of_table
 from sfm.matching import Matches
 from sfm.origins import yield_by_origin
 from sfm.pairfilters import VerifiedPairs, apply_filters, load_filters
+from sfm.records import load_done, mark_done
 from sfm.settings import Settings
 from sfm.splitting import split_places
-from sfm.store import key_of, key_of_table, load_done, mark_done, read_table, write_table
+from sfm.store import read_table, write_table
 
 _VERSION = 4
 # COLMAP's kinds of two-view geometry: calibrated, uncalibrated, planar, panoramic, either, several, of rigs.

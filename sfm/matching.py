@@ -24,17 +24,10 @@ from sfm.correspondence import mutual_matches, unit_descriptors
 from sfm.descriptors import require_descriptors
 from sfm.features import Features
 from sfm.featurestore import FeatureStore
+from sfm.keys import key_of, key_of_table
+from sfm.records import finish, last_done, load_done, prune
 from sfm.settings import Settings
-from sfm.store import (
-    atomic_path,
-    finish,
-    key_of,
-    key_of_table,
-    last_done,
-    load_done,
-    prune,
-    read_table,
-)
+from sfm.store import atomic_path, read_table
 from sfm.tasks import CHILD_BYTES, Batch, BatchResult, run_batches, usage
 
 _VERSION = 3

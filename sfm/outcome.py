@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from sfm.model import Model, load_model
+from sfm.records import load_done, mark_done
 from sfm.settings import Settings
-from sfm.store import load_done, mark_done, read_json, read_table, write_json, write_table
+from sfm.store import read_json, read_table, write_json, write_table
 
 
 class ReconstructCounts(Settings):

@@ -18,8 +18,10 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 
+from sfm.keys import key_of
 from sfm.model import Model, load_model
-from sfm.store import atomic_path, key_of, load_done, mark_done
+from sfm.records import load_done, mark_done
+from sfm.store import atomic_path
 
 logger = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from sfm.features import FeatureConfig, extract_features
 from sfm.featurestore import FeatureStore
 from sfm.imported import describe_files, import_models
 from sfm.importedmatches import import_matches
+from sfm.keys import key_of, key_of_table
 from sfm.lock import hold
 from sfm.mapper import MappingConfig
 from sfm.mapping import Mapping, map_places
@@ -26,7 +27,7 @@ from sfm.matching import Matches, MatchingConfig, match
 from sfm.outcome import ReconstructResult, conclude, model_of_name
 from sfm.pairlists import write_pair_lists
 from sfm.settings import Settings
-from sfm.store import key_of, key_of_table, sweep, write_json
+from sfm.store import sweep, write_json
 
 _VERSION = 1
 _DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)

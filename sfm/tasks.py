@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from sfm.child import UNLIMITED, LimitReached, Limits, WorkerDied
 from sfm.executors import Guarded, window
-from sfm.store import StageRecord, load_done, mark_done, require_space
+from sfm.records import StageRecord, load_done, mark_done
+from sfm.store import require_space
 
 Item = TypeVar("Item")
 # A child with our libraries loaded and next to no data: what a task needs that says nothing else.

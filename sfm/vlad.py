@@ -20,17 +20,10 @@ from sfm.correspondence import unit_descriptors
 from sfm.descriptors import require_descriptors
 from sfm.features import Features
 from sfm.featurestore import FeatureStore
+from sfm.keys import key_of
+from sfm.records import finish, last_done, load_done, mark_done
 from sfm.settings import Settings
-from sfm.store import (
-    atomic_path,
-    create_array,
-    discard,
-    finish,
-    key_of,
-    last_done,
-    load_done,
-    mark_done,
-)
+from sfm.store import atomic_path, create_array, discard
 from sfm.tasks import Batch, BatchResult, run_batches, usage
 
 _VERSION = 2

@@ -17,17 +17,10 @@ from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.whitening import Whitening
 from cnnimretrieval.descriptors.whitening import apply as apply_whitening
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork
+from sfm.keys import key_of
+from sfm.records import load_done, mark_done
 from sfm.settings import Settings
-from sfm.store import (
-    atomic_path,
-    create_array,
-    key_of,
-    load_done,
-    mark_done,
-    read_table,
-    write_json,
-    write_table,
-)
+from sfm.store import atomic_path, create_array, read_table, write_json, write_table
 
 _STAGE = "extract"
 _VECTORS = "vectors.npy"

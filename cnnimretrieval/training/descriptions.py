@@ -12,7 +12,8 @@ from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.evaluation.proof import HeldoutTest
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.tuples import Collection
-from sfm.store import atomic_path, key_of
+from sfm.keys import key_of
+from sfm.store import atomic_path
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

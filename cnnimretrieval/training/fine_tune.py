@@ -30,8 +30,10 @@ from cnnimretrieval.training.whitening import WhiteningConfig, learned_from_pair
 from cnnimretrieval.training.whitening_layers import LayersConfig, start_layers
 from pairs.heldout import read_heldout
 from pairs.records import read_pair_table
+from sfm.keys import key_of
+from sfm.records import load_done, mark_done
 from sfm.settings import Settings
-from sfm.store import key_of, load_done, mark_done, read_json, write_json, write_table
+from sfm.store import read_json, write_json, write_table
 
 logger = logging.getLogger(__name__)
 

@@ -27,8 +27,9 @@ from pairs.heldout import read_heldout
 from pairs.mine import choose_positives
 from pairs.reconstruction import read_reconstruction
 from pairs.records import PairTable, read_candidates, read_pair_table
+from sfm.keys import key_of
 from sfm.settings import Settings
-from sfm.store import key_of, read_json, write_json
+from sfm.store import read_json, write_json
 
 
 class Cell(Settings):

@@ -34,7 +34,8 @@ from sfm.matching import match
 from sfm.neighbours import union
 from sfm.photo import Photo
 from sfm.reconstruct import ReconstructConfig
-from sfm.store import mark_done, write_table
+from sfm.records import mark_done
+from sfm.store import write_table
 from sfm.tasks import Batch
 
 _LIMIT_GB = 1.0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sfm.executors import SerialExecutor
-from sfm.store import key_of
+from sfm.keys import key_of
 from sfm.tasks import Batch, run_batches
 
 LIMIT_SECONDS = 2.0

@@ -22,7 +22,8 @@ from cnnimretrieval.training.whitening_layers import LayersConfig
 from pairs.apart import ApartPairs
 from pairs.heldout import write_heldout
 from pairs.records import write_pair_table
-from sfm.store import mark_done, read_table, write_json
+from sfm.records import mark_done
+from sfm.store import read_table, write_json
 
 ROWS = ["off_the_shelf", "off_the_shelf_pca", "fine_tuned", "fine_tuned_whitened"]
 CONFIG = TrainConfig(

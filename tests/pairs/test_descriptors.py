@@ -6,7 +6,8 @@ import pytest
 
 import pairs.descriptors
 from pairs.descriptors import descriptors_key, load_descriptors
-from sfm.store import mark_done, write_table
+from sfm.records import mark_done
+from sfm.store import write_table
 
 
 def write_extraction(folder: Path, names: list[str], vectors: np.ndarray) -> None:

@@ -7,7 +7,8 @@ from pairs.export import cid_of, export, published_side, write_hloc_pairs
 from pairs.image_pairs import Positives
 from pairs.interchange import photo_of, read_training_pairs, read_whitening_pairs
 from pairs.records import PairTable, write_pair_table
-from sfm.store import mark_done, write_json
+from sfm.records import mark_done
+from sfm.store import write_json
 
 NAMES = ("a.jpg", "b/a.jpg", "b/b.jpg", "loose.jpg", "x.jpg", "y.jpg")
 

@@ -7,7 +7,8 @@ import pytest
 import pairs.reconstruction
 from pairs.mine import MineConfig, mine
 from sfm.model import Model, save_model
-from sfm.store import mark_done, write_json, write_table
+from sfm.records import mark_done
+from sfm.store import write_json, write_table
 
 CONFIG = MineConfig.model_validate({"heldout": {"min_shared_points": 10}})
 

@@ -10,7 +10,7 @@ import pytest
 from sfm.executors import LocalExecutor, SerialExecutor
 from sfm.features import FeatureConfig, Features
 from sfm.featurestore import FeatureStore, ImageFeatures, write_descriptors, write_shard
-from sfm.store import mark_done
+from sfm.records import mark_done
 from sfm.vlad import VladConfig, describe_images, kmeans, principal_axes, vlad
 
 
