@@ -1,16 +1,13 @@
 """Stage: a folder of files to the list of usable photos, with a reason for each file that is none."""
 
 import logging
-import os
 import shutil
-import stat
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import islice
 from math import ceil
 from pathlib import Path
 from typing import Any, overload
@@ -22,6 +19,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int, Shaped
 from pydantic import Field
 
+from sfm.folder import list_files
 from sfm.keys import key_of, key_of_table
 from sfm.photo import UnusablePhoto, inspect_photo
 from sfm.records import finish, last_done, load_done
@@ -99,7 +97,7 @@ def scan(photos: Path, out: Path, config: ScanConfig, executor: Executor) -> Col
     """
     require_folder(photos)
     photos, started = photos.resolve(), time.perf_counter()
-    found = _list_files(photos, leave_out=out.resolve())
+    found = list_files(photos, leave_out=out.resolve())
     settings = key_of("scan", _VERSION, str(photos), config)
     key = key_of(settings, key_of_table(found))
     path = out / "collection.parquet"
@@ -141,48 +139,6 @@ def _require_usable(photos: Path, table: pd.DataFrame) -> None:
     reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(table["reason"]).most_common(3))
     got = f"{len(table)} files ({reasons})" if len(table) else "an empty folder"
     raise ValueError(f"photos {photos}: expected at least one readable photo, got {got}; check the path")
-
-
-def _list_files(photos: Path, leave_out: Path) -> pd.DataFrame:
-    """All files by name: `name, size, modified_ns`, and the `reason` for what is no file to be read."""
-    columns = [*_STAMP, "reason"]
-    files = _walk(photos, leave_out)
-    parts = [_typed(pd.DataFrame(columns=columns))]
-    while rows := list(islice(files, _ROWS)):
-        parts.append(_typed(pd.DataFrame(rows, columns=columns)))
-    return pd.concat(parts).sort_values("name", ignore_index=True)
-
-
-def _walk(photos: Path, leave_out: Path) -> Iterator[tuple[str, int, int, str]]:
-    unreadable: list[OSError] = []
-    for folder, subfolders, files in os.walk(photos, onerror=unreadable.append):
-        root = Path(folder)
-        subfolders[:] = [sub for sub in subfolders if (root / sub).resolve() != leave_out]
-        for sub in subfolders:
-            if (root / sub).is_symlink():
-                yield _name(root / sub, photos), 0, 0, "link to a folder"
-        for file in files:
-            yield _examine(root / file, photos)
-    for error in unreadable:
-        yield _name(Path(error.filename), photos), 0, 0, f"cannot be read: {error.strerror}"
-
-
-def _examine(path: Path, photos: Path) -> tuple[str, int, int, str]:
-    name = _name(path, photos)
-    if name != path.relative_to(photos).as_posix():
-        return name, 0, 0, "name is not UTF-8"
-    try:
-        facts = path.stat()
-    except OSError as error:
-        return name, 0, 0, f"cannot be read: {error.strerror}"
-    if not stat.S_ISREG(facts.st_mode):
-        return name, 0, 0, "not a regular file"
-    return name, facts.st_size, facts.st_mtime_ns, ""
-
-
-def _name(path: Path, photos: Path) -> str:
-    # Bytes that are no UTF-8 come as lone surrogates, which no table can hold: they are shown as \xNN.
-    return os.fsencode(path.relative_to(photos).as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _last_table(out: Path, path: Path, settings: str) -> pd.DataFrame:
