@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from sfm.photo import UnusablePhoto, inspect_photo
 from sfm.records import finish, last_done, load_done
 from sfm.settings import Settings
 from sfm.store import read_table, write_table
-from sfm.tasks import Batch, BatchResult, run_batches, usage
+from sfm.tasks import Batch, BatchResult, LazyBatches, run_batches, usage
 
 logger = logging.getLogger(__name__)
 
@@ -217,7 +217,7 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
     return table.fillna(defaults).astype({column: type(value) for column, value in defaults.items()})
 
 
-class _Files(Sequence[Batch[str]]):
+class _Files(LazyBatches[str]):
     """The files to be inspected, a batch put together when it is asked for: memory holds few at a time."""
 
     def __init__(self, stamps: pd.DataFrame, fresh: Int[np.ndarray, " k"], settings: str) -> None:
@@ -227,15 +227,8 @@ class _Files(Sequence[Batch[str]]):
     def __len__(self) -> int:
         return ceil(len(self._fresh) / self.size)
 
-    @overload
-    def __getitem__(self, number: int) -> Batch[str]: ...
-    @overload
-    def __getitem__(self, number: slice) -> Sequence[Batch[str]]: ...
-    def __getitem__(self, number: int | slice) -> Batch[str] | Sequence[Batch[str]]:
-        if isinstance(number, slice):
-            return [self[each] for each in range(*number.indices(len(self)))]
-        if number >= len(self):
-            raise IndexError(number)
+    def batch(self, number: int) -> Batch[str]:
+        """The files of one batch."""
         part = self._stamps.iloc[self._fresh[number * self.size : (number + 1) * self.size]]
         key = key_of(self._settings, part.to_numpy().tolist())
         return Batch(name=f"files-{number:05d}", key=key, items=tuple(part["name"]))

@@ -10,7 +10,7 @@ from functools import partial
 from importlib.metadata import version
 from math import ceil
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ from sfm.keys import key_of
 from sfm.photo import load_gray
 from sfm.records import load_done, mark_done, prune
 from sfm.settings import Settings
-from sfm.tasks import CHILD_BYTES, Batch, run_batches, usage
+from sfm.tasks import CHILD_BYTES, Batch, LazyBatches, run_batches, usage
 
 _VERSION = 3
 _MAX_SHARD = 256
@@ -164,7 +164,7 @@ def _shard_size(folder: Path, num_images: int) -> int:
     return chosen
 
 
-class _Shards(Sequence[Batch[_Item]]):
+class _Shards(LazyBatches[_Item]):
     """The photos of each shard, put together when they are asked for: memory holds one shard at a time."""
 
     def __init__(self, usable: pd.DataFrame, config: FeatureConfig, store: FeatureStore) -> None:
@@ -174,15 +174,8 @@ class _Shards(Sequence[Batch[_Item]]):
     def __len__(self) -> int:
         return ceil(len(self._usable) / self._store.shard_size)
 
-    @overload
-    def __getitem__(self, shard: int) -> Batch[_Item]: ...
-    @overload
-    def __getitem__(self, shard: slice) -> Sequence[Batch[_Item]]: ...
-    def __getitem__(self, shard: int | slice) -> Batch[_Item] | Sequence[Batch[_Item]]:
-        if isinstance(shard, slice):
-            return [self[number] for number in range(*shard.indices(len(self)))]
-        if shard >= len(self):
-            raise IndexError(shard)
+    def batch(self, shard: int) -> Batch[_Item]:
+        """The photos of one shard."""
         start = shard * self._store.shard_size
         part = self._usable.iloc[start : start + self._store.shard_size]
         columns = (part[name].tolist() for name in ("image_id", "name", "width", "height", "focal_px"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ from sfm.keys import key_of
 from sfm.matching import Matches
 from sfm.records import load_done, mark_done, prune
 from sfm.store import atomic_path, read_table, write_table
-from sfm.tasks import CHILD_BYTES, Batch, BatchResult, run_batches, usage
+from sfm.tasks import CHILD_BYTES, Batch, BatchResult, LazyBatches, run_batches, usage
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ def _require_all(path: Path, results: Sequence[BatchResult]) -> None:
             raise ValueError(f"database {path}: expected to read it, got '{why}'; check the file")
 
 
-class _Parts(Sequence[Batch[Item]], Generic[Item]):
+class _Parts(LazyBatches[Item]):
     """Batches that are put together when they are asked for: memory holds few at a time."""
 
     def __init__(self, make: Callable[[int], Batch[Item]], number: int) -> None:
@@ -141,15 +141,8 @@ class _Parts(Sequence[Batch[Item]], Generic[Item]):
     def __len__(self) -> int:
         return self._number
 
-    @overload
-    def __getitem__(self, part: int) -> Batch[Item]: ...
-    @overload
-    def __getitem__(self, part: slice) -> Sequence[Batch[Item]]: ...
-    def __getitem__(self, part: int | slice) -> Batch[Item] | Sequence[Batch[Item]]:
-        if isinstance(part, slice):
-            return [self._make(number) for number in range(*part.indices(len(self)))]
-        if part >= len(self):
-            raise IndexError(part)
+    def batch(self, part: int) -> Batch[Item]:
+        """What `make` makes of a number."""
         return self._make(part)
 
 

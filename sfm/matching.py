@@ -10,7 +10,7 @@ from importlib.metadata import version
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ from sfm.keys import key_of, key_of_table
 from sfm.records import finish, last_done, load_done, prune
 from sfm.settings import Settings
 from sfm.store import atomic_path, read_table
-from sfm.tasks import CHILD_BYTES, Batch, BatchResult, run_batches, usage
+from sfm.tasks import CHILD_BYTES, Batch, BatchResult, LazyBatches, run_batches, usage
 
 _VERSION = 3
 _MAX_BLOCK = 1000
@@ -192,7 +192,7 @@ def _deal(pairs: Int[np.ndarray, "p 2"], num_images: int) -> Int[np.ndarray, " p
     return block
 
 
-class _Blocks(Sequence[Batch[_Pair]]):
+class _Blocks(LazyBatches[_Pair]):
     """The batches of a plan, each put together when it is asked for: memory holds few at a time."""
 
     def __init__(self, plan: pd.DataFrame, base: str, features: Features) -> None:
@@ -203,15 +203,8 @@ class _Blocks(Sequence[Batch[_Pair]]):
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    @overload
-    def __getitem__(self, block: int) -> Batch[_Pair]: ...
-    @overload
-    def __getitem__(self, block: slice) -> Sequence[Batch[_Pair]]: ...
-    def __getitem__(self, block: int | slice) -> Batch[_Pair] | Sequence[Batch[_Pair]]:
-        if isinstance(block, slice):
-            return [self[number] for number in range(*block.indices(len(self)))]
-        if block >= len(self):
-            raise IndexError(block)
+    def batch(self, block: int) -> Batch[_Pair]:
+        """The pairs of one block."""
         pairs = self._pairs[self._starts[block] : self._starts[block + 1]].astype(np.int64)
         digest = hashlib.sha256(pairs.tobytes() + self._features.sha256[pairs - 1].tobytes()).hexdigest()
         items = tuple((one, two) for one, two in pairs.tolist())

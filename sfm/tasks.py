@@ -3,11 +3,12 @@
 import resource
 import sys
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from tqdm import tqdm
 
@@ -40,6 +41,28 @@ class Batch(Generic[Item]):
     items: tuple[Item, ...]
     memory_bytes: int = CHILD_BYTES
     limits: Limits = UNLIMITED
+
+
+class LazyBatches(Sequence[Batch[Item]]):
+    """Batches that are put together when they are asked for: memory holds few at a time."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def batch(self, number: int, /) -> Batch[Item]:
+        """The batch of a number from 0 up to the length."""
+
+    @overload
+    def __getitem__(self, number: int) -> Batch[Item]: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[Batch[Item]]: ...
+    def __getitem__(self, number: int | slice) -> Batch[Item] | Sequence[Batch[Item]]:
+        if isinstance(number, slice):
+            return [self.batch(each) for each in range(*number.indices(len(self)))]
+        if number >= len(self):
+            raise IndexError(number)
+        return self.batch(number)
 
 
 @dataclass(frozen=True, kw_only=True)
