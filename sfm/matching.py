@@ -2,43 +2,33 @@
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from itertools import pairwise
-from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Int, UInt32
-from pandas.api.types import union_categoricals
+from jaxtyping import Float32, UInt32
 from pydantic import Field
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from sfm.correspondence import mutual_matches, unit_descriptors
 from sfm.descriptors import require_descriptors
 from sfm.features import Features
 from sfm.featurestore import FeatureStore
 from sfm.keys import key_of, key_of_table
+from sfm.matchplan import PLANNED, MatchPlan, plan_matches
 from sfm.records import finish, last_done, load_done, prune
 from sfm.settings import Settings
 from sfm.store import atomic_path, read_table
-from sfm.tasks import CHILD_BYTES, Batch, BatchResult, LazyBatches, run_batches, usage
+from sfm.tasks import CHILD_BYTES, Batch, BatchResult, LazyBatches, finished_batches, usage
 
 _VERSION = 3
-_MAX_BLOCK = 1000
-# Below this, starting a task and reading its images costs a quarter of the matching.
-_MIN_BLOCK = 64
 # A keypoint with its descriptor, as stored and as a unit row; products of two images come on top, twice.
 _KEYPOINT_BYTES = 700
-_IDS = ["image_id1", "image_id2"]
-# Of ten million pairs every eight bytes more take 80 MB.
-_PLAN = {"image_id1": "int32", "image_id2": "int32", "origin": "category", "block": "int32"}
 _Pair = tuple[int, int]
 
 
@@ -98,26 +88,25 @@ def match(
     base = key_of("matching", _VERSION, version("pycolmap"), config, seed, features.settings_key)
     key = key_of(base, features.key, key_of_table(candidates))
     path = folder / "pairs.parquet"
-    plan = _plan(candidates, _matched_before(out, path, base, features), len(features.num_keypoints))
+    plan = plan_matches(candidates, _matched_before(out, path, base, features), len(features.num_keypoints))
     blocks = _Blocks(plan, base, features)
     todo = [number for number, batch in enumerate(blocks) if not load_done(folder, batch.name, batch.key)]
     if todo or not load_done(out, "matching", key):
         require_descriptors(features, blocks.images(todo), executor)
         work = partial(_match_batch, store=features.store, folder=folder, config=config, seed=seed)
-        results = run_batches(work, blocks, folder, executor, label="matching")
-        del blocks
-        pairs = _outcomes(plan, results)
+        pairs, taken = _outcomes(plan, finished_batches(work, blocks, folder, executor, label="matching"))
         facts = {
             "pairs": len(pairs),
             "verified": int((pairs["inliers"] > 0).sum()),
             "killed their worker": int((pairs["row"] < 0).sum()),
-            **usage(results),
+            **usage(taken),
         }
         seconds, basis = time.perf_counter() - started, features.basis | {"base": base}
         write = partial(pairs.to_parquet, index=False)
         finish(out, "matching", key, path, write, seconds=seconds, facts=facts, basis=basis)
-        prune(folder, "block-*", {result.name for result in results})
-        del pairs, plan, results, write
+        prune(folder, "block-*", {result.name for result in taken})
+        del pairs, write
+    del plan, blocks
     return Matches(pairs=read_table(path), folder=folder, key=base)
 
 
@@ -129,7 +118,7 @@ def read_inliers(
         part = pairs[pairs["block"] == block]
         with np.load(folder / f"{_name(block)}.npz") as stored:
             starts, inliers = stored["starts"], stored["inliers"]
-        for one, two, kind, row in part[[*_IDS, "config", "row"]].to_numpy().tolist():
+        for one, two, kind, row in part[["image_id1", "image_id2", "config", "row"]].to_numpy().tolist():
             yield one, two, kind, inliers[starts[row] : starts[row + 1]]
 
 
@@ -141,71 +130,22 @@ def _matched_before(out: Path, path: Path, base: str, features: Features) -> pd.
     """The pairs of the last finished run, where their outcome still holds."""
     record = last_done(out, "matching")
     if record and record.basis["base"] == base and features.extends(record.basis):
-        return read_table(path)[list(_PLAN)].astype(_PLAN)
-    return pd.DataFrame(columns=list(_PLAN), dtype="str").astype(_PLAN)
-
-
-def _plan(candidates: pd.DataFrame, before: pd.DataFrame, num_images: int) -> pd.DataFrame:
-    """All pairs by image ids, each with its origin and block: the one it has, or a new one."""
-    wanted, known = (_codes(table, num_images) for table in (candidates, before))
-    every = np.union1d(wanted, known)
-    at_wanted, at_known = np.searchsorted(every, wanted), np.searchsorted(every, known)
-    block = np.full(len(every), -1, dtype=np.int32)
-    block[at_known] = before["block"]
-    pairs = np.column_stack([each.astype(np.int32) + 1 for each in (every // num_images, every % num_images)])
-    new = block < 0
-    block[new] = int(before["block"].max() if len(before) else -1) + 1 + _deal(pairs[new], num_images)
-    # Who proposes a pair now counts more than who did.
-    origins = union_categoricals([table["origin"].astype("category") for table in (candidates, before)])
-    origin = np.empty(len(every), dtype=np.int8)
-    origin[at_known], origin[at_wanted] = origins.codes[len(wanted) :], origins.codes[: len(wanted)]
-    return pd.DataFrame(
-        {
-            "image_id1": pairs[:, 0],
-            "image_id2": pairs[:, 1],
-            "origin": pd.Categorical.from_codes(origin, origins.categories).remove_unused_categories(),
-            "block": block,
-        }
-    )
-
-
-def _codes(pairs: pd.DataFrame, num_images: int) -> Int[np.ndarray, " p"]:
-    """One number a pair, in the order of the pairs."""
-    one, two = (pairs[name].to_numpy(dtype=np.int64) - 1 for name in _IDS)
-    return np.asarray(one * num_images + two)
-
-
-def _deal(pairs: Int[np.ndarray, "p 2"], num_images: int) -> Int[np.ndarray, " p"]:
-    """A block for each pair, such that a block touches few images, each of which has to be read."""
-    if not len(pairs):
-        return np.empty(0, dtype=np.int64)
-    ones = np.ones(len(pairs), dtype=np.int8)
-    links = coo_array((ones, (pairs[:, 0] - 1, pairs[:, 1] - 1)), shape=(num_images,) * 2).tocsr()
-    place_in_order = np.empty(num_images, dtype=np.int32)
-    order = reverse_cuthill_mckee((links + links.T).tocsr(), symmetric_mode=True)
-    place_in_order[order] = np.arange(num_images)
-    del links, order
-    places = np.sort(place_in_order[pairs - 1], axis=1)
-    size = min(_MAX_BLOCK, max(_MIN_BLOCK, ceil(len(pairs) / 48)))
-    block = np.empty(len(pairs), dtype=np.int32)
-    block[np.lexsort((places[:, 1], places[:, 0]))] = np.arange(len(pairs)) // size
-    return block
+        return read_table(path, columns=list(PLANNED)).astype(PLANNED)
+    return pd.DataFrame(columns=list(PLANNED), dtype="str").astype(PLANNED)
 
 
 class _Blocks(LazyBatches[_Pair]):
     """The batches of a plan, each put together when it is asked for: memory holds few at a time."""
 
-    def __init__(self, plan: pd.DataFrame, base: str, features: Features) -> None:
-        self._base, self._features = base, features
-        order, self._starts = _by_block(plan)
-        self._pairs = plan[_IDS].to_numpy()[order]
+    def __init__(self, plan: MatchPlan, base: str, features: Features) -> None:
+        self._plan, self._base, self._features = plan, base, features
 
     def __len__(self) -> int:
-        return len(self._starts) - 1
+        return self._plan.num_blocks
 
     def batch(self, block: int) -> Batch[_Pair]:
         """The pairs of one block."""
-        pairs = self._pairs[self._starts[block] : self._starts[block + 1]].astype(np.int64)
+        pairs = self._plan.image_ids[self._plan.rows(block)].astype(np.int64)
         digest = hashlib.sha256(pairs.tobytes() + self._features.sha256[pairs - 1].tobytes()).hexdigest()
         items = tuple((one, two) for one, two in pairs.tolist())
         counts = self._features.num_keypoints[np.unique(pairs) - 1]
@@ -217,29 +157,34 @@ class _Blocks(LazyBatches[_Pair]):
         """The images of some blocks, rising."""
         needed = np.zeros(len(self._features.num_keypoints), dtype=np.bool_)
         for block in blocks:
-            needed[self._pairs[self._starts[block] : self._starts[block + 1]] - 1] = True
+            needed[self._plan.image_ids[self._plan.rows(block)] - 1] = True
         image_ids: list[int] = (np.flatnonzero(needed) + 1).tolist()
         return image_ids
 
 
-def _by_block(plan: pd.DataFrame) -> tuple[Int[np.ndarray, " p"], Int[np.ndarray, " b"]]:
-    """Rows of the plan block by block, and where each block starts in them, with the end of the last."""
-    block = plan["block"].to_numpy()
-    order = np.argsort(block, kind="stable")
-    return order, np.searchsorted(block[order], np.arange(block.max(initial=-1) + 2))
+def _outcomes(
+    plan: MatchPlan, finished: Iterable[tuple[int, BatchResult]]
+) -> tuple[pd.DataFrame, list[BatchResult]]:
+    """The planned pairs with `config, inliers, row`, 0, 0 and -1 for those that kill their worker.
 
-
-def _outcomes(plan: pd.DataFrame, results: Sequence[BatchResult]) -> pd.DataFrame:
-    """The plan with `config, inliers, row` of each pair; 0, 0 and -1 for those that kill their worker."""
-    found = np.tile(np.array([0, 0, -1], dtype=np.int32), (len(plan), 1))
-    order, starts = _by_block(plan)
-    for (start, end), result in zip(pairwise(starts), results, strict=True):
-        rows = np.delete(order[start:end], list(result.quarantined))
-        found[rows] = np.column_stack(
-            [result.facts["configs"], result.facts["inliers"], np.arange(len(rows))]
-        )
-    columns = [*_IDS, "origin", "config", "inliers", "block", "row"]
-    return plan.assign(config=found[:, 0].astype(np.int8), inliers=found[:, 1], row=found[:, 2])[columns]
+    And the results by block, without the facts about each pair: as Python numbers they take several times
+    the memory that they take in columns.
+    """
+    config = np.zeros(len(plan.block), dtype=np.int8)
+    inliers = np.zeros(len(plan.block), dtype=np.int32)
+    row = np.full(len(plan.block), -1, dtype=np.int32)
+    taken = {}
+    for block, result in finished:
+        matched = np.delete(plan.rows(block), list(result.quarantined))
+        config[matched], inliers[matched] = result.facts["configs"], result.facts["inliers"]
+        row[matched] = np.arange(len(matched))
+        taken[block] = replace(result, facts={})
+    columns = {
+        "image_id1": plan.image_ids[:, 0],
+        "image_id2": plan.image_ids[:, 1],
+        **{"origin": plan.origin, "config": config, "inliers": inliers, "block": plan.block, "row": row},
+    }
+    return pd.DataFrame(columns, copy=False), [taken[block] for block in range(plan.num_blocks)]
 
 
 def _match_batch(

@@ -1,17 +1,21 @@
 """Nearest neighbours of global descriptors, block by block, and the union of pairs from several sources."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Bool, Float32, Int, Int32, UInt8
+
+from sfm.paircodes import decode, encode, first_of_equal, sort_unique
 
 _BLOCK = 2048
+# Bits of a number that say which source proposes the pair.
+_SOURCE_BITS = 3
 
 
 def neighbour_pairs(
     vectors: Float32[np.ndarray, "n d"], usable: Bool[np.ndarray, " n"], neighbours: int
-) -> Int[np.ndarray, "p 2"]:
+) -> Int32[np.ndarray, "p 2"]:
     """Unique pairs of usable rows, one among the other's nearest by inner product; smaller row first.
 
     Works block by block, on a memory map too: memory grows with the pairs found, not with the square of n.
@@ -19,47 +23,55 @@ def neighbour_pairs(
     rows = np.flatnonzero(usable)
     wanted = min(neighbours, len(rows) - 1)
     if wanted < 1:
-        return np.empty((0, 2), dtype=np.int64)
-    codes = []
+        return np.empty((0, 2), dtype=np.int32)
+    codes = np.empty((len(rows), wanted), dtype=np.int64)
     for start in range(0, len(rows), _BLOCK):
         queries = rows[start : start + _BLOCK]
-        nearest = _nearest(vectors, queries, rows, wanted)
-        pairs = np.sort(np.column_stack([np.repeat(queries, wanted), nearest.ravel()]), axis=1)
-        codes.append(_encode(pairs, len(vectors)))
-    return _decode(np.unique(np.concatenate(codes)), len(vectors))
+        nearest, own = _nearest(vectors, queries, rows, wanted), queries[:, None]
+        smaller, larger = np.minimum(own, nearest), np.maximum(own, nearest)
+        codes[start : start + _BLOCK] = encode(smaller, larger, len(vectors))
+    return decode(sort_unique(codes.ravel()), len(vectors))
 
 
 def union(sources: Mapping[str, Int[np.ndarray, "p 2"]], num_rows: int) -> pd.DataFrame:
     """All pairs of rows as `image_id1 < image_id2` (row + 1), sorted, with `origin`: its sources, by +.
 
     The pairs of a source are unique, the smaller row first. A pair takes 9 bytes: ids are int32, origins
-    categories.
+    categories. Of the at most 8 sources together it takes some 20 bytes more on the way.
     """
-    codes = {name: _encode(pairs, num_rows) for name, pairs in sources.items()}
-    every = np.unique(np.concatenate([*codes.values(), np.empty(0, np.int64)]))
-    members = np.zeros(len(every), dtype=np.uint8)
-    for number, found in enumerate(codes.values()):
-        members[np.searchsorted(every, found)] |= np.uint8(1 << number)
+    # The source is the last digits of a pair's number: one sort brings all who propose a pair together.
+    marked = np.empty(sum(map(len, sources.values())), dtype=np.int64)
+    start = 0
+    for number, pairs in enumerate(sources.values()):
+        part = marked[start : start + len(pairs)]
+        part[:] = encode(pairs[:, 0], pairs[:, 1], num_rows)
+        part <<= _SOURCE_BITS
+        part += number
+        start += len(pairs)
+    marked.sort()
+    proposers = np.left_shift(np.uint8(1), marked.astype(np.uint8) & ((1 << _SOURCE_BITS) - 1))
+    marked >>= _SOURCE_BITS
+    starts = np.flatnonzero(first_of_equal(marked))
+    codes = marked[starts]
+    del marked
+    members = np.bitwise_or.reduceat(proposers, starts) if len(starts) else proposers
+    del starts, proposers
+    pairs = decode(codes, num_rows)
     del codes
+    pairs += 1
+    ids = pd.DataFrame(pairs, columns=["image_id1", "image_id2"])
+    return ids.assign(origin=_origins(members, tuple(sources)))
+
+
+def _origins(members: UInt8[np.ndarray, " p"], sources: Sequence[str]) -> pd.Categorical:
+    """The names of the sources whose bits are set, by +."""
     kinds = np.flatnonzero(np.bincount(members))
     names = [
         "+".join(name for number, name in enumerate(sources) if kind >> number & 1) for kind in kinds.tolist()
     ]
     kind_of_members = np.zeros(256, dtype=np.int8)
     kind_of_members[kinds] = np.arange(len(kinds))
-    origin = pd.Categorical.from_codes(kind_of_members[members], pd.Index(names, dtype="str"))
-    ids = {"image_id1": every // num_rows + 1, "image_id2": every % num_rows + 1}
-    return pd.DataFrame({name: each.astype(np.int32) for name, each in ids.items()} | {"origin": origin})
-
-
-def _encode(pairs: Int[np.ndarray, "p 2"], num_rows: int) -> Int[np.ndarray, " p"]:
-    """One number a pair, in the order of the pairs: a million rows make numbers of 40 bits."""
-    codes: Int[np.ndarray, " p"] = pairs[:, 0] * num_rows + pairs[:, 1]
-    return codes
-
-
-def _decode(codes: Int[np.ndarray, " p"], num_rows: int) -> Int[np.ndarray, "p 2"]:
-    return np.column_stack(np.divmod(codes, num_rows))
+    return pd.Categorical.from_codes(kind_of_members[members], pd.Index(names, dtype="str"))
 
 
 def _nearest(

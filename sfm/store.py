@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 # Names that start so belong to work in progress, or to a process that was killed at it.
 UNFINISHED = ".unfinished-"
@@ -100,9 +101,13 @@ def write_table(path: Path, frame: pd.DataFrame) -> None:
         frame.to_parquet(unfinished, index=False)
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Return the table stored in a Parquet file."""
-    return pd.read_parquet(path)
+def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """Return the table stored in a Parquet file, or some of its columns."""
+    # Column by column: a large table does not stand in memory twice.
+    table: pd.DataFrame = pq.read_table(path, columns=columns).to_pandas(
+        split_blocks=True, self_destruct=True
+    )
+    return table
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -103,32 +103,50 @@ def run_batches(
 ) -> list[BatchResult]:
     """Run `function` on every batch that is not done yet; return the results of all, in the order given.
 
-    Each finished batch is recorded in `folder`/done by the task itself, so that a run that was killed goes on
-    where it was and loses no more than what was running. A batch whose worker dies is tried once more, then
-    halved until the items that kill it are found; it is then run without them, and they come back as
-    `quarantined`. Any other error ends the run.
+    As `finished_batches`, for results that are small together.
     """
-    results: dict[int, BatchResult] = {}
+    results = dict(finished_batches(function, batches, folder, executor, label=label))
+    return [results[index] for index in range(len(batches))]
+
+
+def finished_batches(
+    function: BatchFunction[Item],
+    batches: Sequence[Batch[Item]],
+    folder: Path,
+    executor: Executor,
+    *,
+    label: str,
+) -> Iterator[tuple[int, BatchResult]]:
+    """Run `function` on every batch that is not done yet; yield the number and result of each as it is there.
+
+    Those that are done already come first. Each finished batch is recorded in `folder`/done by the task
+    itself, so that a run that was killed goes on where it was and loses no more than what was running. A
+    batch whose worker dies is tried once more, then halved until the items that kill it are found; it is then
+    run without them, and they come back as `quarantined`. Any other error ends the run.
+    """
     with _progress(label, sum(len(batch.items) for batch in batches)) as bar:
+
+        def finished(index: int, batch: Batch[Item], record: StageRecord) -> tuple[int, BatchResult]:
+            bar.update(len(batch.items))
+            return index, _from_record(record, folder)
+
+        missing = []
         for index, batch in enumerate(batches):
             if record := load_done(folder, batch.name, batch.key):
-                results[index] = _from_record(record, folder)
-                bar.update(len(batch.items))
+                yield finished(index, batch, record)
+            else:
+                missing.append(index)
         # Put together as they are started: the sequence may make its batches when it is asked for them.
-        missing = [index for index in range(len(batches)) if index not in results]
         waiting = ((index, batches[index]) for index in missing)
         deaths: dict[int, Exception] = {}
         for index, outcome in _completed(function, waiting, folder, executor):
             if isinstance(outcome, Exception):
                 deaths[index] = outcome
-                continue
-            results[index] = _from_record(outcome, folder)
-            bar.update(len(batches[index].items))
+            else:
+                yield finished(index, batches[index], outcome)
         for index, death in sorted(deaths.items()):
-            rescue = _Rescue(function, batches[index], folder, executor)
-            results[index] = _from_record(rescue.run(death), folder)
-            bar.update(len(batches[index].items))
-    return [results[index] for index in range(len(batches))]
+            batch = batches[index]
+            yield finished(index, batch, _Rescue(function, batch, folder, executor).run(death))
 
 
 def usage(results: Sequence[BatchResult]) -> dict[str, Any]:

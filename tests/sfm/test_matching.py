@@ -19,7 +19,7 @@ from sfm.matching import Matches, MatchingConfig, match, read_inliers
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a few pairs make several blocks."""
-    monkeypatch.setattr("sfm.matching._MIN_BLOCK", 16)
+    monkeypatch.setattr("sfm.matchplan._MIN_BLOCK", 16)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,106 @@
+"""Which image pairs are matched together: candidates, and what was matched before, dealt out to blocks."""
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int, Int32
+from pandas.api.types import union_categoricals
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import reverse_cuthill_mckee
+
+from sfm.paircodes import decode, encode, sort_unique
+
+_MAX_BLOCK = 1000
+# Below this, starting a task and reading its images costs a quarter of the matching.
+_MIN_BLOCK = 64
+# What is kept of pairs that were matched before. Of ten million pairs every eight bytes more take 80 MB.
+PLANNED = {"image_id1": "int32", "image_id2": "int32", "origin": "category", "block": "int32"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MatchPlan:
+    """All pairs of a collection with their blocks.
+
+    Attributes:
+        image_ids: of both images of each pair, the smaller first, sorted.
+        origin: where each pair comes from.
+        block: of each pair.
+        by_block: the rows of all pairs, block by block.
+        starts: where each block starts in `by_block`, with the end of the last.
+
+    """
+
+    image_ids: Int32[np.ndarray, "p 2"]
+    origin: pd.Categorical
+    block: Int32[np.ndarray, " p"]
+    by_block: Int32[np.ndarray, " p"]
+    starts: Int[np.ndarray, " b"]
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks are numbered from 0."""
+        return len(self.starts) - 1
+
+    def rows(self, block: int) -> Int32[np.ndarray, " k"]:
+        """The rows of the pairs of a block, rising."""
+        return self.by_block[self.starts[block] : self.starts[block + 1]]
+
+
+def plan_matches(candidates: pd.DataFrame, before: pd.DataFrame, num_images: int) -> MatchPlan:
+    """Plan the pairs of both tables, each with the block that it has `before`, or a new one.
+
+    Who proposes a pair now counts more than who did before.
+    """
+    wanted, known = (_codes(table, num_images) for table in (candidates, before))
+    every = sort_unique(np.concatenate([wanted, known]))
+    origins = union_categoricals([table["origin"].astype("category") for table in (candidates, before)])
+    origin = np.empty(len(every), dtype=np.int8)
+    block = np.full(len(every), -1, dtype=np.int32)
+    rows = np.searchsorted(every, known)
+    origin[rows], block[rows] = origins.codes[len(wanted) :], before["block"]
+    origin[np.searchsorted(every, wanted)] = origins.codes[: len(wanted)]
+    image_ids = decode(every, num_images)
+    image_ids += 1
+    del wanted, known, every, rows
+    new = block < 0
+    block[new] = int(before["block"].max() if len(before) else -1) + 1 + _deal(image_ids[new] - 1, num_images)
+    by_block = np.argsort(block, kind="stable").astype(np.int32)
+    return MatchPlan(
+        image_ids=image_ids,
+        origin=pd.Categorical.from_codes(origin, origins.categories).remove_unused_categories(),
+        block=block,
+        by_block=by_block,
+        starts=np.searchsorted(block, np.arange(block.max(initial=-1) + 2), sorter=by_block),
+    )
+
+
+def _codes(table: pd.DataFrame, num_images: int) -> Int[np.ndarray, " p"]:
+    """One number a pair, in the order of the pairs."""
+    one, two = (table[name].to_numpy(dtype=np.int64) - 1 for name in ("image_id1", "image_id2"))
+    return encode(one, two, num_images)
+
+
+def _deal(pairs: Int32[np.ndarray, "p 2"], num_images: int) -> Int32[np.ndarray, " p"]:
+    """A block for each pair of rows, such that a block touches few images, each of which has to be read."""
+    if not len(pairs):
+        return np.empty(0, dtype=np.int32)
+    place_in_order = np.empty(num_images, dtype=np.int32)
+    place_in_order[_neighbours_together(pairs, num_images)] = np.arange(num_images)
+    places = place_in_order[pairs]
+    places.sort(axis=1)
+    codes = encode(places[:, 0], places[:, 1], num_images)
+    del places
+    size = min(_MAX_BLOCK, max(_MIN_BLOCK, ceil(len(pairs) / 48)))
+    block = np.empty(len(pairs), dtype=np.int32)
+    block[np.argsort(codes, kind="stable")] = np.arange(len(pairs), dtype=np.int32) // size
+    return block
+
+
+def _neighbours_together(pairs: Int32[np.ndarray, "p 2"], num_images: int) -> Int32[np.ndarray, " n"]:
+    """All rows, in an order in which those of a pair are near each other."""
+    ones = np.ones(len(pairs), dtype=np.int8)
+    links = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(num_images,) * 2).tocsr()
+    order: Int32[np.ndarray, " n"] = reverse_cuthill_mckee((links + links.T).tocsr(), symmetric_mode=True)
+    return order

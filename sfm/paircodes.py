@@ -1,0 +1,40 @@
+"""Image pairs as single numbers, 8 bytes each, sorted: the form in which sets of millions of pairs meet."""
+
+import numpy as np
+from jaxtyping import Bool, Int, Int32, Int64
+
+# Pairs that are taken apart at a time: what that needs besides its result does not grow with their number.
+_BLOCK = 1 << 20
+
+
+def encode(
+    first: Int[np.ndarray, "..."], second: Int[np.ndarray, "..."], num_rows: int
+) -> Int64[np.ndarray, "..."]:
+    """One number a pair of rows below `num_rows`, in the order of the pairs: a million rows take 40 bits."""
+    codes: Int64[np.ndarray, ...] = first.astype(np.int64)
+    codes *= num_rows
+    codes += second
+    return codes
+
+
+def decode(codes: Int64[np.ndarray, " p"], num_rows: int) -> Int32[np.ndarray, "p 2"]:
+    """The pairs of rows that `encode` made these numbers of."""
+    pairs = np.empty((len(codes), 2), dtype=np.int32)
+    for start in range(0, len(codes), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        pairs[part, 0], pairs[part, 1] = np.divmod(codes[part], num_rows)
+    return pairs
+
+
+def sort_unique(codes: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " p"]:
+    """The numbers once each, rising. Sorts the array that is given, too: large ones are not to be doubled."""
+    codes.sort()
+    unique: Int64[np.ndarray, " p"] = codes[first_of_equal(codes)]
+    return unique
+
+
+def first_of_equal(codes: Int64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Where sorted numbers differ from the one before."""
+    first = np.ones(len(codes), dtype=np.bool_)
+    np.not_equal(codes[1:], codes[:-1], out=first[1:])
+    return first
