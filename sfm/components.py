@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int, UInt64
+from jaxtyping import Int, Int32, UInt64
 
 from sfm.matchgraph import MatchGraph
 
@@ -33,7 +33,7 @@ class Component:
     part: int
     image_ids: tuple[int, ...]
     camera_ids: tuple[int, ...]
-    pairs: Int[np.ndarray, "p 6"]
+    pairs: Int32[np.ndarray, "p 6"]
     key: str
 
     @property
@@ -51,13 +51,11 @@ def components(usable: pd.DataFrame, graph: MatchGraph, min_size: int) -> Iterat
     numbers = np.arange(graph.num_places + 1)
     order = np.argsort(graph.place_of_image, kind="stable")
     first_row = np.searchsorted(graph.place_of_image[order], numbers)
-    columns = graph.pairs[["place", *_COLUMNS]].to_numpy(dtype=np.int64)
-    columns = columns[np.lexsort((columns[:, 2], columns[:, 1], columns[:, 0]))]
-    first_pair = np.searchsorted(columns[:, 0], numbers)
+    pairs_in_order, first_pair = _pairs_by_place(graph)
     parts_of_place = _parts(graph)
     for place in range(graph.num_places):
         whole = order[first_row[place] : first_row[place + 1]]
-        own = columns[first_pair[place] : first_pair[place + 1], 1:]
+        own = pairs_in_order[first_pair[place] : first_pair[place + 1]]
         for part, rows in enumerate(parts_of_place.get(place, [whole])):
             if len(rows) < min_size:
                 continue
@@ -71,6 +69,16 @@ def components(usable: pd.DataFrame, graph: MatchGraph, min_size: int) -> Iterat
                 pairs=pairs,
                 key=_key(content[rows], camera_ids, rows, pairs),
             )
+
+
+def _pairs_by_place(graph: MatchGraph) -> tuple[Int32[np.ndarray, "p 6"], Int[np.ndarray, " k"]]:
+    """The trusted pairs, sorted by place, then by images; and where each place starts, with the end."""
+    place, one, two = (graph.pairs[name].to_numpy() for name in ("place", "image_id1", "image_id2"))
+    order = np.lexsort((two, one, place))
+    pairs = np.empty((len(order), len(_COLUMNS)), dtype=np.int32)
+    for number, name in enumerate(_COLUMNS):
+        pairs[:, number] = graph.pairs[name].to_numpy()[order]
+    return pairs, np.searchsorted(place, np.arange(graph.num_places + 1), sorter=order)
 
 
 def _cameras(usable: pd.DataFrame) -> tuple[Int[np.ndarray, " n"], UInt64[np.ndarray, " n"]]:

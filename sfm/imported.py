@@ -26,7 +26,7 @@ from sfm.mapper import ModelFacts
 from sfm.matchgraph import TRUSTED_CONFIGS, GraphConfig, number_places
 from sfm.model import Model, load_model, save_model
 from sfm.modelfolder import FoundModel, assemble
-from sfm.outcome import model_of_name
+from sfm.outcome import model_of_image
 from sfm.records import load_done, mark_done
 from sfm.store import atomic_path, read_table
 from sfm.tasks import CHILD_BYTES, Batch, BatchResult, run_batches, usage
@@ -104,21 +104,14 @@ def import_models(
     )
 
 
-def describe_files(collection: Collection, imported: ImportedModels) -> pd.DataFrame:
-    """One row a file, as `sfm.outcome.ReconstructResult.images`."""
-    table, model_of = collection.table, model_of_name(imported.folders)
-    rows = []
-    for name, status, reason, image_id in zip(
-        table["name"], table["status"], table["reason"], table["image_id"].tolist(), strict=True
-    ):
-        if status != "usable":
-            rows.append((name, status, reason, -1, -1))
-            continue
-        model, place = model_of.get(name, -1), int(imported.place_of_image[image_id - 1])
-        status, reason = ("registered", "") if model >= 0 else ("unregistered", "in no imported model")
-        rows.append((name, status, reason, model, place))
-    images = pd.DataFrame(rows, columns=["name", "status", "reason", "model", "place"])
-    return images.assign(**{column: table[column] for column in ("width", "height", "orientation")})
+def fates_of_imported(names: "pd.Series[str]", imported: ImportedModels) -> pd.DataFrame:
+    """What became of each usable photo, as `sfm.outcome.describe_files` takes it."""
+    model = model_of_image(names, imported.folders)
+    status = np.where(model >= 0, "registered", "unregistered")
+    reason = np.where(model >= 0, "", "in no imported model")
+    return pd.DataFrame(
+        {"status": status, "reason": reason, "model": model, "place": imported.place_of_image}
+    )
 
 
 def only_images(model: Model, kept: Sequence[bool]) -> Model:

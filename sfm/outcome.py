@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Int
 
 from sfm.model import Model, load_model
 from sfm.records import load_done, mark_done
@@ -95,15 +98,40 @@ def conclude(
     )
 
 
-def model_of_name(folders: Sequence[Path]) -> dict[str, int]:
-    """The model of each registered image; of several, the one that sees most points in it, then the first."""
-    best: dict[str, tuple[int, int]] = {}
-    for number, folder in enumerate(folders):
+def model_of_image(names: "pd.Series[str]", folders: Sequence[Path]) -> Int[np.ndarray, " n"]:
+    """The model that holds each image, -1 for none; `names` are those of the images by id.
+
+    Of several the one that sees most points in it, then the first.
+    """
+    found, points, sizes = [pa.array([], pa.string())], [np.empty(0, dtype=np.int64)], []
+    for folder in folders:
         model = load_model(folder / "arrays.npz")
-        points = np.bincount(model.track_image, minlength=model.num_images)
-        for name, seen in zip(model.names, points.tolist(), strict=True):
-            best[name] = max(best.get(name, (-1, 0)), (seen, -number))
-    return {name: -number for name, (_, number) in best.items()}
+        found.append(pa.array(model.names, pa.string()))
+        points.append(np.bincount(model.track_image, minlength=model.num_images))
+        sizes.append(model.num_images)
+    row = pc.index_in(pa.chunked_array(found), value_set=pa.array(names, pa.string()))
+    rows = row.fill_null(-1).to_numpy().astype(np.int64)
+    models = np.repeat(np.arange(len(folders)), sizes)
+    # The best comes last, and stays.
+    order = np.lexsort((-models, np.concatenate(points)))
+    order = order[rows[order] >= 0]
+    best = np.full(len(names), -1, dtype=np.int64)
+    best[rows[order]] = models[order]
+    return best
+
+
+def describe_files(table: pd.DataFrame, fates: pd.DataFrame) -> pd.DataFrame:
+    """One row a file, as `ReconstructResult.images`, from `Collection.table` and the fates of its photos.
+
+    `fates` says `status, reason, model, place` of each usable photo, row r that of image_id r + 1.
+    """
+    image_id = table["image_id"].to_numpy()
+    usable, others = np.flatnonzero(image_id > 0), np.flatnonzero(image_id == 0)
+    told = fates.take(image_id[usable] - 1).set_axis(usable)
+    untold = table.iloc[others][["status", "reason"]].set_axis(others).assign(model=-1, place=-1)
+    every = pd.concat([told, untold]).sort_index().set_axis(table.index)
+    columns = ["status", "reason", "model", "place"]
+    return pd.concat([table["name"], every[columns], table[["width", "height", "orientation"]]], axis=1)
 
 
 def _records(out: Path, stages: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -11,11 +11,12 @@ The format has no quotes: pairs of a photo whose name holds a blank are left out
 import csv
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int
 from scipy.sparse import coo_array
 
 from sfm.keys import key_of
@@ -28,12 +29,14 @@ logger = logging.getLogger(__name__)
 _VERSION = 1
 # hloc's own default.
 _NEIGHBOURS = 20
+# Of a list, whose names are in memory at a time.
+_ROWS = 65_536
 
 
 def write_pair_lists(
     out: Path,
     key: str,
-    names: Sequence[str],
+    names: "pd.Series[str]",
     candidates: pd.DataFrame | None,
     trusted: pd.DataFrame | None,
     model_folders: Sequence[Path],
@@ -46,21 +49,20 @@ def write_pair_lists(
     started, key = time.perf_counter(), key_of("pair lists", _VERSION, key)
     if load_done(out, "pair lists", key):
         return
-    by_id = pd.Series(names, index=np.arange(1, len(names) + 1), dtype=str)
-    lists: dict[str, pd.DataFrame] = {}
+    lists: dict[str, Iterable[pd.DataFrame]] = {}
     if candidates is not None:
-        lists["candidates"] = _named(candidates, by_id)
+        lists["candidates"] = _named(candidates, np.arange(len(candidates)), names)
     if trusted is not None:
-        lists["verified"] = _named(trusted.sort_values("inliers", ascending=False, kind="stable"), by_id)
-    covisible = [covisible_pairs(load_model(folder / "arrays.npz")) for folder in model_folders]
-    lists["covisible"] = pd.concat([pd.DataFrame({"name1": [], "name2": []}, dtype=str), *covisible])
+        falling = np.argsort(-trusted["inliers"].to_numpy(), kind="stable")
+        lists["verified"] = _named(trusted, falling, names)
+    lists["covisible"] = (covisible_pairs(load_model(folder / "arrays.npz")) for folder in model_folders)
     paths: list[Path] = []
     facts: dict[str, int] = {}
-    for kind, pairs in lists.items():
+    for kind, parts in lists.items():
         path = out / f"pairs-{kind}.txt"
-        left_out = _write(path, pairs)
+        written, left_out = _write(path, parts)
         paths.append(path)
-        facts |= {kind: len(pairs) - left_out, f"{kind} left out": left_out}
+        facts |= {kind: written, f"{kind} left out": left_out}
         if left_out:
             logger.warning("%s: %d pairs left out: a name with a blank cannot be written", path, left_out)
     mark_done(out, "pair lists", key, seconds=time.perf_counter() - started, facts=facts, outputs=paths)
@@ -83,16 +85,27 @@ def covisible_pairs(model: Model, neighbours: int = _NEIGHBOURS) -> pd.DataFrame
     return pd.DataFrame({"name1": names[table["query"]], "name2": names[table["other"]]})
 
 
-def _named(pairs: pd.DataFrame, by_id: "pd.Series[str]") -> pd.DataFrame:
-    columns = {"name1": pairs["image_id1"].map(by_id), "name2": pairs["image_id2"].map(by_id)}
-    return pd.DataFrame(columns)
+def _named(
+    pairs: pd.DataFrame, order: Int[np.ndarray, " p"], names: "pd.Series[str]"
+) -> Iterator[pd.DataFrame]:
+    """The names of some pairs, in this order, some at a time."""
+    one, two = (pairs[column].to_numpy() for column in ("image_id1", "image_id2"))
+    for start in range(0, len(order), _ROWS):
+        rows = order[start : start + _ROWS]
+        columns = {"name1": names.array.take(one[rows] - 1), "name2": names.array.take(two[rows] - 1)}
+        yield pd.DataFrame(columns)
 
 
-def _write(path: Path, pairs: pd.DataFrame) -> int:
-    """Write a list; return how many pairs cannot be written."""
-    writable = ~(pairs["name1"].str.contains(r"\s") | pairs["name2"].str.contains(r"\s")).astype(bool)
-    with atomic_path(path) as unfinished:
-        pairs[writable].to_csv(
-            unfinished, sep=" ", header=False, index=False, quoting=csv.QUOTE_NONE, lineterminator="\n"
-        )
-    return int((~writable).sum())
+def _write(path: Path, parts: Iterable[pd.DataFrame]) -> tuple[int, int]:
+    """Write a list; return how many pairs were written, and how many cannot be."""
+    written = left_out = 0
+    with atomic_path(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+        for pairs in parts:
+            blank = pairs["name1"].str.contains(r"\s") | pairs["name2"].str.contains(r"\s")
+            writable = ~blank.astype(bool)
+            pairs[writable].to_csv(
+                file, sep=" ", header=False, index=False, quoting=csv.QUOTE_NONE, lineterminator="\n"
+            )
+            written += int(writable.sum())
+            left_out += int((~writable).sum())
+    return written, left_out

@@ -16,7 +16,7 @@ from sfm.colmapfiles import database_alone
 from sfm.descriptors import drop_descriptors
 from sfm.features import FeatureConfig, extract_features
 from sfm.featurestore import FeatureStore
-from sfm.imported import describe_files, import_models
+from sfm.imported import fates_of_imported, import_models
 from sfm.importedmatches import import_matches
 from sfm.keys import key_of, key_of_table
 from sfm.lock import hold
@@ -24,12 +24,12 @@ from sfm.mapper import MappingConfig
 from sfm.mapping import Mapping, map_places
 from sfm.matchgraph import GraphConfig, MatchGraph, build_graph
 from sfm.matching import Matches, MatchingConfig, match
-from sfm.outcome import ReconstructResult, conclude, model_of_name
+from sfm.outcome import ReconstructResult, conclude, describe_files, model_of_image
 from sfm.pairlists import write_pair_lists
 from sfm.settings import Settings
-from sfm.store import sweep, write_json
+from sfm.store import read_table, sweep, write_json
 
-_VERSION = 1
+_VERSION = 2
 _DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -80,14 +80,14 @@ class _Matched:
 
     Attributes:
         collection: the photos with their sizes and cameras.
-        candidates: pairs of image ids that were tried.
+        candidates: file of the pairs of image ids that were tried.
         unmatched: image_id -> status and reason, for photos that had nothing to match.
 
     """
 
     collection: Collection
     store: FeatureStore
-    candidates: pd.DataFrame
+    candidates: Path
     matches: Matches
     unmatched: dict[int, tuple[str, str]]
     stages: tuple[str, ...]
@@ -105,7 +105,7 @@ def _reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: E
     matched = _Matched(
         collection=imported.collection,
         store=imported.store,
-        candidates=imported.matches.pairs,
+        candidates=imported.matches.folder / "pairs.parquet",
         matches=imported.matches,
         unmatched=dict.fromkeys(imported.missing, ("unregistered", "not in the database")),
         stages=("import",),
@@ -117,6 +117,7 @@ def _match(collection: Collection, out: Path, config: ReconstructConfig, executo
     features = extract_features(collection, out, config.features, executor)
     candidates = propose_pairs(collection, features, out, config.candidates, config.seed, executor)
     matches = match(candidates, features, out, config.matching, config.seed, executor)
+    del candidates  # of a million photos each table of pairs takes a tenth of a gigabyte
     if not config.features.keep_descriptors:
         drop_descriptors(features)
     few = np.flatnonzero(features.num_keypoints < config.candidates.min_keypoints) + 1
@@ -124,7 +125,7 @@ def _match(collection: Collection, out: Path, config: ReconstructConfig, executo
     return _Matched(
         collection=collection,
         store=features.store,
-        candidates=candidates,
+        candidates=out / "candidates.parquet",
         matches=matches,
         unmatched=dict.fromkeys(few.tolist(), ("unregistered", "too few keypoints")) | failed,
         stages=("features", "vlad", "candidates", "matching"),
@@ -137,14 +138,17 @@ def _build(
     sizes = matched.collection.usable[["width", "height"]].to_numpy(dtype=np.int64)
     graph = build_graph(matched.matches, matched.store, sizes, out, config.graph)
     mapping = map_places(matched.collection, matched.store, graph, out, config.mapping, config.seed, executor)
-    names = collection.usable["name"].tolist()
-    lists_key = key_of(names, key_of_table(matched.candidates), graph.key, mapping.key)
-    write_pair_lists(out, lists_key, names, matched.candidates, graph.pairs, mapping.folders)
-    files = collection.table[["name", "status", "reason"]].to_numpy().tolist()
+    names, candidates = collection.usable["name"], read_table(matched.candidates, ["image_id1", "image_id2"])
+    lists_key = key_of(_key_of_files(collection), key_of_table(candidates), graph.key, mapping.key)
+    write_pair_lists(out, lists_key, names, candidates, graph.pairs, mapping.folders)
+    del candidates
     return conclude(
         out,
-        key_of("images", _VERSION, config, files, mapping.key),
-        lambda: _images(collection.table, matched.unmatched, graph, mapping, config.mapping.min_model_size),
+        key_of("images", _VERSION, config, _key_of_files(collection), mapping.key),
+        lambda: describe_files(
+            collection.table,
+            _fates(names, matched.unmatched, graph, mapping, config.mapping.min_model_size),
+        ),
         mapping.folders,
         places=graph.num_places,
         stages=("scan", *matched.stages, "graph", "mapping", "pair lists"),
@@ -156,12 +160,12 @@ def _import(
     collection: Collection, source: Path, out: Path, config: ReconstructConfig, executor: Executor
 ) -> ReconstructResult:
     imported = import_models(collection, source, out, config.mapping.min_model_size, config.graph, executor)
-    write_pair_lists(out, imported.key, collection.usable["name"].tolist(), None, None, imported.folders)
-    files = collection.table[["name", "status", "reason"]].to_numpy().tolist()
+    names = collection.usable["name"]
+    write_pair_lists(out, imported.key, names, None, None, imported.folders)
     return conclude(
         out,
-        key_of("images", _VERSION, files, imported.key),
-        lambda: describe_files(collection, imported),
+        key_of("images", _VERSION, _key_of_files(collection), imported.key),
+        lambda: describe_files(collection.table, fates_of_imported(names, imported)),
         imported.folders,
         places=imported.num_places,
         stages=("scan", "import", "pair lists"),
@@ -169,33 +173,28 @@ def _import(
     )
 
 
-def _images(
-    table: pd.DataFrame,
+def _key_of_files(collection: Collection) -> str:
+    return key_of_table(collection.table[["name", "status", "reason", "image_id"]])
+
+
+def _fates(
+    names: "pd.Series[str]",
     unmatched: dict[int, tuple[str, str]],
     graph: MatchGraph,
     mapping: Mapping,
     min_model_size: int,
 ) -> pd.DataFrame:
-    model_of = model_of_name(mapping.folders)
-    place_sizes = np.bincount(graph.place_of_image + 1)[1:]
-    rows = []
-    for name, status, reason, image_id in zip(
-        table["name"], table["status"], table["reason"], table["image_id"].tolist(), strict=True
-    ):
-        if status != "usable":
-            rows.append((name, status, reason, -1, -1))
-            continue
-        place, model = int(graph.place_of_image[image_id - 1]), model_of.get(name, -1)
-        if model >= 0:
-            rows.append((name, "registered", "", model, place))
-        elif image_id in unmatched:
-            rows.append((name, *unmatched[image_id], -1, place))
-        elif place < 0:
-            rows.append((name, "unregistered", "matches no other photo", -1, -1))
-        elif place_sizes[place] < min_model_size:
-            rows.append((name, "unregistered", "place has too few photos", -1, place))
-        else:
-            why = mapping.failed.get(image_id, "not placed by the mapper")
-            rows.append((name, "unregistered", why, -1, place))
-    images = pd.DataFrame(rows, columns=["name", "status", "reason", "model", "place"])
-    return images.assign(**{column: table[column] for column in ("width", "height", "orientation")})
+    """What became of each usable photo, as `sfm.outcome.describe_files` takes it."""
+    model, place = model_of_image(names, mapping.folders), graph.place_of_image
+    sizes = np.append(np.bincount(place + 1)[1:], 0)  # the last is that of place -1
+    status = np.full(len(names), "unregistered", dtype=object)
+    reason = np.full(len(names), "not placed by the mapper", dtype=object)
+    # From the last word to the first: what is said later counts more.
+    for image_id, why in mapping.failed.items():
+        reason[image_id - 1] = why
+    reason[sizes[place] < min_model_size] = "place has too few photos"
+    reason[place < 0] = "matches no other photo"
+    for image_id, fate in unmatched.items():
+        status[image_id - 1], reason[image_id - 1] = fate
+    status[model >= 0], reason[model >= 0] = "registered", ""
+    return pd.DataFrame({"status": status, "reason": reason, "model": model, "place": place})

@@ -39,7 +39,7 @@ def test_lists_as_hloc_reads_them(model: Model, tmp_path: Path, caplog: pytest.L
     tried = pd.DataFrame({"image_id1": [1, 1, 3], "image_id2": [2, 3, 4]})
     trusted = pd.DataFrame({"image_id1": [1, 3], "image_id2": [3, 4], "inliers": [20, 31]})
     with caplog.at_level("WARNING"):
-        write_pair_lists(tmp_path, "key", NAMES, tried, trusted, [tmp_path / "0"])
+        write_pair_lists(tmp_path, "key", pd.Series(NAMES), tried, trusted, [tmp_path / "0"])
     read = {path.name: path.read_text() for path in tmp_path.glob("*.txt")}
     assert read == {
         "pairs-candidates.txt": "a.jpg c.jpg\nc.jpg d.jpg\n",
@@ -50,5 +50,5 @@ def test_lists_as_hloc_reads_them(model: Model, tmp_path: Path, caplog: pytest.L
     path = tmp_path / "pairs-candidates.txt"
     assert told[0] == f"{path}: 1 pairs left out: a name with a blank cannot be written"
     caplog.clear()
-    write_pair_lists(tmp_path, "key", NAMES, tried, trusted, [tmp_path / "0"])
+    write_pair_lists(tmp_path, "key", pd.Series(NAMES), tried, trusted, [tmp_path / "0"])
     assert not caplog.records

@@ -300,7 +300,7 @@ def test_a_full_disk_is_told(photos: Path, tmp_path: Path, monkeypatch: pytest.M
 
 def test_an_image_in_two_models_counts_where_it_sees_more(tmp_path: Path) -> None:
     from sfm.model import Model, save_model
-    from sfm.outcome import model_of_name
+    from sfm.outcome import model_of_image
 
     def model(names: tuple[str, ...], observations: list[int]) -> Model:
         track_image = np.repeat(np.arange(len(names)), observations)
@@ -322,8 +322,10 @@ def test_an_image_in_two_models_counts_where_it_sees_more(tmp_path: Path) -> Non
     for number, stored in enumerate([model(("a", "b", "c"), [9, 4, 5]), model(("b", "c", "d"), [4, 8, 2])]):
         folders.append(tmp_path / str(number))
         save_model(stored, folders[-1] / "arrays.npz")
-    found = model_of_name(folders)
-    assert found == {"a": 0, "b": 0, "c": 1, "d": 1}
+    names = pd.Series(["c", "e", "a", "d", "b"])
+    assert model_of_image(names, folders).tolist() == [1, -1, 0, 1, 0]
+    assert model_of_image(names.iloc[2:], folders).tolist() == [0, 1, 0]
+    assert model_of_image(names, []).tolist() == [-1] * 5
 
 
 def test_images_table_is_plain(photos: Path, out: Path) -> None:
