@@ -91,9 +91,10 @@ def propose_pairs(
 def _taken_nearby(
     collection: Collection, matchable: Bool[np.ndarray, " n"], config: CandidateConfig
 ) -> Int[np.ndarray, "p 2"]:
+    position = collection.of_usable("latitude", "longitude")
     return near_pairs(
-        collection.usable["latitude"].to_numpy(dtype=np.float64),
-        collection.usable["longitude"].to_numpy(dtype=np.float64),
+        position["latitude"].to_numpy(dtype=np.float64),
+        position["longitude"].to_numpy(dtype=np.float64),
         matchable,
         neighbours=config.gps_neighbours,
         max_distance_m=config.gps_max_distance_m,
@@ -164,7 +165,7 @@ def read_descriptors(
 
 
 def _row_of_name(collection: Collection) -> dict[str, int]:
-    return {name: row for row, name in enumerate(collection.usable["name"])}
+    return {name: row for row, name in enumerate(collection.of_usable("name")["name"])}
 
 
 def _require_two(matchable: Bool[np.ndarray, " n"], config: CandidateConfig) -> None:

@@ -121,7 +121,7 @@ def extract_features(
     """
     started = time.perf_counter()
     key = key_of(config.key, collection.key)
-    usable = collection.usable
+    usable = collection.of_usable("image_id", "name", "width", "height", "focal_px", "sha256")
     store = FeatureStore(folder=out / "features", shard_size=_shard_size(out / "features", len(usable)))
     shards = _Shards(usable, config, store)
     extract = partial(_extract_batch, photos=collection.photos, store=store, config=config)

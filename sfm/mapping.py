@@ -60,7 +60,9 @@ def map_places(
     only components that changed since the last run are mapped.
     """
     started = time.perf_counter()
-    parts = tuple(components(collection.usable, graph, config.min_model_size))
+    usable = collection.of_usable("name", "sha256", "camera", "width", "height", "focal_px")
+    parts = tuple(components(usable, graph, config.min_model_size))
+    del usable
     base = key_of(_VERSION, version("pycolmap"), config.deciding, seed, graph.matches_key)
     batches = [_batch(base, part, config.limits) for part in parts]
     folder = out / "mapping"

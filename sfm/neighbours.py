@@ -7,6 +7,7 @@ import pandas as pd
 from jaxtyping import Bool, Float32, Int, Int32, UInt8
 
 from sfm.paircodes import decode, encode, first_of_equal, sort_unique
+from sfm.store import release
 
 _BLOCK = 2048
 # Bits of a number that say which source proposes the pair.
@@ -90,6 +91,7 @@ def _nearest(
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]
         scores = query_vectors @ np.asarray(vectors[block]).T
+        release(vectors)
         if queries[0] <= block[-1] and block[0] <= queries[-1]:
             scores[queries[:, None] == block] = -np.inf
         floor = best_scores[:, -1]

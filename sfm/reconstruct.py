@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int
 from pydantic import Field
 
 from sfm.candidates import CandidateConfig, propose_pairs
@@ -23,7 +24,7 @@ from sfm.lock import hold
 from sfm.mapper import MappingConfig
 from sfm.mapping import Mapping, map_places
 from sfm.matchgraph import GraphConfig, MatchGraph, build_graph
-from sfm.matching import Matches, MatchingConfig, match
+from sfm.matching import MatchingConfig, match
 from sfm.outcome import ReconstructResult, conclude, describe_files, model_of_image
 from sfm.pairlists import write_pair_lists
 from sfm.settings import Settings
@@ -75,20 +76,21 @@ def reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: Ex
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Matched:
-    """What graph and mapping build on, our own or somebody else's.
+class Matched:
+    """What mapping builds on, our own or somebody else's.
 
     Attributes:
         collection: the photos with their sizes and cameras.
         candidates: file of the pairs of image ids that were tried.
         unmatched: image_id -> status and reason, for photos that had nothing to match.
+        stages: that led here, after the scan.
 
     """
 
     collection: Collection
     store: FeatureStore
     candidates: Path
-    matches: Matches
+    graph: MatchGraph
     unmatched: dict[int, tuple[str, str]]
     stages: tuple[str, ...]
 
@@ -97,23 +99,18 @@ def _reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: E
     collection = scan(photos, out, config.scan, executor)
     write_json(out / "photos.json", {"version": 1, "photos": str(collection.photos)})
     if config.from_colmap is None:
-        return _build(collection, _match(collection, out, config, executor), out, config, executor)
-    database = database_alone(config.from_colmap)
-    if database is None:
+        matched = _match(collection, out, config, executor)
+    elif (database := database_alone(config.from_colmap)) is not None:
+        matched = _take_over(collection, database, out, config, executor)
+    else:
         return _import(collection, config.from_colmap, out, config, executor)
-    imported = import_matches(collection, database, out, executor)
-    matched = _Matched(
-        collection=imported.collection,
-        store=imported.store,
-        candidates=imported.matches.folder / "pairs.parquet",
-        matches=imported.matches,
-        unmatched=dict.fromkeys(imported.missing, ("unregistered", "not in the database")),
-        stages=("import",),
+    mapping = map_places(
+        matched.collection, matched.store, matched.graph, out, config.mapping, config.seed, executor
     )
-    return _build(collection, matched, out, config, executor)
+    return tell(collection, matched, mapping, out, config, str(executor))
 
 
-def _match(collection: Collection, out: Path, config: ReconstructConfig, executor: Executor) -> _Matched:
+def _match(collection: Collection, out: Path, config: ReconstructConfig, executor: Executor) -> Matched:
     features = extract_features(collection, out, config.features, executor)
     candidates = propose_pairs(collection, features, out, config.candidates, config.seed, executor)
     matches = match(candidates, features, out, config.matching, config.seed, executor)
@@ -122,23 +119,46 @@ def _match(collection: Collection, out: Path, config: ReconstructConfig, executo
         drop_descriptors(features)
     few = np.flatnonzero(features.num_keypoints < config.candidates.min_keypoints) + 1
     failed = {image_id: ("rejected", reason) for image_id, reason in features.failed.items()}
-    return _Matched(
+    return Matched(
         collection=collection,
         store=features.store,
         candidates=out / "candidates.parquet",
-        matches=matches,
+        graph=build_graph(matches, features.store, _sizes(collection), out, config.graph),
         unmatched=dict.fromkeys(few.tolist(), ("unregistered", "too few keypoints")) | failed,
-        stages=("features", "vlad", "candidates", "matching"),
+        stages=("features", "vlad", "candidates", "matching", "graph"),
     )
 
 
-def _build(
-    collection: Collection, matched: _Matched, out: Path, config: ReconstructConfig, executor: Executor
+def _take_over(
+    collection: Collection, database: Path, out: Path, config: ReconstructConfig, executor: Executor
+) -> Matched:
+    imported = import_matches(collection, database, out, executor)
+    sizes = _sizes(imported.collection)
+    return Matched(
+        collection=imported.collection,
+        store=imported.store,
+        candidates=imported.matches.folder / "pairs.parquet",
+        graph=build_graph(imported.matches, imported.store, sizes, out, config.graph),
+        unmatched=dict.fromkeys(imported.missing, ("unregistered", "not in the database")),
+        stages=("import", "graph"),
+    )
+
+
+def _sizes(collection: Collection) -> Int[np.ndarray, "n 2"]:
+    return collection.of_usable("width", "height").to_numpy(dtype=np.int64)
+
+
+def tell(
+    collection: Collection,
+    matched: Matched,
+    mapping: Mapping,
+    out: Path,
+    config: ReconstructConfig,
+    engine: str,
 ) -> ReconstructResult:
-    sizes = matched.collection.usable[["width", "height"]].to_numpy(dtype=np.int64)
-    graph = build_graph(matched.matches, matched.store, sizes, out, config.graph)
-    mapping = map_places(matched.collection, matched.store, graph, out, config.mapping, config.seed, executor)
-    names, candidates = collection.usable["name"], read_table(matched.candidates, ["image_id1", "image_id2"])
+    """Write to `out` what a finished reconstruction tells: pair lists, images.parquet and stats.json."""
+    names, graph = collection.of_usable("name")["name"], matched.graph
+    candidates = read_table(matched.candidates, ["image_id1", "image_id2"])
     lists_key = key_of(_key_of_files(collection), key_of_table(candidates), graph.key, mapping.key)
     write_pair_lists(out, lists_key, names, candidates, graph.pairs, mapping.folders)
     del candidates
@@ -151,8 +171,8 @@ def _build(
         ),
         mapping.folders,
         places=graph.num_places,
-        stages=("scan", *matched.stages, "graph", "mapping", "pair lists"),
-        engine=str(executor),
+        stages=("scan", *matched.stages, "mapping", "pair lists"),
+        engine=engine,
     )
 
 
@@ -160,7 +180,7 @@ def _import(
     collection: Collection, source: Path, out: Path, config: ReconstructConfig, executor: Executor
 ) -> ReconstructResult:
     imported = import_models(collection, source, out, config.mapping.min_model_size, config.graph, executor)
-    names = collection.usable["name"]
+    names = collection.of_usable("name")["name"]
     write_pair_lists(out, imported.key, names, None, None, imported.folders)
     return conclude(
         out,

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import mmap
 import os
 import shutil
 from collections.abc import Iterator
@@ -73,6 +74,15 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) ->
     with path.open("r+b") as file:
         reserve(file.fileno(), path.stat().st_size, path)
     return rows
+
+
+def release(rows: np.ndarray) -> None:
+    """Let go of the memory that holds what was touched of a memory map; nothing for any other array.
+
+    Its pages count as memory of this process although the system may take them back, which it does late.
+    """
+    if isinstance(rows.base, mmap.mmap):
+        rows.base.madvise(mmap.MADV_DONTNEED)
 
 
 def reserve(descriptor: int, size: int, where: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from sfm.featurestore import FeatureStore
 from sfm.keys import key_of
 from sfm.records import finish, last_done, load_done, mark_done
 from sfm.settings import Settings
-from sfm.store import atomic_path, create_array, discard
-from sfm.tasks import Batch, BatchResult, run_batches, usage
+from sfm.store import atomic_path, create_array, discard, release
+from sfm.tasks import Batch, BatchResult, LazyBatches, run_batches, usage
 
 _VERSION = 2
 _SAMPLED_IMAGES = 1024
@@ -176,14 +177,27 @@ def _describe(
     executor: Executor,
 ) -> list[BatchResult]:
     require_descriptors(features, described.tolist(), executor)
-    batches, settings_key = [], features.settings_key
-    for number, start in enumerate(range(0, len(described), _BATCH)):
-        items = described[start : start + _BATCH]
-        hashes = features.sha256[items - 1].astype(str).tolist()
-        key = key_of(codebook.sha256, settings_key, items.tolist(), hashes)
-        batches.append(Batch(name=f"rows-{number:05d}", key=key, items=tuple(items.tolist())))
+    batches = _Rows(features, described, codebook)
     work = partial(_describe_batch, store=features.store, codebook=codebook.path, folder=folder / "vlad")
     return run_batches(work, batches, folder / "vlad", executor, label="vlad")
+
+
+class _Rows(LazyBatches[int]):
+    """The images to be described, a batch put together when it is asked for: memory holds few at a time."""
+
+    def __init__(self, features: Features, described: Int[np.ndarray, " k"], codebook: _Codebook) -> None:
+        self._features, self._described, self._codebook = features, described, codebook
+        self._settings_key = features.settings_key
+
+    def __len__(self) -> int:
+        return ceil(len(self._described) / _BATCH)
+
+    def batch(self, number: int) -> Batch[int]:
+        """The images of one batch."""
+        items = self._described[number * _BATCH : (number + 1) * _BATCH]
+        hashes = self._features.sha256[items - 1].astype(str).tolist()
+        key = key_of(self._codebook.sha256, self._settings_key, items.tolist(), hashes)
+        return Batch(name=f"rows-{number:05d}", key=key, items=tuple(items.tolist()))
 
 
 def _learn(
@@ -223,8 +237,11 @@ def _join(
         known = np.load(before, mmap_mode="r")
         for start in range(0, kept, _COPIED):
             rows[start : min(kept, start + _COPIED)] = known[start : min(kept, start + _COPIED)]
+            release(known)
+            release(rows)
     for result in results:
         for part in result.outputs:
             with np.load(part) as stored:
                 rows[stored["image_ids"] - 1] = stored["rows"]
+        release(rows)
     rows.flush()
