@@ -80,13 +80,18 @@ class FeatureStore:
         for shard, part in groupby(sorted(image_ids), key=self.shard_of):
             yield from _read_shard(self.folder / self.name(shard), part)
 
+    def read_keypoints(self, image_ids: Iterable[int]) -> Iterator[tuple[int, Float32[np.ndarray, "n 4"]]]:
+        """As `read`, of each image its id and keypoints alone: a third of the time."""
+        for shard, part in groupby(sorted(image_ids), key=self.shard_of):
+            yield from _read_rows(self.folder / self.name(shard), "keypoints.npy", part)
+
     def read_descriptors(self, image_ids: Iterable[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "n 128"]]]:
         """Yield (image_id, descriptors), ids rising, a row a keypoint; KeyError for an image that has none.
 
         SIFT: square roots of the L1-normalised histogram, as bytes.
         """
         for shard, part in groupby(sorted(image_ids), key=self.shard_of):
-            yield from _read_descriptors(self.descriptors / self.name(shard), part)
+            yield from _read_rows(self.descriptors / self.name(shard), "descriptors.npy", part)
 
 
 def write_shard(path: Path, images: Sequence[ImageFeatures]) -> None:
@@ -164,12 +169,13 @@ def _given_camera(index: dict[str, Shaped[np.ndarray, "n ..."]], row: int) -> Gi
     )
 
 
-def _read_descriptors(
-    path: Path, image_ids: Iterable[int]
-) -> Iterator[tuple[int, UInt8[np.ndarray, "n 128"]]]:
+def _read_rows(
+    path: Path, name: str, image_ids: Iterable[int]
+) -> Iterator[tuple[int, Shaped[np.ndarray, "n d"]]]:
+    """The rows of some images of one shard in one of its files."""
     with np.load(path / "images.npz") as stored:
         starts, row_of = stored["starts"], {image_id: row for row, image_id in enumerate(stored["image_ids"])}
-    descriptors = np.load(path / "descriptors.npy", mmap_mode="r")
+    rows = np.load(path / name, mmap_mode="r")
     for image_id in image_ids:
         row = row_of[image_id]
-        yield image_id, np.array(descriptors[starts[row] : starts[row + 1]])
+        yield image_id, np.array(rows[starts[row] : starts[row + 1]])

@@ -63,7 +63,8 @@ class VerifiedPairs:
 
     def keypoints(self, image_ids: Iterable[int]) -> dict[int, Float32[np.ndarray, "k 2"]]:
         """x, y of the keypoints of some images, in stored pixels."""
-        return {image.image_id: image.keypoints[:, :2] for image in self.store.read(set(image_ids))}
+        found = self.store.read_keypoints(set(image_ids))
+        return {image_id: keypoints[:, :2] for image_id, keypoints in found}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

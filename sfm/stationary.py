@@ -1,7 +1,9 @@
 """A pair filter: matches that do not move belong to a frame, a date or a logo that both photos carry."""
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int, UInt32
 
 from sfm.pairfilters import Verdict, VerifiedPairs
 
@@ -27,32 +29,39 @@ def drop_stationary(verified: VerifiedPairs) -> Verdict:
     reasons = np.full(len(verified.pairs), "", dtype=object)
     ends = verified.pairs[["image_id1", "image_id2"]].to_numpy(dtype=np.int64)
     for rows, inliers in verified.read_inliers(np.arange(len(ends))):
-        keypoints = verified.keypoints(ends[rows].ravel().tolist())
-        for row, matches in zip(rows.tolist(), inliers, strict=True):
-            one, two = ends[row]
-            reasons[row] = _reason(
-                keypoints[one][matches[:, 0]],
-                keypoints[two][matches[:, 1]],
-                verified.sizes[one - 1],
-                verified.sizes[two - 1],
-            )
+        one, two = _matched_points(verified, ends[rows], inliers)
+        starts = np.concatenate([[0], np.cumsum([len(matches) for matches in inliers])])
+        sizes = verified.sizes[ends[rows] - 1]
+        unmoved, share = _unmoved(one, two, sizes, starts)
+        for pair in np.flatnonzero(share >= _UNMOVED_SHARE).tolist():
+            own = slice(starts[pair], starts[pair + 1])
+            points = (one[own][unmoved[own]], two[own][unmoved[own]])
+            reasons[rows[pair]] = _reason(points, sizes[pair])
     keep = reasons == ""
     return Verdict(keep=keep, reasons=reasons[~keep])
 
 
+def _matched_points(
+    verified: VerifiedPairs, ends: Int[np.ndarray, "p 2"], inliers: Sequence[UInt32[np.ndarray, "_ 2"]]
+) -> tuple[Float32[np.ndarray, "m 2"], Float32[np.ndarray, "m 2"]]:
+    """Where the matches of some pairs lie in the first photo and in the second, pair after pair."""
+    image_ids, image = np.unique(ends, return_inverse=True)
+    found = verified.keypoints(image_ids.tolist())
+    keypoints = [found[image_id] for image_id in image_ids.tolist()]
+    first = np.cumsum([0, *map(len, keypoints)])[image.reshape(-1, 2)]
+    rows = np.concatenate(inliers) + np.repeat(first, [len(matches) for matches in inliers], axis=0)
+    points = np.concatenate(keypoints)
+    return points[rows[:, 0]], points[rows[:, 1]]
+
+
 def _reason(
-    one: Float32[np.ndarray, "m 2"],
-    two: Float32[np.ndarray, "m 2"],
-    size_one: Int[np.ndarray, " 2"],
-    size_two: Int[np.ndarray, " 2"],
+    points: tuple[Float32[np.ndarray, "m 2"], Float32[np.ndarray, "m 2"]], sizes: Int[np.ndarray, "2 2"]
 ) -> str:
-    unmoved = _unmoved(one, two, size_one, size_two)
-    if unmoved.mean() < _UNMOVED_SHARE:
-        return ""
-    photos = ((one[unmoved], size_one), (two[unmoved], size_two))
-    if all(_in_border(points, size).mean() >= _BORDER_SHARE for points, size in photos):
+    """Why the unmoved matches of a pair prove nothing; empty if they do."""
+    photos = tuple(zip(points, sizes, strict=True))
+    if all(_in_border(each, size).mean() >= _BORDER_SHARE for each, size in photos):
         return "unmoved in the border"
-    if all(_area_share(points, size) <= _PATCH_AREA for points, size in photos):
+    if all(_area_share(each, size) <= _PATCH_AREA for each, size in photos):
         return "unmoved in a small patch"
     return ""
 
@@ -60,16 +69,26 @@ def _reason(
 def _unmoved(
     one: Float32[np.ndarray, "m 2"],
     two: Float32[np.ndarray, "m 2"],
-    size_one: Int[np.ndarray, " 2"],
-    size_two: Int[np.ndarray, " 2"],
-) -> Bool[np.ndarray, " m"]:
-    """Which matches lie at the same place, seen from the corner from which most do."""
-    tolerance = max(_MIN_TOLERANCE_PX, _TOLERANCE * float(max(size_one.max(), size_two.max())))
-    shift = two - one
-    corners = np.array([(0, 0), (0, 1), (1, 0), (1, 1)]) * (size_two - size_one)
-    still = np.linalg.norm(shift[None] - corners[:, None], axis=2) <= tolerance
-    best: Bool[np.ndarray, " m"] = still[still.sum(axis=1).argmax()]
-    return best
+    sizes: Int[np.ndarray, "p 2 2"],
+    starts: Int[np.ndarray, " p1"],
+) -> tuple[Bool[np.ndarray, " m"], Float[np.ndarray, " p"]]:
+    """Which matches lie at the same place, seen from the corner from which most of their pair do.
+
+    And their share of each pair. The matches of pair k are those from `starts[k]` to `starts[k + 1]`.
+    """
+    counts = np.diff(starts)
+    tolerance = np.maximum(_MIN_TOLERANCE_PX, _TOLERANCE * sizes.max(axis=(1, 2)))
+    shift, grown = two - one, sizes[:, 1] - sizes[:, 0]
+    best = np.zeros(len(one), dtype=np.bool_)
+    most = np.zeros(len(counts), dtype=np.int64)
+    for corner in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        apart = shift - np.repeat(grown * corner, counts, axis=0)
+        still = np.linalg.norm(apart, axis=1) <= np.repeat(tolerance, counts)
+        number = np.diff(np.concatenate([[0], np.cumsum(still)])[starts])
+        better = np.repeat(number > most, counts)
+        best[better] = still[better]
+        most = np.maximum(most, number)
+    return best, most / np.maximum(counts, 1)
 
 
 def _in_border(points: Float32[np.ndarray, "m 2"], size: Int[np.ndarray, " 2"]) -> Bool[np.ndarray, " m"]:

@@ -68,3 +68,33 @@ def test_a_mark_keeps_its_distance_from_one_corner(
     photos = [(SIZE, points), ((640, 1200), points + np.array([640 - 1000, 1200 - 700]))]
     verdict = drop_stationary(verified_pairs(tmp_path, photos, {(1, 2): MATCHES}))
     assert verdict.reasons.tolist() == ["unmoved in the border"]
+
+
+def test_each_pair_of_a_block_is_judged_by_itself(
+    verified_pairs: Callable[..., VerifiedPairs], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(2)
+    logo, frame = _logo(rng), _frame(rng)
+    sizes = [SIZE, (640, 1200), SIZE, (900, 900), SIZE]
+    points = [
+        logo,
+        logo + np.array([-360, 0]),
+        _jitter(logo, rng),
+        _moved(frame, rng),
+        _half_moved(logo, rng),
+    ]
+    photos = list(zip(sizes, points, strict=True))
+    pairs = {
+        (one, two): np.tile(rng.permutation(40)[: 15 + 3 * one + two, None], 2).astype(np.uint32)
+        for one in range(1, 6)
+        for two in range(one + 1, 6)
+    }
+    together = drop_stationary(verified_pairs(tmp_path / "together", photos, pairs))
+    found = np.full(len(pairs), "", dtype=object)
+    found[~together.keep] = together.reasons
+    alone = [
+        drop_stationary(verified_pairs(tmp_path / str(pair), photos, {pair: matches})).reasons.tolist()
+        for pair, matches in pairs.items()
+    ]
+    assert [[reason] if reason else [] for reason in found] == alone
+    assert 2 <= (~together.keep).sum() < len(pairs)
