@@ -19,13 +19,14 @@ import pyarrow.parquet as pq
 from jaxtyping import Int, Shaped
 from pydantic import Field
 
+from sfm.batches import Batch, BatchResult, LazyBatches
 from sfm.folder import list_files
 from sfm.keys import key_of, key_of_table
 from sfm.photo import UnusablePhoto, inspect_photo
 from sfm.records import finish, last_done, load_done
 from sfm.settings import Settings
 from sfm.store import read_table, write_table
-from sfm.tasks import Batch, BatchResult, LazyBatches, run_batches, usage
+from sfm.tasks import run_batches, usage
 
 logger = logging.getLogger(__name__)
 

@@ -17,13 +17,14 @@ import pandas as pd
 from jaxtyping import Float32, Int, Shaped, UInt8
 from pydantic import Field
 
+from sfm.batches import CHILD_BYTES, Batch, LazyBatches
 from sfm.collection import Collection, digests
 from sfm.featurestore import FeatureStore, ImageFeatures, write_descriptors, write_shard
 from sfm.keys import key_of
 from sfm.photo import load_gray
 from sfm.records import load_done, mark_done, prune
 from sfm.settings import Settings
-from sfm.tasks import CHILD_BYTES, Batch, LazyBatches, run_batches, usage
+from sfm.tasks import run_batches, usage
 
 _VERSION = 3
 _MAX_SHARD = 256

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
+from sfm.batches import CHILD_BYTES, Batch, BatchResult
 from sfm.child import Limits
 from sfm.collection import Collection
 from sfm.colmapdatabase import read_pairs
@@ -29,7 +30,7 @@ from sfm.modelfolder import FoundModel, assemble
 from sfm.outcome import model_of_image
 from sfm.records import load_done, mark_done
 from sfm.store import atomic_path, read_table
-from sfm.tasks import CHILD_BYTES, Batch, BatchResult, run_batches, usage
+from sfm.tasks import run_batches, usage
 
 logger = logging.getLogger(__name__)
 

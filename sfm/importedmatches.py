@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from sfm.batches import CHILD_BYTES, Batch, BatchResult, LazyBatches
 from sfm.collection import Collection
 from sfm.colmapdatabase import (
     ColmapDatabase,
@@ -30,7 +31,7 @@ from sfm.keys import key_of
 from sfm.matching import Matches
 from sfm.records import load_done, mark_done, prune
 from sfm.store import atomic_path, read_table, write_table
-from sfm.tasks import CHILD_BYTES, Batch, BatchResult, LazyBatches, run_batches, usage
+from sfm.tasks import run_batches, usage
 
 logger = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sfm.batches import CHILD_BYTES, Batch, BatchResult
 from sfm.child import Limits
 from sfm.collection import Collection
 from sfm.components import Component, components
@@ -20,7 +21,7 @@ from sfm.matchgraph import MatchGraph
 from sfm.modelfolder import FoundModel, assemble
 from sfm.records import load_done, mark_done, prune
 from sfm.store import atomic_path, read_json, require_space, write_json
-from sfm.tasks import CHILD_BYTES, Batch, BatchResult, run_batches, usage
+from sfm.tasks import run_batches, usage
 
 _VERSION = 5
 # Of a component's memory, for each of its images: keypoints, tracks and the adjustment of all of them.

@@ -15,6 +15,7 @@ import pandas as pd
 from jaxtyping import Float32, UInt32
 from pydantic import Field
 
+from sfm.batches import CHILD_BYTES, Batch, BatchResult, LazyBatches
 from sfm.correspondence import mutual_matches, unit_descriptors
 from sfm.descriptors import require_descriptors
 from sfm.features import Features
@@ -24,7 +25,7 @@ from sfm.matchplan import PLANNED, MatchPlan, plan_matches
 from sfm.records import finish, last_done, load_done, prune
 from sfm.settings import Settings
 from sfm.store import atomic_path, read_table
-from sfm.tasks import CHILD_BYTES, Batch, BatchResult, LazyBatches, finished_batches, usage
+from sfm.tasks import finished_batches, usage
 
 _VERSION = 3
 # A keypoint with its descriptor, as stored and as a unit row; products of two images come on top, twice.

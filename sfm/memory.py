@@ -1,6 +1,8 @@
 """How much memory is left for work, and who may take it: tasks are let in only as long as they fit."""
 
 import os
+import resource
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -55,6 +57,12 @@ def usable_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgrou
     """
     free = [_free_in_group(group) for group in _groups_around(proc, cgroups)]
     return int(_SHARE * min([_free_on_machine(proc), *free]))
+
+
+def peak_bytes() -> int:
+    """Resident memory of this process at its peak."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _free_on_machine(proc: Path) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 from pydantic import Field
 
+from sfm.batches import Batch, BatchResult, LazyBatches
 from sfm.correspondence import unit_descriptors
 from sfm.descriptors import require_descriptors
 from sfm.features import Features
@@ -25,7 +26,7 @@ from sfm.keys import key_of
 from sfm.records import finish, last_done, load_done, mark_done
 from sfm.settings import Settings
 from sfm.store import atomic_path, create_array, discard, release
-from sfm.tasks import Batch, BatchResult, LazyBatches, run_batches, usage
+from sfm.tasks import run_batches, usage
 
 _VERSION = 2
 _SAMPLED_IMAGES = 1024

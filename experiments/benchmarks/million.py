@@ -10,7 +10,6 @@ parent's memory stays below 1 GB.
 """
 
 import math
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from jaxtyping import Int32
 
 from experiments.benchmarks.measure import Claim, arguments, conclude, print_table
 from experiments.benchmarks.projection import search_seconds
+from sfm.batches import Batch
 from sfm.collection import scan
 from sfm.executors import LocalExecutor, SerialExecutor
 from sfm.features import extract_features
@@ -33,13 +33,13 @@ from sfm.featurestore import write_descriptors
 from sfm.mapping import map_places
 from sfm.matchgraph import build_graph
 from sfm.matching import match
+from sfm.memory import peak_bytes
 from sfm.neighbours import union
 from sfm.paircodes import decode, encode
 from sfm.photo import Photo
 from sfm.reconstruct import Matched, ReconstructConfig, tell
 from sfm.records import mark_done
 from sfm.store import read_table, write_table
-from sfm.tasks import Batch
 from sfm.vlad import describe_images
 
 _LIMIT_GB = 1.0
@@ -107,12 +107,12 @@ def make_files(photos: Path, rows: int) -> Path:
 def walk_through(photos: Path, out: Path, rows: int) -> list[tuple[str, float, float]]:
     """Take the files through the stages; stage, its seconds and the parent's peak in MB after it."""
     config = ReconstructConfig()
-    marks: list[tuple[str, float, float]] = [("at the start", 0.0, _peak_mb())]
+    marks: list[tuple[str, float, float]] = [("at the start", 0.0, peak_bytes() / 1e6)]
     last = time.perf_counter()
 
     def mark(stage: str) -> None:
         nonlocal last
-        marks.append((stage, time.perf_counter() - last, _peak_mb()))
+        marks.append((stage, time.perf_counter() - last, peak_bytes() / 1e6))
         last = time.perf_counter()
 
     collection = scan(photos, out, config.scan, AnsweringExecutor(partial(_scanned, folder=out / "scan")))
@@ -209,11 +209,6 @@ def _mapped(batch: Batch[Any]) -> tuple[dict[str, Any], Sequence[Path]]:
 def _matched(batch: Batch[Any]) -> tuple[dict[str, Any], Sequence[Path]]:
     same = [(one - 1) // _PLACE == (two - 1) // _PLACE for one, two in batch.items]
     return {"configs": [2 if one else 1 for one in same], "inliers": [60 if one else 0 for one in same]}, ()
-
-
-def _peak_mb() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
 if __name__ == "__main__":

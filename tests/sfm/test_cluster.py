@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from experiments.benchmarks.fingerprint import Fingerprint, fingerprint
+from sfm.batches import Batch
 from sfm.child import LimitReached, Limits, WorkerDied
 from sfm.executors import Guarded, SerialExecutor, window
 from sfm.reconstruct import ReconstructConfig, reconstruct
-from sfm.tasks import Batch, run_batches
+from sfm.tasks import run_batches
 
 distributed = pytest.importorskip("distributed")
 psutil = pytest.importorskip("psutil")

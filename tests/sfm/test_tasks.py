@@ -13,9 +13,10 @@ from types import ModuleType
 
 import pytest
 
+from sfm.batches import Batch, BatchResult
 from sfm.child import LimitReached, Limits, WorkerDied
 from sfm.executors import Guarded, LocalExecutor, SerialExecutor
-from sfm.tasks import Batch, BatchResult, run_batches, usage
+from sfm.tasks import run_batches, usage
 
 # Children import the functions they run, so these live in a module of their own.
 _WORK = """
