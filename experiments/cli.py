@@ -234,7 +234,7 @@ def train(
     from experiments.config import RunConfig
 
     config, on = settings.resolve(RunConfig), machine.device(device)
-    machine.check_weights(config.train.network, config.weights)
+    machine.check_weights(config.train, config.weights)
     count = options.num_workers(workers)
     with hold(out):
         result = fine_tune(pairs, out, config.train, weights=config.weights, device=on, workers=count)

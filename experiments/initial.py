@@ -5,7 +5,7 @@ from pathlib import Path
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import extract
-from cnnimretrieval.networks.network import build
+from cnnimretrieval.training.fine_tune import initial_network
 from experiments.config import RunConfig
 from pairs.mine import MineConfig
 from sfm.store import read_table
@@ -24,7 +24,7 @@ def with_descriptors(
     images = read_table(sfm / "images.parquet")
     names = images["name"][images["status"] == "registered"]
     extract(
-        build(config.train.network, config.weights),
+        initial_network(config.train, config.weights),
         [ImageRequest(path=photos / name) for name in names],
         photos,
         out,

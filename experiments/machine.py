@@ -3,7 +3,8 @@
 import torch
 
 from cnnimretrieval.networks import network
-from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork
+from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.training.fine_tune import TrainConfig, initial_network
 from experiments.faults import UsageFault
 
 
@@ -48,15 +49,16 @@ def load_network(model: str, weights: str | None, whitening_from: str | None = N
         raise UsageFault(str(error)) from error
 
 
-def check_weights(config: NetworkConfig, weights: str) -> None:
+def check_weights(config: TrainConfig, weights: str) -> None:
     """Build the network once, so that wrong weights stop a run at its start and not after an hour.
 
     Raises:
-        UsageFault: weights that cannot be read or belong to another architecture.
+        UsageFault: weights that cannot be read or belong to another architecture, or a file for a layer that
+            does not fit it.
         OSError: a download that failed.
 
     """
     try:
-        network.build(config, weights)
+        initial_network(config, weights)
     except (ValueError, FileNotFoundError) as error:
         raise UsageFault(str(error)) from error

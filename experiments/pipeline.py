@@ -71,7 +71,7 @@ def run(photos: Path, work: Path, config: RunConfig, execution: Execution) -> Ou
     with ExitStack() as locks:
         for folder in (work, work / PAIRS, work / MODEL):  # a reconstruction locks its own folder
             locks.enter_context(hold(folder))
-        machine.check_weights(config.train.network, config.weights)
+        machine.check_weights(config.train, config.weights)
         sweep(work)
         for stale in (metrics.FILE, manifest.FILE):
             (work / stale).unlink(missing_ok=True)

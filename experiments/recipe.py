@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from cnnimretrieval.downloads.catalogue import DATA_SETS
+from cnnimretrieval.networks.layer_files import LAYERS, LayerName
 from cnnimretrieval.networks.published import NETWORKS, TRUNKS, WHITENING_LAYERS
 from sfm.settings import Settings
 
@@ -32,7 +33,9 @@ class Recipe(Settings):
     pairs: PairsName = Field(default="", description="published pairs to train on")
     whitening: WhiteningName = Field(default="", description="published pairs to learn the whitening from")
     trunk: str = Field(default="", description="published trunk to start from; `weights` when not set")
-    projection: str = Field(default="", description="published layer that the projection starts from")
+    local_whitening: str = Field(default="", description="published layer that it starts from")
+    region_whitening: str = Field(default="", description="published layer that it starts from")
+    projection: str = Field(default="", description="published layer that it starts from")
     image_size: int = Field(default=1024, gt=0, description="longest side of a tested photo in px")
     scales: tuple[float, ...] = Field(default=(1.0, 2**-0.5, 0.5), description="of a tested photo")
     benchmarks: tuple[str, ...] = tuple(BENCHMARKS)
@@ -47,10 +50,10 @@ class Recipe(Settings):
     def _trunk_exists(cls, name: str) -> str:
         return _known("trunk", name, TRUNKS)
 
-    @field_validator("projection")
+    @field_validator(*LAYERS)
     @classmethod
-    def _projection_exists(cls, name: str) -> str:
-        return _known("projection", name, WHITENING_LAYERS)
+    def _layer_exists(cls, name: str, info: ValidationInfo) -> str:
+        return _known(str(info.field_name), name, WHITENING_LAYERS)
 
     @field_validator("benchmarks")
     @classmethod
@@ -61,18 +64,24 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Recipe":
-        if self.network and (self.pairs or self.whitening or self.trunk or self.projection):
+        if self.network and (self.pairs or self.whitening or self.trunk or self.layers):
             raise ValueError(
-                f"network: expected no pairs, whitening, trunk or projection beside it, got '{self.network}' "
+                f"network: expected no pairs, whitening, trunk or layer beside it, got '{self.network}' "
                 "with one; choose between testing a network and making one"
             )
         return self
 
     @property
+    def layers(self) -> Mapping[LayerName, str]:
+        """The published layers that whitening layers start from, by the latter."""
+        given = {name: getattr(self, name) for name in LAYERS}
+        return {name: published for name, published in given.items() if published}
+
+    @property
     def downloads(self) -> tuple[str, ...]:
         """Names of everything that has to be downloaded, in the order of their use."""
         training = {self.pairs: "retrieval-SfM-120k", self.whitening: self.whitening}
-        names = [self.network, self.trunk, self.projection, *training.values(), *self.benchmarks]
+        names = [self.network, self.trunk, *self.layers.values(), *training.values(), *self.benchmarks]
         return tuple(dict.fromkeys(name for name in names if name in DATA_SETS))
 
 

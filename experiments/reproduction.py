@@ -18,8 +18,8 @@ from cnnimretrieval.downloads.catalogue import find
 from cnnimretrieval.downloads.download import is_present
 from cnnimretrieval.evaluation.datasets import read_benchmark
 from cnnimretrieval.evaluation.evaluate import EvaluationConfig, evaluate
-from cnnimretrieval.networks.network import RetrievalNetwork, build, load, load_projection, save
-from cnnimretrieval.training.fine_tune import fine_tune
+from cnnimretrieval.networks.network import RetrievalNetwork, load, save
+from cnnimretrieval.training.fine_tune import TrainConfig, fine_tune, initial_network
 from experiments import manifest
 from experiments.config import RunConfig
 from experiments.faults import UsageFault
@@ -130,30 +130,27 @@ def _network(row: Row, data: Path, work: Path, device: str, workers: int) -> Ret
     if recipe.network:
         return load(_file(recipe.network, data))
     weights = str(_file(recipe.trunk, data)) if recipe.trunk else config.weights
-    projection = _file(recipe.projection, data) if recipe.projection else None
+    train = _with_layers(config.train, recipe, data)
     if recipe.pairs:
         folder = data / "train" / recipe.pairs
         adopt(folder / f"{recipe.pairs}.pkl", folder / "ims", work / PAIRS)
         # The row is about the trained network, whatever held-out places say of it.
-        train = config.train.model_copy(update={"keep": "fine_tuned"})
-        fine_tune(
-            work / PAIRS,
-            work / MODEL,
-            train,
-            weights=weights,
-            projection=projection,
-            device=device,
-            workers=workers,
-        )
+        train = train.model_copy(update={"keep": "fine_tuned"})
+        fine_tune(work / PAIRS, work / MODEL, train, weights=weights, device=device, workers=workers)
         network = load(work / MODEL)
     else:
-        network = build(config.train.network, weights)
-        if projection is not None:
-            load_projection(network, projection)
+        network = initial_network(train, weights)
     if recipe.whitening:
         _whiten(network, row, data, work, device=device, workers=workers)
     save(network, work / NETWORK)
     return network
+
+
+def _with_layers(train: TrainConfig, recipe: Recipe, data: Path) -> TrainConfig:
+    """The settings with the published files that layers start from, where the settings name no other."""
+    files = {str(name): _file(layer, data) for name, layer in recipe.layers.items()}
+    files |= {str(name): path for name, path in train.layers.files.items()}
+    return train.model_copy(update={"layers": train.layers.model_copy(update=files)})
 
 
 def _whiten(

@@ -17,15 +17,16 @@ def identity_linear(inputs: int, outputs: int) -> nn.Linear:
     return layer
 
 
-def set_to_whitening(layer: nn.Linear, whitening: Whitening) -> None:
+def set_to_whitening(layer: nn.Linear, whitening: Whitening, *, what: str = "whitening for a layer") -> None:
     """Make `layer` the affine part of `whitening`, learned or PCA: weight P[:outputs], bias -P[:outputs] m.
 
-    ValueError when the whitening is of another dimension or has fewer axes than the layer has outputs.
+    ValueError, which calls the whitening `what`, when it is of another dimension or has fewer axes than the
+    layer has outputs.
     """
     inputs, outputs = layer.in_features, layer.out_features
     if len(whitening.mean) != inputs or whitening.dim < outputs:
         raise ValueError(
-            f"whitening for a layer: expected at least {outputs} axes of {inputs}-D vectors, got "
+            f"{what}: expected at least {outputs} axes of {inputs}-D vectors, got "
             f"{whitening.dim} of {len(whitening.mean)}-D ones; learn it with this network, from more images"
         )
     projection = torch.from_numpy(whitening.projection[:outputs])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cnnimretrieval.descriptors.whitening import Whitening, load_whitening, save_whitening
 from cnnimretrieval.networks.backbones import build_trunk, check_backbone_name
-from cnnimretrieval.networks.linear import at_every_location, identity_linear, set_to_whitening
+from cnnimretrieval.networks.linear import at_every_location, identity_linear
 from cnnimretrieval.networks.pooling import (
     POOLINGS,
     Gem,
@@ -24,7 +24,7 @@ from cnnimretrieval.networks.pooling import (
 )
 from cnnimretrieval.networks.published import NETWORKS
 from cnnimretrieval.networks.trunk import Trunk
-from cnnimretrieval.networks.weights import fitting, read_state
+from cnnimretrieval.networks.weights import read_state
 from sfm.settings import Settings
 from sfm.store import atomic_path, write_json
 
@@ -166,28 +166,6 @@ def _identity(config: NetworkConfig) -> str:
     """What tells networks apart: an option that is off changes no fingerprint, new as it may be."""
     unused = {name for name in _OPTIONS if getattr(config, name) == NetworkConfig.model_fields[name].default}
     return config.model_dump_json(exclude=unused)
-
-
-def load_projection(network: RetrievalNetwork, path: Path) -> None:
-    """Start the network's projection from a file: the weight and bias of a layer, or a whitening.
-
-    A whitening, learned or PCA, is a file of `save_whitening`, as a trained network's folder holds one; its
-    first axes are taken. ValueError where the file does not fit the projection, FileNotFoundError when there
-    is none.
-    """
-    if network.projection is None:
-        raise ValueError(
-            f"projection {path}: expected a network with a projection to load it into, got one without; "
-            "set train.network.projection"
-        )
-    what, size = f"projection {path}", network.projection.out_features
-    state = read_state(path)
-    if state.keys() == {"mean", "projection"}:
-        set_to_whitening(network.projection, load_whitening(path))
-        return
-    remedy = "give a layer of that size"
-    layer = f"a layer with {size} outputs"
-    network.projection.load_state_dict(fitting(state, network.projection, what=what, of=layer, remedy=remedy))
 
 
 def save(network: RetrievalNetwork, folder: Path) -> None:

@@ -19,7 +19,7 @@ from cnnimretrieval.descriptors.whitening import Whitening
 from cnnimretrieval.networks.backbones import BACKBONES
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build
 from cnnimretrieval.networks.pooling import POOLINGS
-from cnnimretrieval.networks.weights import fitting, unreadable
+from cnnimretrieval.networks.weights import fitting, read_pickle, unreadable
 from sfm.store import atomic_path
 
 # The architectures that the toolbox can build; ours may be written for these.
@@ -41,18 +41,6 @@ _NAMES = (
     ("pool.pool.", "pool.rpool."),
     ("projection.", "whiten."),
 )
-
-# Whatever an array of numbers in a checkpoint is built from, under its names of NumPy 1 and 2; nothing else.
-_ARRAY_TYPES: list[Any] = [
-    np.ndarray,
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "c8", "c16")),
-    *(
-        (value.__reduce__()[0], f"numpy.{core}.multiarray.{name}")
-        for value, name in ((np.empty(0), "_reconstruct"), (np.float64(), "scalar"))
-        for core in ("core", "_core")
-    ),
-]
 
 
 def read_reference(path: Path, data_set: str | None = None) -> RetrievalNetwork:
@@ -127,8 +115,7 @@ def _load(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"network: expected a checkpoint, got {path}, which is none; check the path")
     try:
-        with torch.serialization.safe_globals(_ARRAY_TYPES):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_pickle(path)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise ValueError(
             f"network {path}: expected a checkpoint, got {unreadable(error)}; {_REMEDY}"

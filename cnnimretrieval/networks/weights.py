@@ -5,7 +5,9 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -17,6 +19,18 @@ State = Mapping[str, Tensor]
 _BATCH_COUNT = ".num_batches_tracked"
 # How torch names what it will not build from a file.
 _REFUSED = re.compile(r"GLOBAL (\w+(?:\.\w+)*) was not")
+
+# Whatever an array of numbers in a file is built from, under its names of NumPy 1 and 2; nothing else.
+_ARRAY_TYPES: list[Any] = [
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "c8", "c16")),
+    *(
+        (value.__reduce__()[0], f"numpy.{core}.multiarray.{name}")
+        for value, name in ((np.empty(0), "_reconstruct"), (np.float64(), "scalar"))
+        for core in ("core", "_core")
+    ),
+]
 
 # package:NAME -> (package, file inside it, the only backbone it fits)
 _PACKAGED = {
@@ -64,31 +78,45 @@ def fitting(state: State, model: nn.Module, *, what: str, of: str, remedy: str) 
     return {key: state.get(key, value) for key, value in own.items()}
 
 
-def read_state(path: Path) -> State:
+def read_state(path: Path, what: str = "weights") -> State:
     """The named tensors in a .safetensors, .pth or .pt file, on the CPU; nothing in it is executed.
 
     A file that keeps them below the key "state_dict" beside other things, as training scripts do, is
-    understood too. FileNotFoundError when there is no such file, ValueError when it holds something else.
+    understood too, and so are arrays in place of tensors. FileNotFoundError when there is no such file,
+    ValueError when it holds something else; both call it `what`.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"weights: expected a file, got {path}, which is none; check the path")
+        raise FileNotFoundError(f"{what}: expected a file, got {path}, which is none; check the path")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_pickle(path)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise ValueError(
-            f"weights {path}: expected a .safetensors or .pth file of tensors, got {unreadable(error)}; "
+            f"{what} {path}: expected a .safetensors or .pth file of tensors, got {unreadable(error)}; "
             "give another file"
         ) from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(map(_is_named_tensor, state.items())):
         raise ValueError(
-            f"weights {path}: expected named tensors, got a {type(state).__name__} of something else; "
+            f"{what} {path}: expected named tensors, got a {type(state).__name__} of something else; "
             "give the file of a state_dict"
         )
-    return state
+    return {key: torch.as_tensor(value) for key, value in state.items()}
+
+
+def read_pickle(path: Path) -> Any:
+    """What `torch.save` wrote: tensors, arrays and plain containers of them; nothing in it is executed.
+
+    pickle.UnpicklingError, RuntimeError, EOFError or ValueError for anything else: see `unreadable`.
+    """
+    with torch.serialization.safe_globals(_ARRAY_TYPES):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _is_named_tensor(item: tuple[Any, Any]) -> bool:
+    return isinstance(item[0], str) and isinstance(item[1], Tensor | np.ndarray)
 
 
 def unreadable(error: Exception) -> str:

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from cnnimretrieval.descriptors.whitening import Kind, Whitening, apply
 from cnnimretrieval.evaluation.proof import Gain, Proof, gain, heldout_test, prove
-from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build, load_projection, save
+from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build, save
 from cnnimretrieval.training.checkpoint import Progress
 from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.learner import Training
@@ -27,7 +27,7 @@ from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.trainer import run_loop
 from cnnimretrieval.training.tuples import Collection, Tuples
 from cnnimretrieval.training.whitening import WhiteningConfig, learned_from_pairs, pca_of_collection
-from cnnimretrieval.training.whitening_layers import LayersConfig, start_layers
+from cnnimretrieval.training.whitening_layers import LayersConfig, load_layers, start_layers
 from pairs.heldout import read_heldout
 from pairs.records import read_pair_table
 from sfm.keys import key_of
@@ -59,6 +59,12 @@ class TrainConfig(Settings):
     def _layers_to_start(self) -> "TrainConfig":
         network = self.network
         there = network.local_whitening or network.region_whitening or network.projection is not None
+        for name in self.layers.files:
+            if not getattr(network, name):
+                raise ValueError(
+                    f"layers.{name}: expected no file for a network without that layer, got "
+                    f"{self.layers.files[name]}; set network.{name}, or leave it out"
+                )
         if self.layers.start != "identity" and not there:
             raise ValueError(
                 "layers.start: expected identity for a network without whitening layers, got "
@@ -91,27 +97,20 @@ def fine_tune(
     config: TrainConfig,
     *,
     weights: str = "pretrained",
-    projection: Path | None = None,
     device: str = "cpu",
     workers: int = 0,
 ) -> TrainResult:
     """Fine-tune on the pairs in `pairs_dir`, whiten, prove, and write one of four networks to `out`.
 
-    `weights` as in `backbones.build_trunk`; `projection` is a file with the layer that the network's
-    projection starts from; when not given, `config.layers` says from what. An interrupted call goes on at
-    the last finished epoch. Returns at once when `out` holds the result already. ValueError when there is
-    nothing to train or to test with, FileNotFoundError when mining has not finished, OSError when a photo
+    `weights` as in `backbones.build_trunk`. An interrupted call goes on at the last finished epoch. Returns
+    at once when `out` holds the result already. ValueError when there is nothing to train or to test with or
+    a file for a layer does not fit it, FileNotFoundError when mining has not finished, OSError when a photo
     cannot be read any more.
     """
-    if projection is not None and config.layers.start != "identity":
-        raise ValueError(
-            f"layers.start: expected identity with a projection from {projection}, got "
-            f"{config.layers.start}; choose one of the two"
-        )
     started = time.monotonic()
     mined = _key_of_mining(pairs_dir)
-    initial = _initial(config.network, weights, projection)
-    key = key_of(_STAGE, version("cnnimretrieval"), version("torch"), mined, config, initial.fingerprint())
+    initial = initial_network(config, weights)
+    key = _key(mined, config, initial)
     if load_done(out, _STAGE, key) is not None:
         return _read_result(out)
     descriptions = _open(pairs_dir, out, config, key, device=device, workers=workers)
@@ -156,11 +155,21 @@ def fine_tune(
     return result
 
 
-def _initial(config: NetworkConfig, weights: str, projection: Path | None) -> RetrievalNetwork:
-    network = build(config, weights)
-    if projection is not None:
-        load_projection(network, projection)
+def initial_network(config: TrainConfig, weights: str = "pretrained") -> RetrievalNetwork:
+    """The network that training starts from, but for layers that start from training photos.
+
+    `weights` and the errors are those of `build_trunk`, besides those of `load_layer`.
+    """
+    network = build(config.network, weights)
+    load_layers(network, config.layers)
     return network
+
+
+def _key(mined: str, config: TrainConfig, initial: RetrievalNetwork) -> str:
+    versions = [version(package) for package in ("cnnimretrieval", "torch")]
+    # What the files of layers hold decides, not where they lie.
+    settings = config.model_copy(update={"layers": config.layers.without_paths()})
+    return key_of(_STAGE, *versions, mined, settings, list(config.layers.files), initial.fingerprint())
 
 
 def _key_of_mining(pairs_dir: Path) -> str:

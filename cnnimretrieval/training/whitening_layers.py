@@ -1,22 +1,24 @@
-"""What the whitening layers inside of a network start from: whitenings of the vectors that go through them.
+"""What the whitening layers inside of a network start from: files, or whitenings of what goes through them.
 
-A layer starts from W = P, b = -P m of a whitening, by PCA or learned from the training pairs. They are set
-from the bottom up, because what one passes on is what the next one whitens.
+A layer starts from a file, or from W = P, b = -P m of a whitening, by PCA or learned from the training pairs.
+They are set from the bottom up, because what one passes on is what the next one whitens.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from cnnimretrieval.descriptors.images import normalise, open_request, to_levels
 from cnnimretrieval.descriptors.whitening import Whitening
 from cnnimretrieval.descriptors.whitening_estimates import learn_whitening, pca_whitening
+from cnnimretrieval.networks.layer_files import LAYERS, LayerName, load_layer, whitening_layer
 from cnnimretrieval.networks.linear import at_every_location, set_to_whitening
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.pooling import Regional
@@ -33,17 +35,42 @@ Part = Callable[[RetrievalNetwork, Tensor], Tensor]
 
 
 class LayersConfig(Settings):
-    """What local whitening, whitening of regions and projection start from, before the loop."""
+    """What local whitening, whitening of regions and projection start from, before the loop.
+
+    Each starts from its file where one is given: a layer (weight, bias), as the toolbox publishes them, or a
+    whitening; the others start as `start` says.
+    """
 
     start: Literal["identity", "pca", "learned"] = Field(
         default="identity", description="from training photos by pca, or learned from training pairs"
     )
+    local_whitening: Path | None = Field(default=None, description="file that local whitening starts from")
+    region_whitening: Path | None = Field(
+        default=None, description="file that the whitening of regions starts from"
+    )
+    projection: Path | None = Field(default=None, description="file that the projection starts from")
     photos: int = Field(
         default=1000, gt=0, description="drawn for local and regional layers; pairs of photos if learned"
     )
     vectors_per_photo: int = Field(
         default=40, gt=0, description="locations or regions drawn of each; matching ones of a pair if learned"
     )
+
+    @property
+    def files(self) -> Mapping[LayerName, Path]:
+        """The files by the layers that start from one."""
+        given = {name: getattr(self, name) for name in LAYERS}
+        return {name: path for name, path in given.items() if path is not None}
+
+    def without_paths(self) -> "LayersConfig":
+        """The same but for where files lie: what they hold is the network's then."""
+        return self.model_copy(update=dict.fromkeys(LAYERS))
+
+
+def load_layers(network: RetrievalNetwork, config: LayersConfig) -> None:
+    """Start the layers of `network` that `config` names a file for; the errors are those of `load_layer`."""
+    for name, path in config.files.items():
+        load_layer(network, name, path)
 
 
 def start_layers(
@@ -54,7 +81,7 @@ def start_layers(
     query: QueryConfig,
     seed: int,
 ) -> None:
-    """Set every whitening layer of `network` as `config` says, from photos that are not held out.
+    """Set every whitening layer that starts from no file as `config` says, from photos that are not held out.
 
     Memory is bounded by `photos` x `vectors_per_photo` vectors. ValueError where they do not determine as
     many axes as a layer has outputs.
@@ -62,20 +89,24 @@ def start_layers(
     if config.start == "identity":
         return
     network.to(descriptions.device)
-    if network.local_whitening is not None:
-        found = _of_parts(_locations, network, descriptions, config, whitening.shrinkage, seed)
-        set_to_whitening(network.local_whitening, found)
-    if isinstance(network.pool, Regional) and network.pool.whitening is not None:
-        found = _of_parts(_regions, network, descriptions, config, whitening.shrinkage, seed)
-        set_to_whitening(network.pool.whitening, found)
-    if network.projection is not None:
+    for name, part in _PARTS.items():
+        layer = _to_start(network, name, config)
+        if layer is not None:
+            found = _of_parts(part, network, descriptions, config, whitening.shrinkage, seed)
+            set_to_whitening(layer, found)
+    layer = _to_start(network, "projection", config)
+    if layer is not None:
         before, every_axis = network.without_projection(), whitening.model_copy(update={"dim": None})
         found = (
             pca_of_collection(descriptions, before, every_axis)
             if config.start == "pca"
             else learned_from_pairs(descriptions, before, every_axis, query, seed)
         )
-        set_to_whitening(network.projection, found)
+        set_to_whitening(layer, found)
+
+
+def _to_start(network: RetrievalNetwork, name: LayerName, config: LayersConfig) -> nn.Linear | None:
+    return None if name in config.files else whitening_layer(network, name)
 
 
 def mutual_nearest(
@@ -143,6 +174,10 @@ def _regions(network: RetrievalNetwork, images: Float[Tensor, "1 3 h w"]) -> Flo
     if network.local_whitening is not None:
         activations = at_every_location(network.local_whitening, activations)
     return Regional(network.pool.pool, levels=network.pool.levels).region_vectors(activations)[0]
+
+
+# From the bottom up.
+_PARTS: Mapping[LayerName, Part] = {"local_whitening": _locations, "region_whitening": _regions}
 
 
 def _drawn(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:

@@ -123,16 +123,68 @@ def test_scales_of_a_whitening_are_checked(scales):
     )
 
 
-def test_training_starts_from_a_projection(pairs_dir, tmp_path):
+EVERY_LAYER = {"local_whitening": True, "regional": True, "region_whitening": True, "projection": 16}
+
+
+def _layer(path, outputs, seed):
+    generator = torch.Generator().manual_seed(seed)
+    state = {"weight": torch.randn(outputs, 512, generator=generator), "bias": torch.ones(outputs)}
+    torch.save(state, path)
+    return state["weight"]
+
+
+def test_training_starts_from_files_of_layers(pairs_dir, tmp_path):
+    sizes = {"local_whitening": 512, "region_whitening": 512, "projection": 16}
+    files = {name: tmp_path / f"{name}.pth" for name in sizes}
+    weights = {name: _layer(files[name], size, seed) for seed, (name, size) in enumerate(sizes.items())}
+    config = CONFIG.model_copy(
+        update={
+            "network": CONFIG.network.model_copy(update=EVERY_LAYER),
+            "layers": LayersConfig(**files),
+            "keep": "off_the_shelf",
+        }
+    )
+    fine_tune(pairs_dir, tmp_path / "model", config, weights="random")
+    network = load(tmp_path / "model")
+    assert torch.equal(network.local_whitening.weight, weights["local_whitening"])
+    assert torch.equal(network.pool.whitening.weight, weights["region_whitening"])
+    assert torch.equal(network.projection.weight, weights["projection"])
+
+
+def test_layers_without_a_file_start_as_the_settings_say(pairs_dir, tmp_path):
+    weight = _layer(tmp_path / "local.pth", 512, 3)
+    network = CONFIG.network.model_copy(update={"local_whitening": True, "projection": 5})
+    config = CONFIG.model_copy(
+        update={
+            "network": network,
+            "layers": LayersConfig(start="pca", local_whitening=tmp_path / "local.pth"),
+            "whitening": CONFIG.whitening.model_copy(update={"dim": 3}),
+            "keep": "off_the_shelf",
+        }
+    )
+    fine_tune(pairs_dir, tmp_path / "model", config, weights="random")
+    found = load(tmp_path / "model")
+    assert torch.equal(found.local_whitening.weight, weight)
+    assert not torch.equal(found.projection.weight.detach(), torch.eye(5, 512))
+
+
+def test_what_a_file_holds_decides_and_not_its_place(pairs_dir, tmp_path, monkeypatch):
     network = CONFIG.network.model_copy(update={"projection": 16})
-    config = CONFIG.model_copy(update={"network": network, "keep": "off_the_shelf"})
-    layer = {
-        "weight": torch.randn(16, 512, generator=torch.Generator().manual_seed(3)),
-        "bias": torch.ones(16),
-    }
-    torch.save(layer, tmp_path / "layer.pth")
-    fine_tune(pairs_dir, tmp_path / "model", config, weights="random", projection=tmp_path / "layer.pth")
-    assert torch.equal(load(tmp_path / "model").projection.weight, layer["weight"])
+
+    def start(path):
+        return CONFIG.model_copy(update={"network": network, "layers": LayersConfig(projection=path)})
+
+    _layer(tmp_path / "a.pth", 16, 3)
+    (tmp_path / "moved.pth").write_bytes((tmp_path / "a.pth").read_bytes())
+    _layer(tmp_path / "other.pth", 16, 4)
+    first = fine_tune(pairs_dir, tmp_path / "model", start(tmp_path / "a.pth"), weights="random")
+    with monkeypatch.context() as patched:
+        patched.setattr(stage, "run_loop", None)
+        assert (
+            fine_tune(pairs_dir, tmp_path / "model", start(tmp_path / "moved.pth"), weights="random") == first
+        )
+    again = fine_tune(pairs_dir, tmp_path / "model", start(tmp_path / "other.pth"), weights="random")
+    assert again.evaluation != first.evaluation
 
 
 @pytest.mark.parametrize("start", ["pca", "learned"])
@@ -155,20 +207,30 @@ def test_training_starts_from_a_projection_by_whitening(pairs_dir, tmp_path, sta
     assert 0 < (after - weight).abs().max() < 0.01 * weight.abs().max()
 
 
-def test_layers_start_from_one_thing(pairs_dir, tmp_path):
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        (
+            {"start": "pca"},
+            "layers.start: expected identity for a network without whitening layers, got pca; "
+            "set network.local_whitening, region_whitening or projection",
+        ),
+        (
+            {"projection": "layer.pth"},
+            "layers.projection: expected no file for a network without that layer, got layer.pth; "
+            "set network.projection, or leave it out",
+        ),
+        (
+            {"local_whitening": "layer.pth"},
+            "layers.local_whitening: expected no file for a network without that layer, got layer.pth; "
+            "set network.local_whitening, or leave it out",
+        ),
+    ],
+)
+def test_there_must_be_layers_to_start(layers, said):
     with pytest.raises(ValidationError) as wrong:
-        TrainConfig(layers=LayersConfig(start="pca"))
-    assert wrong.value.errors()[0]["msg"] == (
-        "Value error, layers.start: expected identity for a network without whitening layers, got pca; "
-        "set network.local_whitening, region_whitening or projection"
-    )
-    config = TrainConfig(network=NetworkConfig(projection=5), layers=LayersConfig(start="learned"))
-    with pytest.raises(ValueError, match="layers") as error:
-        fine_tune(pairs_dir, tmp_path / "model", config, weights="random", projection=tmp_path / "layer.pth")
-    assert str(error.value) == (
-        f"layers.start: expected identity with a projection from {tmp_path}/layer.pth, got learned; "
-        "choose one of the two"
-    )
+        TrainConfig(layers=LayersConfig(**layers))
+    assert wrong.value.errors()[0]["msg"] == f"Value error, {said}"
 
 
 def test_a_second_call_returns_at_once(pairs_dir, tmp_path, monkeypatch):

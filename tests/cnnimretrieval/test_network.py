@@ -5,10 +5,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from cnnimretrieval.descriptors.whitening import Whitening, apply, save_whitening
+from cnnimretrieval.descriptors.whitening import Whitening, apply
 from cnnimretrieval.descriptors.whitening_estimates import pca_whitening
 from cnnimretrieval.networks.linear import set_to_whitening
-from cnnimretrieval.networks.network import NetworkConfig, build, load, load_projection, save
+from cnnimretrieval.networks.network import NetworkConfig, build, load, save
 from cnnimretrieval.networks.pooling import Gem, Regional, l2_normalise
 
 
@@ -237,41 +237,3 @@ def test_wrong_names_and_folders_are_named(network, tmp_path):
     (tmp_path / "network.json").write_text('{"backbone": "alexnet", "depth": 3}')
     with pytest.raises(ValueError, match=r"network\.json: expected a config, got \('depth',\)"):
         load(tmp_path)
-
-
-def test_a_projection_starts_from_a_whitening(tmp_path):
-    whitening = _whitening(512, 50, 6)
-    save_whitening(whitening, tmp_path / "whitening.safetensors")
-    network = build(NetworkConfig(backbone="squeezenet1_1", projection=40), "random")
-    load_projection(network, tmp_path / "whitening.safetensors")
-    np.testing.assert_allclose(network.projection.weight.detach(), whitening.projection[:40], atol=1e-6)
-    expected = -(whitening.projection[:40] @ whitening.mean)
-    np.testing.assert_allclose(network.projection.bias.detach(), expected, rtol=1e-5)
-
-
-def test_a_projection_from_a_file(tmp_path):
-    config = NetworkConfig(backbone="squeezenet1_1", projection=3)
-    network, path = build(config, "random"), tmp_path / "layer.pth"
-    layer = {"weight": torch.arange(1536.0).reshape(3, 512), "bias": torch.tensor([1.0, -2.0, 3.0])}
-    torch.save(layer, path)
-    load_projection(network, path)
-    assert torch.equal(network.projection.weight, layer["weight"])
-    assert torch.equal(network.projection.bias, layer["bias"])
-
-
-def test_a_projection_that_does_not_fit(tmp_path):
-    path = tmp_path / "layer.pth"
-    torch.save({"weight": torch.zeros(4, 512), "bias": torch.zeros(4)}, path)
-    network = build(NetworkConfig(backbone="squeezenet1_1", projection=3), "random")
-    with pytest.raises(ValueError, match="projection") as caught:
-        load_projection(network, path)
-    assert str(caught.value) == (
-        f"projection {path}: expected 'weight' of shape (3, 512) for a layer with 3 outputs, got (4, 512); "
-        "give a layer of that size"
-    )
-    with pytest.raises(ValueError, match="projection") as caught:
-        load_projection(build(NetworkConfig(backbone="squeezenet1_1"), "random"), path)
-    assert str(caught.value) == (
-        f"projection {path}: expected a network with a projection to load it into, got one without; "
-        "set train.network.projection"
-    )

@@ -131,7 +131,9 @@ def test_published_negatives(name, negatives):
     ],
 )
 def test_published_scores(name, scores):
-    assert protocol.read(name).target.scores == dict(zip(KEYS[-len(scores) :], scores, strict=True))
+    found = protocol.read(name).target.scores
+    easy = {"roxford5k.easy": 84.81, "rparis6k.easy": 92.12} if name == "resnet101-gem-paper" else {}
+    assert found == {**dict(zip(KEYS[-len(scores) :], scores, strict=True)), **easy}
 
 
 def test_what_a_row_needs():
@@ -172,7 +174,7 @@ def test_a_row_does_not_change_what_the_stages_do():
         ('[published]\nnetwrok = "x"', "row.toml: unknown key 'published.netwrok'; did you mean"),
         (
             '[published]\nnetwork = "retrievalSfM120k-vgg16-gem"\npairs = "retrieval-SfM-120k"',
-            "published: network: expected no pairs, whitening, trunk or projection beside it, got "
+            "published: network: expected no pairs, whitening, trunk or layer beside it, got "
             "'retrievalSfM120k-vgg16-gem' with one; choose between testing a network and making one; "
             "see row.toml",
         ),

@@ -7,6 +7,7 @@ import torch
 import torchvision
 from PIL import Image
 
+from cnnimretrieval.downloads.catalogue import find
 from cnnimretrieval.networks.network import load
 from experiments import cli, reproduction
 from pairs.interchange import photo_of
@@ -163,6 +164,34 @@ def test_a_row_that_is_missed(command, row, data, tmp_path, weights):
     assert code == 0, err
     assert "NOT reached within 0.001 points of mAP; published: nowhere" in out.splitlines()
     assert not (work / "model").exists()
+
+
+def test_a_row_starts_from_a_published_layer(command, row, data, tmp_path):
+    torch.manual_seed(8)
+    torch.save(torchvision.models.densenet121(weights=None).state_dict(), tmp_path / "densenet121.pth")
+    layer = {"weight": torch.randn(1024, 1024), "bias": torch.randn(1024)}
+    name = "retrieval-SfM-120k-densenet121-gem-whiten"
+    path = data / find(name).files[0].path
+    path.parent.mkdir(parents=True)
+    torch.save(layer, path)
+    toml = tmp_path / "projection.toml"
+    toml.write_text(
+        f'weights = "{tmp_path}/densenet121.pth"\n'
+        f'[published]\nprojection = "{name}"\nimage_size = 48\nscales = [1.0]\nbenchmarks = ["oxford5k"]\n'
+        '[train.network]\nbackbone = "densenet121"\nprojection = 1024\n'
+    )
+    words = ("run", "--out", tmp_path / "work", "--data", data, "--workers", 1, "--device", "cpu")
+    code, _, err = command(*words, "--protocol", toml)
+    assert code == 0, err
+    network = load(tmp_path / "work" / "network")
+    assert torch.equal(network.projection.weight, layer["weight"])
+    torch.save({**layer, "bias": torch.zeros(3)}, path)
+    code, _, err = command(*words, "--protocol", toml)
+    assert code != 0
+    assert err == [
+        f"cnnimretrieval: projection {path}: expected 'bias' of shape (1024,) for a layer of 1024 inputs and "
+        "1024 outputs, got (3,); give a file with a layer (weight, bias) of that size, or a whitening"
+    ]
 
 
 def test_missing_data_is_told_with_the_command(command, row, tmp_path):

@@ -1,0 +1,64 @@
+"""Files that whitening layers of a network start from: a layer, or a whitening whose affine part becomes one.
+
+The toolbox publishes layers that its projection networks start from (`published.WHITENING_LAYERS`): the state
+of a linear layer, weight and bias.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor, nn
+
+from cnnimretrieval.descriptors.whitening import load_whitening
+from cnnimretrieval.networks.linear import set_to_whitening
+from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.networks.pooling import Regional
+from cnnimretrieval.networks.reference import read_reference_whitening
+from cnnimretrieval.networks.weights import fitting, read_state
+
+# As `NetworkConfig` calls them.
+LayerName = Literal["local_whitening", "region_whitening", "projection"]
+LAYERS: tuple[LayerName, ...] = ("local_whitening", "region_whitening", "projection")
+
+_REMEDY = "give a file with a layer (weight, bias) of that size, or a whitening"
+
+
+def whitening_layer(network: RetrievalNetwork, name: LayerName) -> nn.Linear | None:
+    """The layer of the network that is called `name`, None where it has none."""
+    if name == "region_whitening":
+        return network.pool.whitening if isinstance(network.pool, Regional) else None
+    return network.local_whitening if name == "local_whitening" else network.projection
+
+
+def load_layer(network: RetrievalNetwork, name: LayerName, path: Path) -> None:
+    """Start a whitening layer of `network` from a file, of which nothing is executed.
+
+    The file holds a layer of the same size, weight (outputs, inputs) and bias (outputs), as .pth or
+    .safetensors; or a whitening, learned or PCA, of `save_whitening` or of the toolbox ({m, P}), of which the
+    first axes are taken. ValueError where the network has no such layer or the file does not fit it,
+    FileNotFoundError when there is none.
+    """
+    layer = whitening_layer(network, name)
+    if layer is None:
+        raise ValueError(
+            f"{name} {path}: expected a network with that layer, got one without; set train.network.{name}"
+        )
+    what = f"{name} {path}"
+    state = read_state(path, what=name)
+    if state.keys() == {"mean", "projection"}:
+        set_to_whitening(layer, load_whitening(path), what=what)
+        return
+    if state.keys() == {"m", "P"}:
+        set_to_whitening(layer, read_reference_whitening(path), what=what)
+        return
+    of = f"a layer of {layer.in_features} inputs and {layer.out_features} outputs"
+    fitted = fitting(state, layer, what=what, of=of, remedy=_REMEDY)
+    _check_numbers(fitted, what)
+    layer.load_state_dict(fitted)
+
+
+def _check_numbers(state: dict[str, Tensor], what: str) -> None:
+    for key, value in state.items():
+        if not (value.is_floating_point() and value.isfinite().all()):
+            got = "NaN or infinity" if value.is_floating_point() else f"numbers of type {value.dtype}"
+            raise ValueError(f"{what}: expected finite real numbers as {key!r}, got {got}; {_REMEDY}")
