@@ -35,6 +35,15 @@ def golden() -> Path:
     return REPOSITORY / "tests" / "golden"
 
 
+@pytest.fixture(scope="session", params=["tests/golden", "../shared/golden"])
+def any_golden(request: pytest.FixtureRequest) -> Path:
+    """Golden values: those of the repository, and where they are those beside it, which may be others."""
+    folder = REPOSITORY / str(request.param)
+    if not folder.is_dir():
+        pytest.skip(f"needs the folder {request.param} beside the repository")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     folder = REPOSITORY.parent / "shared"

@@ -1,4 +1,5 @@
 import lzma
+import re
 
 import numpy as np
 import pytest
@@ -259,13 +260,18 @@ def checkpoints(shared, tmp_path_factory):
 
 
 @pytest.mark.real
-def test_checkpoints_of_the_toolbox_load_and_go_back(checkpoints, tmp_path):
+def test_checkpoints_of_the_toolbox_load_and_go_back(shared, checkpoints, tmp_path):
     plain, whitened = load(checkpoints / "gem.pth"), load(checkpoints / "gem_whiten.pth.tar")
-    assert plain.exponent.item() == pytest.approx(2.93)
-    assert (plain.multi_scale_power, whitened.multi_scale_power) == (pytest.approx(2.93), 1.0)
-    assert (plain.config.projection, whitened.config.projection) == (None, 512)
-    assert plain.whitening.note == "gem.pth, retrieval-SfM-30k, ss"
-    assert plain.whitening.dim == plain.multi_scale_whitening.dim == 56
+    with np.load(shared / "golden" / "network" / "expected.npz") as expected:
+        powers, axes = (
+            [float(expected[f"{name}/p"]) for name in ("gem", "gem_whiten")],
+            expected["gem/362_full_ss_lw"],
+        )
+    assert [plain.exponent.item(), whitened.exponent.item()] == pytest.approx(powers)
+    assert (plain.multi_scale_power, whitened.multi_scale_power) == (pytest.approx(powers[0]), 1.0)
+    assert (plain.config.projection, whitened.config.projection) == (None, whitened.trunk.out_channels)
+    assert re.fullmatch(r"gem\.pth, retrieval-SfM-\d+k, ss", plain.whitening.note)
+    assert plain.whitening.dim == plain.multi_scale_whitening.dim == axes.shape[1]
     for network in (plain, whitened):
         save_reference(network, tmp_path / "again.pth")
         assert load(tmp_path / "again.pth").fingerprint() == network.fingerprint()

@@ -12,6 +12,12 @@ def reference(golden):
         return {key: file[key] for key in file.files}
 
 
+@pytest.fixture(scope="module")
+def any_reference(any_golden):
+    with np.load(any_golden / "whitening.npz") as file:
+        return {key: file[key] for key in file.files}
+
+
 def _estimate(kind, reference, dtype=np.float64, **options) -> Whitening:
     x = reference["x"].astype(dtype)
     if kind == "pca":
@@ -25,26 +31,48 @@ def _signs(ours, theirs):
 
 
 @pytest.mark.parametrize("kind", ["lw", "pca"])
-def test_without_shrinkage_it_is_the_published_whitening(reference, kind):
-    expected = reference[f"{kind}_P"]
-    whitening = _estimate(kind, reference)
-    np.testing.assert_allclose(whitening.mean, reference[f"{kind}_m"], rtol=0, atol=1e-12)
+def test_without_shrinkage_it_is_the_published_whitening(any_reference, kind):
+    expected = any_reference[f"{kind}_P"]
+    whitening = _estimate(kind, any_reference)
+    np.testing.assert_allclose(whitening.mean, any_reference[f"{kind}_m"], rtol=0, atol=1e-12)
     signs = _signs(whitening.projection, expected)
     atol = 1e-9 * np.abs(expected).max()
     np.testing.assert_allclose(whitening.projection * signs[:, None], expected, rtol=0, atol=atol)
-    for dim in (48, 16):
-        applied = apply(whitening, reference["x"][:150].astype(np.float64), dim)
-        expected_rows = reference[f"{kind}_applied_{dim}"]
-        np.testing.assert_allclose(applied * signs[:dim], expected_rows, rtol=0, atol=1e-9)
+    applied = {key: rows for key, rows in any_reference.items() if key.startswith(f"{kind}_applied_")}
+    for rows in applied.values():
+        some = any_reference["x"][: len(rows)].astype(np.float64)
+        found = apply(whitening, some, rows.shape[1])
+        np.testing.assert_allclose(found * signs[: rows.shape[1]], rows, rtol=0, atol=1e-9)
+    assert len(applied) == 2
 
 
 @pytest.mark.parametrize("kind", ["lw", "pca"])
-def test_float32_descriptors_stay_float32_and_hardly_differ(reference, kind):
-    whitening = _estimate(kind, reference, np.float32)
-    applied = apply(whitening, reference["x"][:150])
-    expected = reference[f"{kind}_applied_48"]
+def test_float32_descriptors_stay_float32_and_hardly_differ(any_reference, kind):
+    whitening = _estimate(kind, any_reference, np.float32)
+    expected = any_reference[f"{kind}_applied_{len(any_reference['lw_m'])}"]
+    applied = apply(whitening, any_reference["x"][: len(expected)])
     assert applied.dtype == np.float32
     np.testing.assert_allclose(applied @ applied.T, expected @ expected.T, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_the_reference_cannot_whiten_gives_few_bounded_axes(any_reference, dtype):
+    """Fewer pairs than dimensions: the reference gives complex numbers or blows rounding up."""
+    x = any_reference["deg_x"].astype(dtype)
+    found = {
+        "lw": learn_whitening(x, any_reference["deg_qidx"], any_reference["deg_pidx"]),
+        "pca": pca_whitening(x),
+    }
+    for kind, whitening in found.items():
+        assert whitening.projection.dtype == np.float64
+        assert whitening.dim <= np.linalg.matrix_rank(x - x.mean(axis=0, dtype=np.float64))
+        singular = np.linalg.svd(whitening.projection, compute_uv=False)
+        assert singular.max() / singular.min() < 1e4
+        theirs = np.abs(any_reference[f"deg_{kind}_P_real"]).max()
+        assert np.abs(whitening.projection).max() < 0.1 * theirs
+        assert "chosen for so few" in whitening.note
+        rows = apply(whitening, x)
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-4)
 
 
 def test_differences_of_pairs_are_white_after_learned_whitening(reference):

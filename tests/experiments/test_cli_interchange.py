@@ -12,7 +12,8 @@ from cnnimretrieval.networks.network import NetworkConfig, build, load, save
 from experiments import cli
 from pairs.interchange import photo_of, read_training_pairs
 
-PICKLE = Path(__file__).parents[1] / "golden" / "pairs" / "retrieval-SfM-tiny.pkl"
+TINY = Path(__file__).parents[1] / "golden" / "pairs" / "train" / "retrieval-SfM-tiny"
+PICKLE = TINY / "retrieval-SfM-tiny.pkl"
 
 
 @pytest.fixture
