@@ -87,8 +87,10 @@ def _requests(photos: Path, table: str, rows: Iterator[list[str]]) -> Iterator[I
         where = f"{table} line {line}"
         if len(cells) not in (1, 5) or not cells[0]:
             raise UsageFault(f"{where}: expected name or name,x1,y1,x2,y2, got '{','.join(row)}'; correct it")
-        if Path(cells[0]).is_absolute():
+        if Path(cells[0]).is_absolute() or ".." in Path(cells[0]).parts:
             raise UsageFault(f"{where}: expected a path below PHOTOS, got '{cells[0]}'; leave out the folder")
+        if "\0" in cells[0]:
+            raise UsageFault(f"{where}: expected the name of a photo, got {cells[0]!r}; correct it")
         yield ImageRequest(path=photos / cells[0], box=_box(cells[1:], where))
 
 

@@ -1,6 +1,7 @@
 """Options that several commands share, the same everywhere, and the checks that need only the file system."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Annotated
@@ -192,7 +193,8 @@ def box(text: str, option: str) -> tuple[float, float, float, float]:
 
     """
     values = numbers(text, option)
-    if len(values) != 4 or not (values[0] < values[2] and values[1] < values[3]):
+    corners_in_order = len(values) == 4 and values[0] < values[2] and values[1] < values[3]
+    if not corners_in_order or not all(map(math.isfinite, values)):
         raise UsageFault(f"{option}: expected x1,y1,x2,y2 with x1 < x2 and y1 < y2, got '{text}'; correct it")
     return values[0], values[1], values[2], values[3]
 

@@ -6,8 +6,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from cnnimretrieval.downloads.catalogue import DATA_SETS
-from cnnimretrieval.networks.layer_files import LAYERS, LayerName
-from cnnimretrieval.networks.published import NETWORKS, TRUNKS, WHITENING_LAYERS
+from cnnimretrieval.networks.published import LAYERS, NETWORKS, TRUNKS, WHITENING_LAYERS, LayerName
 from sfm.settings import Settings
 
 # Benchmarks with published scores and what each of them is scored by.

@@ -27,6 +27,9 @@ _VECTORS = "vectors.npy"
 _IMAGES = "images.parquet"
 _REJECTED = "rejected.parquet"
 _META = "meta.json"
+# Rows whose length is looked at when a folder is opened, and by how much it may differ from 1.
+_LOOKED_AT = 8192
+_ABOUT_1 = 0.02
 
 
 class StoreMeta(Settings):
@@ -114,16 +117,17 @@ def extract(
 
 def read_store(folder: Path) -> DescriptorStore:
     """The descriptors in a folder of `extract`; FileNotFoundError or ValueError when it holds none."""
+    for name in (_META, _VECTORS, _IMAGES, _REJECTED):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"descriptors: expected a folder that was extracted to its end, got {folder} without {name}; "
+                "extract again"
+            )
     try:
         meta = StoreMeta.model_validate_json((folder / _META).read_bytes())
         vectors = np.load(folder / _VECTORS, mmap_mode="r")
         images, rejected = read_table(folder / _IMAGES), read_table(folder / _REJECTED)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise FileNotFoundError(
-            f"descriptors: expected a folder that was extracted to its end, got {folder} without "
-            f"{Path(error.filename).name}; extract again"
-        ) from error
-    except (ValidationError, ValueError) as error:
+    except (ValidationError, ValueError, EOFError) as error:
         raise ValueError(
             f"descriptors {folder}: expected files of this version, got {type(error).__name__}; extract again"
         ) from error
@@ -132,7 +136,25 @@ def read_store(folder: Path) -> DescriptorStore:
             f"descriptors {folder}: expected as many names as vectors, got {len(images)} and {len(vectors)}; "
             "extract again"
         )
+    _check_unit_rows(vectors, folder)
     return DescriptorStore(vectors=vectors, images=images, rejected=rejected, meta=meta)
+
+
+def _check_unit_rows(vectors: np.ndarray, folder: Path) -> None:
+    """ValueError unless these are rows of length 1; of many rows some are looked at, evenly spread."""
+    if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
+        raise ValueError(
+            f"descriptors {folder}: expected real vectors (n, d), got {vectors.dtype} of shape "
+            f"{vectors.shape}; extract again"
+        )
+    rows = np.arange(0, len(vectors), -(-len(vectors) // _LOOKED_AT) or 1)
+    lengths = np.linalg.norm(vectors[rows], axis=1)
+    wrong = np.flatnonzero(~(np.abs(lengths - 1.0) <= _ABOUT_1))
+    if len(wrong):
+        raise ValueError(
+            f"descriptors {folder}: expected rows of length 1, got {lengths[wrong[0]]:.4g} in row "
+            f"{rows[wrong[0]]}; extract again"
+        )
 
 
 def _describe_into(

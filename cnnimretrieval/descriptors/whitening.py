@@ -96,7 +96,10 @@ def load_whitening(path: Path) -> Whitening:
             f"whitening {path}: expected mean and projection, got {error}; learn it again"
         ) from error
     kind: Kind = "learned" if facts.get("kind") == "learned" else "pca"
-    return Whitening(mean=mean, projection=projection, kind=kind, note=facts.get("note", ""))
+    try:
+        return Whitening(mean=mean, projection=projection, kind=kind, note=facts.get("note", ""))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def check_dim(dim: int | None, most: int) -> None:

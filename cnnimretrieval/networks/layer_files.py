@@ -5,7 +5,6 @@ of a linear layer, weight and bias.
 """
 
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor, nn
 
@@ -13,12 +12,9 @@ from cnnimretrieval.descriptors.whitening import load_whitening
 from cnnimretrieval.networks.linear import set_to_whitening
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.pooling import Regional
+from cnnimretrieval.networks.published import LayerName
 from cnnimretrieval.networks.reference import read_reference_whitening
 from cnnimretrieval.networks.weights import fitting, read_state
-
-# As `NetworkConfig` calls them.
-LayerName = Literal["local_whitening", "region_whitening", "projection"]
-LAYERS: tuple[LayerName, ...] = ("local_whitening", "region_whitening", "projection")
 
 _REMEDY = "give a file with a layer (weight, bias) of that size, or a whitening"
 

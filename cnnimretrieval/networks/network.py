@@ -245,6 +245,15 @@ def _load_folder(folder: Path) -> RetrievalNetwork:
         network.whitening = load_whitening(folder / _WHITENING)
     with suppress(FileNotFoundError):
         network.multi_scale_whitening = load_whitening(folder / _MULTI_SCALE_WHITENING)
+    for name, whitening in (
+        (_WHITENING, network.whitening),
+        (_MULTI_SCALE_WHITENING, network.multi_scale_whitening),
+    ):
+        if whitening is not None and len(whitening.mean) != network.dim:
+            raise ValueError(
+                f"network {folder / name}: expected a whitening of {network.dim}-D descriptors, got one of "
+                f"{len(whitening.mean)}-D ones; write the network again"
+            )
     return network
 
 

@@ -7,6 +7,7 @@ A list of names only: downloading is the business of whoever reads it, reading t
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Literal
 
 # Below it lie networks/ and whiten/. The host may offer https too; the hash is what vouches for a file.
 DATA_URL = "http://cmp.felk.cvut.cz/cnnimageretrieval/data"
@@ -91,5 +92,9 @@ WHITENING_LAYERS: Mapping[str, PublishedFile] = _listed(
     "retrieval-SfM-120k-densenet169-gem-whiten-6b2a76a",
     "retrieval-SfM-120k-densenet201-gem-whiten-22ea45c",
 )
+
+# The layers of a network that may start from one, as `NetworkConfig` calls them.
+LayerName = Literal["local_whitening", "region_whitening", "projection"]
+LAYERS: tuple[LayerName, ...] = ("local_whitening", "region_whitening", "projection")
 
 PUBLISHED: Mapping[str, PublishedFile] = {**NETWORKS, **TRUNKS, **WHITENING_LAYERS}

@@ -5,6 +5,7 @@ meta["Lw"][data set]["ss" | "ms"] = {m, P} for descriptors of one and of several
 toolbox learned itself lie beside the checkpoint as NETWORK_{data set}_whiten[_ms].pth.
 """
 
+import math
 import pickle
 import re
 from collections.abc import Mapping
@@ -17,9 +18,9 @@ from torch import Tensor
 
 from cnnimretrieval.descriptors.whitening import Whitening
 from cnnimretrieval.networks.backbones import BACKBONES
-from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build
+from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, Rgb, build
 from cnnimretrieval.networks.pooling import POOLINGS
-from cnnimretrieval.networks.weights import fitting, read_pickle, unreadable
+from cnnimretrieval.networks.weights import check_named_tensors, fitting, read_pickle, unreadable
 from sfm.store import atomic_path
 
 # The architectures that the toolbox can build; ours may be written for these.
@@ -56,6 +57,7 @@ def read_reference(path: Path, data_set: str | None = None) -> RetrievalNetwork:
             found = ", ".join(map(str, list(content)[:3])) or "nothing"
             raise ValueError(f"network {path}: expected {key!r} in a checkpoint, got {found}; {_REMEDY}")
     meta, state = content["meta"], content["state_dict"]
+    check_named_tensors(state, what=f"network {path}", remedy=_REMEDY)
     network = build(_config(path, meta, state), "random")
     own_state = {_renamed(key, to_ours=True): value for key, value in state.items()}
     named = f"{meta['architecture']}:{meta['pooling']}"
@@ -127,7 +129,7 @@ def _load(path: Path) -> Mapping[str, Any]:
 
 def _config(path: Path, meta: Mapping[str, Any], state: Mapping[str, Tensor]) -> NetworkConfig:
     _check_meta(path, meta)
-    mean, std = (tuple(meta[key]) if key in meta else None for key in ("mean", "std"))
+    mean, std = (_colours(path, meta, key) for key in ("mean", "std"))
     end = state.get("whiten.weight")
     if bool(meta.get("whitening", False)) != (end is not None):
         raise ValueError(
@@ -150,6 +152,20 @@ def _config(path: Path, meta: Mapping[str, Any], state: Mapping[str, Tensor]) ->
         raise ValueError(
             f"network {path}: expected a network that can be built, got {problem}; {_REMEDY}"
         ) from error
+
+
+def _colours(path: Path, meta: Mapping[str, Any], key: str) -> Rgb | None:
+    """The mean or std of RGB, None where the checkpoint has none."""
+    values = meta.get(key)
+    if values is None:
+        return None
+    numbers = isinstance(values, list | tuple) and all(isinstance(value, int | float) for value in values)
+    least = 0.0 if key == "std" else -math.inf
+    if not numbers or len(values) != 3 or not all(least < value < math.inf for value in values):
+        what = "three numbers above 0" if key == "std" else "three numbers"
+        raise ValueError(f"network {path}: expected {what} as meta[{key!r}], got {values!r}; {_REMEDY}")
+    red, green, blue = map(float, values)
+    return red, green, blue
 
 
 def _check_meta(path: Path, meta: Mapping[str, Any]) -> None:
@@ -182,11 +198,24 @@ def _renamed(key: str, *, to_ours: bool) -> str:
 
 
 def _whitenings_within(path: Path, meta: Mapping[str, Any]) -> dict[tuple[str, str], Whitening]:
+    learned = meta.get("Lw", {})
+    for name, one in (("meta['Lw']", learned), *_items_of(learned)):
+        if not isinstance(one, Mapping):
+            raise ValueError(
+                f"network {path}: expected whitenings by data set and scales as {name}, got "
+                f"{type(one).__name__}; {_REMEDY}"
+            )
     return {
         (data_set, scales): _whitening(path, content, f"{path.name}, {data_set}, {scales}")
-        for data_set, by_scales in meta.get("Lw", {}).items()
+        for data_set, by_scales in learned.items()
         for scales, content in by_scales.items()
     }
+
+
+def _items_of(learned: Any) -> list[tuple[str, Any]]:
+    if not isinstance(learned, Mapping):
+        return []
+    return [(f"meta['Lw'][{data_set!r}]", by_scales) for data_set, by_scales in learned.items()]
 
 
 def _whitenings_beside(path: Path) -> dict[tuple[str, str], Whitening]:
@@ -216,6 +245,8 @@ def _chosen(
 
 def _whitening(path: Path, content: Any, origin: str) -> Whitening:
     try:
+        if not isinstance(content, Mapping):
+            raise TypeError(f"a {type(content).__name__}")
         mean, projection = (np.asarray(content[key]) for key in ("m", "P"))
         if np.iscomplexobj(mean) or np.iscomplexobj(projection):
             raise ValueError("complex numbers, of pairs too few for it")
@@ -225,7 +256,7 @@ def _whitening(path: Path, content: Any, origin: str) -> Whitening:
             kind="learned",
             note=origin,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         problem = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(
             f"network {path}: expected a whitening {{m, P}} in {origin}, got {problem}; learn it again"

@@ -111,8 +111,24 @@ def read_pickle(path: Path) -> Any:
 
     pickle.UnpicklingError, RuntimeError, EOFError or ValueError for anything else: see `unreadable`.
     """
-    with torch.serialization.safe_globals(_ARRAY_TYPES):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        with torch.serialization.safe_globals(_ARRAY_TYPES):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (LookupError, TypeError, AttributeError, AssertionError) as error:
+        # What the reader of pickles trips over in bytes that are none.
+        raise pickle.UnpicklingError from error
+
+
+def check_named_tensors(state: Mapping[Any, Any], *, what: str, remedy: str) -> None:
+    """ValueError naming the first entry of `state` that is no tensor of finite numbers with a name."""
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            got = f"{key!r}: a {type(value).__name__}"
+        elif value.is_floating_point() and not value.isfinite().all():
+            got = f"NaN or infinity in {key!r}"
+        else:
+            continue
+        raise ValueError(f"{what}: expected named tensors of finite numbers, got {got}; {remedy}")
 
 
 def _is_named_tensor(item: tuple[Any, Any]) -> bool:

@@ -18,10 +18,11 @@ from tqdm import tqdm
 from cnnimretrieval.descriptors.images import normalise, open_request, to_levels
 from cnnimretrieval.descriptors.whitening import Whitening
 from cnnimretrieval.descriptors.whitening_estimates import learn_whitening, pca_whitening
-from cnnimretrieval.networks.layer_files import LAYERS, LayerName, load_layer, whitening_layer
+from cnnimretrieval.networks.layer_files import load_layer, whitening_layer
 from cnnimretrieval.networks.linear import at_every_location, set_to_whitening
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.pooling import Regional
+from cnnimretrieval.networks.published import LAYERS, LayerName
 from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.tuples import QueryConfig, draw_pairs
 from cnnimretrieval.training.whitening import WhiteningConfig, learned_from_pairs, pca_of_collection
