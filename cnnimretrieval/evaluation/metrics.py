@@ -16,6 +16,7 @@ class Relevance:
 
     def __post_init__(self) -> None:
         judged = np.concatenate((self.positives, self.junk))
+        _check_rows(judged, "ground truth")
         twice = _first_repeated(judged)
         if twice is not None:
             raise ValueError(
@@ -50,7 +51,12 @@ def score_rankings(
     positives leave the means and are counted. ValueError when a row appears twice in a ranking or no query
     has a positive.
     """
-    places = [found_places(ranking, truth) for ranking, truth in zip(rankings, relevance, strict=True)]
+    given = list(rankings)
+    if len(given) != len(relevance):
+        raise ValueError(
+            f"rankings: expected one for each of {len(relevance)} queries, got {len(given)}; rank every query"
+        )
+    places = [found_places(ranking, truth) for ranking, truth in zip(given, relevance, strict=True)]
     return score_places(places, [len(truth.positives) for truth in relevance], cutoffs)
 
 
@@ -65,6 +71,8 @@ def score_places(
     Average precision is by trapezoids over the whole ranking, or with `depth` that of
     `average_precision_at`. ValueError when no query has a positive.
     """
+    if min(cutoffs, default=1) < 1:
+        raise ValueError(f"cutoffs: expected ranks from 1, got {min(cutoffs)}; leave it out")
     queries = list(zip(places, num_positives, strict=True))
     if depth is None:
         ap = np.array([average_precision(found, n) for found, n in queries])
@@ -93,6 +101,7 @@ def score_places(
 
 def found_places(ranking: Int[np.ndarray, " r"], truth: Relevance) -> Int[np.ndarray, " f"]:
     """Zero-based places of the positives in `ranking` once junk is taken out, rising."""
+    _check_rows(np.asarray(ranking), "ranking")
     twice = _first_repeated(np.asarray(ranking))
     if twice is not None:
         raise ValueError(f"ranking: expected every row once, got row {twice} twice; rank each row once")
@@ -155,6 +164,16 @@ def recall_at(k: int, places: Int[np.ndarray, " f"], num_positives: int) -> floa
     if num_positives == 0:
         return float("nan")
     return float(len(places) > 0 and places[0] < k)
+
+
+def _check_rows(rows: np.ndarray, what: str) -> None:
+    """ValueError unless these are rows of a database, which may be none."""
+    if rows.ndim == 1 and (rows.size == 0 or (np.issubdtype(rows.dtype, np.integer) and rows.min() >= 0)):
+        return
+    got = f"{rows.dtype} of shape {rows.shape}"
+    if rows.ndim == 1 and np.issubdtype(rows.dtype, np.integer):
+        got = f"row {rows.min()}"
+    raise ValueError(f"{what}: expected rows of the database, from 0, got {got}; give their numbers")
 
 
 def _first_repeated(rows: Int[np.ndarray, " r"]) -> int | None:

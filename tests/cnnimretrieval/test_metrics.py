@@ -52,6 +52,34 @@ def test_queries_without_positives_leave_the_means_and_are_counted(edge_cases):
     assert np.isnan(scores.recall[1]).all()
 
 
+@pytest.mark.parametrize(
+    ("ranking", "got"),
+    [([4, -1, 2], "row -1"), ([4.0, 2.0], "float64 of shape (2,)"), ([[4, 2]], "int64 of shape (1, 2)")],
+)
+def test_rankings_are_rows_of_the_database(ranking, got):
+    with pytest.raises(ValueError, match=r"^ranking: ") as error:
+        _score(ranking, [2])
+    assert str(error.value) == (
+        f"ranking: expected rows of the database, from 0, got {got}; give their numbers"
+    )
+
+
+def test_ground_truth_has_no_negative_rows():
+    with pytest.raises(ValueError, match=r"^ground truth: ") as error:
+        _relevance([3, -2], [1])
+    assert str(error.value) == (
+        "ground truth: expected rows of the database, from 0, got row -2; give their numbers"
+    )
+
+
+def test_every_query_has_a_ranking_and_ranks_begin_at_1():
+    with pytest.raises(ValueError, match=r"^rankings: ") as error:
+        score_rankings([], [_relevance([3], [])])
+    assert str(error.value) == "rankings: expected one for each of 1 queries, got 0; rank every query"
+    with pytest.raises(ValueError, match=r"^cutoffs: expected ranks from 1, got 0; leave it out$"):
+        _score([3, 1], [3], cutoffs=(1, 0))
+
+
 def test_no_query_with_positives_is_an_error():
     with pytest.raises(ValueError, match=r"^evaluation: ") as error:
         _score([3, 1, 2], [], [1])

@@ -50,6 +50,18 @@ def _whitening(inputs, axes, seed):
     )
 
 
+def test_a_folder_with_the_whitening_of_another_network_is_told(tmp_path):
+    network = build(NetworkConfig(backbone="squeezenet1_1"), "random")
+    network.whitening = _whitening(30, 4, 1)
+    save(network, tmp_path)
+    with pytest.raises(ValueError, match="whitening") as error:
+        load(tmp_path)
+    assert str(error.value) == (
+        f"network {tmp_path}/whitening.safetensors: expected a whitening of 512-D descriptors, got one of "
+        "30-D ones; write the network again"
+    )
+
+
 def test_layers_that_are_not_learned_yet_leave_the_descriptor_as_it_is(images):
     plain = build(NetworkConfig(backbone="squeezenet1_1"), "random")
     options = {"local_whitening": True, "projection": 100}

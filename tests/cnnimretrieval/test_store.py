@@ -7,6 +7,7 @@ from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import extract, read_store
 from cnnimretrieval.descriptors.whitening import apply
 from cnnimretrieval.descriptors.whitening_estimates import pca_whitening
+from sfm.store import read_table
 
 SMALL = ExtractConfig(image_size=72)
 
@@ -102,6 +103,46 @@ def test_folders_that_hold_no_descriptors_are_named(network, requests, tmp_path)
     with pytest.raises(
         ValueError, match=r"expected files of this version, got ValidationError; extract again$"
     ):
+        read_store(out)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda rows: rows * 2, "expected rows of length 1, got 2 in row 0; extract again"),
+        (
+            lambda rows: np.where(np.arange(8)[:, None] == 5, rows, 0),
+            "expected rows of length 1, got 0 in row 0",
+        ),
+        (
+            lambda rows: rows * np.where(np.arange(8) == 5, np.nan, 1)[:, None],
+            "got nan in row 5; extract again",
+        ),
+        (lambda rows: rows[0], "expected real vectors (n, d), got float32 of shape (512,); extract again"),
+        (lambda rows: rows.astype(np.int32), "expected real vectors (n, d), got int32 of shape (8, 512)"),
+    ],
+)
+def test_descriptors_are_unit_rows(network, requests, tmp_path, spoil, problem):
+    out = tmp_path / "out"
+    rows = np.array(extract(network, requests, tmp_path, out, SMALL).vectors)
+    spoilt = spoil(rows)
+    np.save(out / "vectors.npy", spoilt)
+    if spoilt.ndim == 1:
+        read_table(out / "images.parquet").iloc[[0] * 512].to_parquet(out / "images.parquet")
+    with pytest.raises(ValueError, match="extract again") as error:
+        read_store(out)
+    assert str(error.value).startswith(f"descriptors {out}: expected ")
+    assert problem in str(error.value)
+
+
+def test_a_folder_without_one_of_its_files_or_with_an_empty_one(network, requests, tmp_path):
+    out = tmp_path / "out"
+    extract(network, requests, tmp_path, out, SMALL)
+    (out / "vectors.npy").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"expected files of this version, got EOFError; extract again$"):
+        read_store(out)
+    (out / "images.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match=r"without images\.parquet; extract again$"):
         read_store(out)
 
 

@@ -130,6 +130,10 @@ def test_what_the_parser_refuses_is_one_line_and_2(command, words, names):
             "--box: expected x1,y1,x2,y2 with x1 < x2 and y1 < y2, got '1,2,3'; correct it",
         ),
         (
+            ["search", "resnet18", ".", "q.jpg", "--box", "1,2,inf,4"],
+            "--box: expected x1,y1,x2,y2 with x1 < x2 and y1 < y2, got '1,2,inf,4'; correct it",
+        ),
+        (
             ["search", "resnet18", ".", "q.jpg", "--box", "5,2,3,4"],
             "--box: expected x1,y1,x2,y2 with x1 < x2 and y1 < y2, got '5,2,3,4'; correct it",
         ),
@@ -222,6 +226,7 @@ def test_extract_a_list_with_boxes(command, photos, weights, tmp_path):
         ("a.jpg,1,2", "list.csv line 2: expected name or name,x1,y1,x2,y2, got 'a.jpg,1,2'; correct it"),
         (",1,2,3,4", "list.csv line 2: expected name or name,x1,y1,x2,y2, got ',1,2,3,4'; correct it"),
         ("/a.jpg", "list.csv line 2: expected a path below PHOTOS, got '/a.jpg'; leave out the folder"),
+        ("x/../../a", "list.csv line 2: expected a path below PHOTOS, got 'x/../../a'; leave out the folder"),
         (
             "a.jpg,1,2,x,4",
             "list.csv line 2: expected numbers separated by commas, got '1,2,x,4'; write it like 1,0.5",
