@@ -134,6 +134,8 @@ def _check(queries: Float[np.ndarray, "q d"], database: Rows, top: int | None) -
             f"search: expected queries (q, d) and database (n, d) of one length d, got {queries.shape} and "
             f"{database.shape}; describe both with the same network and whitening"
         )
+    if not len(database):
+        raise ValueError("search: expected a database of at least one row, got none; describe photos first")
     if top is not None and top < 1:
         raise ValueError(f"search: expected top of at least 1, got {top}; ask for one image or more")
     if len(database) >= _MOST_ROWS:

@@ -60,3 +60,13 @@ def test_bad_input_is_named():
         ValueError, match=r"expected finite descriptors, got NaN or infinity in database rows 0 to 2"
     ):
         search(np.ones((1, 4), np.float32), vectors)
+
+
+def test_nothing_to_search_is_told_and_no_query_has_no_ranking():
+    rows = np.eye(3, dtype=np.float32)
+    with pytest.raises(ValueError, match=r"^search: ") as error:
+        search(rows, rows[:0])
+    assert str(error.value) == (
+        "search: expected a database of at least one row, got none; describe photos first"
+    )
+    assert search(rows[:0], rows, 2).rows.shape == (0, 2)
