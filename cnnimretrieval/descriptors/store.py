@@ -27,9 +27,6 @@ _VECTORS = "vectors.npy"
 _IMAGES = "images.parquet"
 _REJECTED = "rejected.parquet"
 _META = "meta.json"
-# Rows whose length is looked at when a folder is opened, and by how much it may differ from 1.
-_LOOKED_AT = 8192
-_ABOUT_1 = 0.02
 
 
 class StoreMeta(Settings):
@@ -131,30 +128,17 @@ def read_store(folder: Path) -> DescriptorStore:
         raise ValueError(
             f"descriptors {folder}: expected files of this version, got {type(error).__name__}; extract again"
         ) from error
-    if len(images) != len(vectors):
-        raise ValueError(
-            f"descriptors {folder}: expected as many names as vectors, got {len(images)} and {len(vectors)}; "
-            "extract again"
-        )
-    _check_unit_rows(vectors, folder)
-    return DescriptorStore(vectors=vectors, images=images, rejected=rejected, meta=meta)
-
-
-def _check_unit_rows(vectors: np.ndarray, folder: Path) -> None:
-    """ValueError unless these are rows of length 1; of many rows some are looked at, evenly spread."""
     if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
         raise ValueError(
             f"descriptors {folder}: expected real vectors (n, d), got {vectors.dtype} of shape "
             f"{vectors.shape}; extract again"
         )
-    rows = np.arange(0, len(vectors), -(-len(vectors) // _LOOKED_AT) or 1)
-    lengths = np.linalg.norm(vectors[rows], axis=1)
-    wrong = np.flatnonzero(~(np.abs(lengths - 1.0) <= _ABOUT_1))
-    if len(wrong):
+    if len(images) != len(vectors):
         raise ValueError(
-            f"descriptors {folder}: expected rows of length 1, got {lengths[wrong[0]]:.4g} in row "
-            f"{rows[wrong[0]]}; extract again"
+            f"descriptors {folder}: expected as many names as vectors, got {len(images)} and {len(vectors)}; "
+            "extract again"
         )
+    return DescriptorStore(vectors=vectors, images=images, rejected=rejected, meta=meta)
 
 
 def _describe_into(

@@ -52,8 +52,22 @@ def read_ready(folder: Path, network: RetrievalNetwork, *, whiten: bool) -> Desc
         raise ValueError(
             f"descriptors {folder}: expected length {dim}, got {store.vectors.shape[1]}; extract again"
         )
-    _require_unit_length(store, folder)
+    require_unit_length(store, folder)
     return store
+
+
+def require_unit_length(store: DescriptorStore, folder: Path) -> None:
+    """ValueError naming the first photo whose descriptor is not of length 1; all vectors are read once."""
+    for first, block in blocks(store.vectors, _BLOCK):
+        length = np.sqrt(np.einsum("nd,nd->n", block, block))
+        # A photo in which the network sees nothing at all has no direction.
+        wrong = np.flatnonzero((np.abs(length - 1.0) > _LENGTH_TOLERANCE) & (length != 0.0))
+        if len(wrong) or not np.isfinite(length).all():
+            row = int(wrong[0]) if len(wrong) else int(np.flatnonzero(~np.isfinite(length))[0])
+            raise ValueError(
+                f"descriptors {folder}: expected vectors of length 1, got {length[row]:.4g} for "
+                f"'{store.images['name'][first + row]}'; extract again"
+            )
 
 
 def locate(store: DescriptorStore, requests: Sequence[ImageRequest], photos: Path, where: str) -> Located:
@@ -90,19 +104,6 @@ def _selected(store: DescriptorStore, rows: Int[np.ndarray, " n"], unreadable: M
     everything = np.array_equal(used, np.arange(len(store.vectors)))
     vectors = store.vectors if everything else Selection(store.vectors, used)
     return Located(vectors=vectors, row_of=row_of, unreadable=unreadable)
-
-
-def _require_unit_length(store: DescriptorStore, folder: Path) -> None:
-    for first, block in blocks(store.vectors, _BLOCK):
-        length = np.sqrt(np.einsum("nd,nd->n", block, block))
-        # A photo in which the network sees nothing at all has no direction.
-        wrong = np.flatnonzero((np.abs(length - 1.0) > _LENGTH_TOLERANCE) & (length != 0.0))
-        if len(wrong) or not np.isfinite(length).all():
-            row = int(wrong[0]) if len(wrong) else int(np.flatnonzero(~np.isfinite(length))[0])
-            raise ValueError(
-                f"descriptors {folder}: expected vectors of length 1, got {length[row]:.4g} for "
-                f"'{store.images['name'][first + row]}'; extract again"
-            )
 
 
 def _shown(name: str, box: Box | None) -> str:

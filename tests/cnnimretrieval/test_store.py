@@ -7,7 +7,6 @@ from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import extract, read_store
 from cnnimretrieval.descriptors.whitening import apply
 from cnnimretrieval.descriptors.whitening_estimates import pca_whitening
-from sfm.store import read_table
 
 SMALL = ExtractConfig(image_size=72)
 
@@ -107,32 +106,19 @@ def test_folders_that_hold_no_descriptors_are_named(network, requests, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("spoil", "problem"),
+    ("spoil", "got"),
     [
-        (lambda rows: rows * 2, "expected rows of length 1, got 2 in row 0; extract again"),
-        (
-            lambda rows: np.where(np.arange(8)[:, None] == 5, rows, 0),
-            "expected rows of length 1, got 0 in row 0",
-        ),
-        (
-            lambda rows: rows * np.where(np.arange(8) == 5, np.nan, 1)[:, None],
-            "got nan in row 5; extract again",
-        ),
-        (lambda rows: rows[0], "expected real vectors (n, d), got float32 of shape (512,); extract again"),
-        (lambda rows: rows.astype(np.int32), "expected real vectors (n, d), got int32 of shape (8, 512)"),
+        (lambda rows: rows[0], "float32 of shape (512,)"),
+        (lambda rows: rows.astype("i4"), "int32 of shape (8, 512)"),
     ],
 )
-def test_descriptors_are_unit_rows(network, requests, tmp_path, spoil, problem):
+def test_descriptors_are_rows_of_real_numbers(network, requests, tmp_path, spoil, got):
     out = tmp_path / "out"
     rows = np.array(extract(network, requests, tmp_path, out, SMALL).vectors)
-    spoilt = spoil(rows)
-    np.save(out / "vectors.npy", spoilt)
-    if spoilt.ndim == 1:
-        read_table(out / "images.parquet").iloc[[0] * 512].to_parquet(out / "images.parquet")
+    np.save(out / "vectors.npy", spoil(rows))
     with pytest.raises(ValueError, match="extract again") as error:
         read_store(out)
-    assert str(error.value).startswith(f"descriptors {out}: expected ")
-    assert problem in str(error.value)
+    assert str(error.value) == f"descriptors {out}: expected real vectors (n, d), got {got}; extract again"
 
 
 def test_a_folder_without_one_of_its_files_or_with_an_empty_one(network, requests, tmp_path):

@@ -218,6 +218,11 @@ def test_extract_a_list_with_boxes(command, photos, weights, tmp_path):
         ("deep er/b c.png", [8, 16, 72, 64]),
         ("c.jpg", None),
     ]
+    np.save(out / "vectors.npy", 3 * np.load(out / "vectors.npy"))
+    code, text, err = command("search", "squeezenet1_1", out, query, *options)
+    assert (code, text) == (1, "")
+    said = f"descriptors {out}: expected vectors of length 1, got 3 for 'c.jpg'; extract again"
+    assert err == [f"cnnimretrieval: {said}"]
 
 
 @pytest.mark.parametrize(
