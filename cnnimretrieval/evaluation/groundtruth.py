@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pydantic import TypeAdapter, ValidationError, field_validator
 
@@ -25,6 +25,14 @@ class JudgedQuery(Settings):
     positives: tuple[str, ...]
     junk: tuple[str, ...] = ()
     box: Box | None = None
+
+    @field_validator("query")
+    @classmethod
+    def _below_the_photos(cls, name: str) -> str:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"expected a path below the photos, got {name!r}")
+        return name
 
     @field_validator("positives")
     @classmethod

@@ -95,6 +95,10 @@ def test_a_benchmark_searches_all_photos(tmp_path):
             "correct it",
         ),
         (
+            [{"query": "../a", "positives": ["b"]}],
+            f"{FORM} at [0 query]: Value error, expected a path below the photos, got '../a'; correct it",
+        ),
+        (
             [{"query": "a", "positives": ["b"], "boks": [1, 2, 3, 4]}],
             f"{FORM} at [0 boks]: Extra inputs are not permitted; correct it",
         ),
