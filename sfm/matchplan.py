@@ -5,7 +5,7 @@ from math import ceil
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int, Int32
+from jaxtyping import Int, Int32, Int64
 from pandas.api.types import union_categoricals
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
@@ -61,12 +61,12 @@ def plan_matches(candidates: pd.DataFrame, before: pd.DataFrame, num_images: int
     rows = np.searchsorted(every, known)
     origin[rows], block[rows] = origins.codes[len(wanted) :], before["block"]
     origin[np.searchsorted(every, wanted)] = origins.codes[: len(wanted)]
+    del wanted, known, rows
+    new = block < 0
+    block[new] = int(before["block"].max() if len(before) else -1) + 1 + _deal(every[new], num_images)
+    by_block = np.argsort(block, kind="stable").astype(np.int32)
     image_ids = decode(every, num_images)
     image_ids += 1
-    del wanted, known, every, rows
-    new = block < 0
-    block[new] = int(before["block"].max() if len(before) else -1) + 1 + _deal(image_ids[new] - 1, num_images)
-    by_block = np.argsort(block, kind="stable").astype(np.int32)
     return MatchPlan(
         image_ids=image_ids,
         origin=pd.Categorical.from_codes(origin, origins.categories).remove_unused_categories(),
@@ -76,25 +76,30 @@ def plan_matches(candidates: pd.DataFrame, before: pd.DataFrame, num_images: int
     )
 
 
-def _codes(table: pd.DataFrame, num_images: int) -> Int[np.ndarray, " p"]:
+def _codes(table: pd.DataFrame, num_images: int) -> Int64[np.ndarray, " p"]:
     """One number a pair, in the order of the pairs."""
     one, two = (table[name].to_numpy(dtype=np.int64) - 1 for name in ("image_id1", "image_id2"))
     return encode(one, two, num_images)
 
 
-def _deal(pairs: Int32[np.ndarray, "p 2"], num_images: int) -> Int32[np.ndarray, " p"]:
-    """A block for each pair of rows, such that a block touches few images, each of which has to be read."""
-    if not len(pairs):
+def _deal(codes: Int64[np.ndarray, " p"], num_images: int) -> Int32[np.ndarray, " p"]:
+    """A block for each pair, such that a block touches few images, each of which has to be read."""
+    if not len(codes):
         return np.empty(0, dtype=np.int32)
+    pairs = decode(codes, num_images)
+    del codes  # of tens of millions of pairs each of these arrays weighs
     place_in_order = np.empty(num_images, dtype=np.int32)
     place_in_order[_neighbours_together(pairs, num_images)] = np.arange(num_images)
-    places = place_in_order[pairs]
-    places.sort(axis=1)
-    codes = encode(places[:, 0], places[:, 1], num_images)
-    del places
-    size = min(_MAX_BLOCK, max(_MIN_BLOCK, ceil(len(pairs) / 48)))
-    block = np.empty(len(pairs), dtype=np.int32)
-    block[np.argsort(codes, kind="stable")] = np.arange(len(pairs), dtype=np.int32) // size
+    pairs = place_in_order[pairs]
+    pairs.sort(axis=1)
+    codes = encode(pairs[:, 0], pairs[:, 1], num_images)
+    del pairs
+    order = np.argsort(codes, kind="stable")
+    del codes
+    number = np.arange(len(order), dtype=np.int32)
+    number //= min(_MAX_BLOCK, max(_MIN_BLOCK, ceil(len(order) / 48)))
+    block = np.empty(len(order), dtype=np.int32)
+    block[order] = number
     return block
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 # Names that start so belong to work in progress, or to a process that was killed at it.
@@ -117,6 +118,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
     table: pd.DataFrame = pq.read_table(path, columns=columns).to_pandas(
         split_blocks=True, self_destruct=True
     )
+    pa.default_memory_pool().release_unused()  # what reading took on the way
     return table
 
 

@@ -35,7 +35,6 @@ from sfm.matchgraph import build_graph
 from sfm.matching import match
 from sfm.memory import peak_bytes
 from sfm.neighbours import union
-from sfm.paircodes import decode, encode
 from sfm.photo import Photo
 from sfm.reconstruct import Matched, ReconstructConfig, tell
 from sfm.records import mark_done
@@ -161,11 +160,11 @@ def walk_through(photos: Path, out: Path, rows: int) -> list[tuple[str, float, f
 
 
 def _pairs(rows: int, step: int = 1) -> Int32[np.ndarray, "p 2"]:
-    offsets = np.arange(1, _OFFSETS + 1, step)
-    first = np.arange(rows)[:, None]
-    codes = encode(np.broadcast_to(first, (rows, len(offsets))), first + offsets, rows)
-    inside = first + offsets < rows
-    return decode(codes[inside], rows)
+    first, offsets = np.arange(rows, dtype=np.int32)[:, None], np.arange(1, _OFFSETS + 1, step)
+    pairs = np.empty((rows, len(offsets), 2), dtype=np.int32)
+    pairs[:, :, 0], pairs[:, :, 1] = first, first + offsets.astype(np.int32)
+    inside: Int32[np.ndarray, "p 2"] = pairs[pairs[:, :, 1] < rows]
+    return inside
 
 
 def _scanned(batch: Batch[str], *, folder: Path) -> tuple[dict[str, Any], Sequence[Path]]:
