@@ -3,9 +3,8 @@
 A small rendered collection is reconstructed with two workers at a time. At a random moment (up to 0.3 s after
 some task, drawn at random, has begun, and as soon as a task runs) a SIGKILL hits one child process that runs
 a task, or the whole command, or a worker of a Dask cluster of two that runs one, and is replaced. A command
-that was killed is run again. The result must have the
-hash of a run that was left alone, and what is done again must be one task, or where the command was killed
-one task for each worker.
+that was killed is run again. The result must have the hash of a run that was left alone, and what is done
+again must be one task, or where the command was killed one task for each worker.
 """
 
 import argparse
@@ -25,12 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments.benchmarks.fingerprint import Fingerprint, fingerprint
+from experiments.benchmarks.localcluster import LocalCluster
 from experiments.benchmarks.measure import Claim, conclude, print_table
+from experiments.benchmarks.processes import await_tasks
 from experiments.demo.collection import DemoConfig, render_collection
 from experiments.engine import Engine
 from sfm.executors import guarded
 from sfm.reconstruct import ReconstructConfig, reconstruct
-from sfm.store import read_json
 
 WORKERS = 2
 _MAX_DELAY = 0.3
@@ -104,13 +104,13 @@ def strike(victim: str, photos: Path, out: Path, alone: Run, chance: random.Rand
     """Reconstruct with a blow at a random moment, and to the end."""
     task, delay = chance.randint(1, alone.begun), chance.uniform(0.0, _MAX_DELAY)
     with ExitStack() as stack:
-        cluster = stack.enter_context(_Cluster(out)) if victim == "cluster" else None
+        cluster = stack.enter_context(LocalCluster(out, WORKERS)) if victim == "cluster" else None
         command = stack.enter_context(_started(photos, out, cluster.address if cluster else None))
         while _begun(out) < task and command.poll() is None:
             time.sleep(0.002)
         time.sleep(delay)
         servers = cluster.workers if cluster else [command.pid]
-        running = _await_tasks(servers, command)
+        running = await_tasks(servers, command)
         if victim == "command":
             command.send_signal(signal.SIGKILL)
             command.communicate()
@@ -132,53 +132,6 @@ def strike(victim: str, photos: Path, out: Path, alone: Run, chance: random.Rand
 def allowed(victim: str) -> int:
     """Tasks that may be done again."""
     return WORKERS if victim == "command" else 1
-
-
-class _Cluster:
-    """A Dask scheduler and its workers, each a process that nobody starts again."""
-
-    def __init__(self, folder: Path) -> None:
-        self._told = folder.with_name(f"{folder.name}-scheduler.json")
-        self._log = folder.with_name(f"{folder.name}-cluster.log")
-        self._scheduler = self._start("dask_scheduler", "--host", "127.0.0.1", "--port", "0")
-        self._workers = [self._start_worker() for _ in range(WORKERS)]
-
-    def __enter__(self) -> "_Cluster":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in (*self._workers, self._scheduler):
-            process.kill()
-            process.wait()
-
-    @property
-    def address(self) -> str:
-        """Where the scheduler listens."""
-        while True:
-            with suppress(FileNotFoundError, ValueError):
-                return str(read_json(self._told)["address"])
-            time.sleep(0.05)
-
-    @property
-    def workers(self) -> list[int]:
-        """Their processes."""
-        return [worker.pid for worker in self._workers]
-
-    def replace_worker(self, pid: int) -> None:
-        """Kill one, and start another one in its place."""
-        (victim,) = [worker for worker in self._workers if worker.pid == pid]
-        self._workers.remove(victim)
-        victim.kill()
-        victim.wait()
-        self._workers.append(self._start_worker())
-
-    def _start_worker(self) -> "subprocess.Popen[bytes]":
-        return self._start("dask_worker", "--nthreads", "1", "--no-nanny")
-
-    def _start(self, module: str, *words: str) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", f"distributed.cli.{module}", "--scheduler-file", str(self._told)]
-        with self._log.open("ab") as log:
-            return subprocess.Popen([*command, "--no-dashboard", *words], stderr=log, stdout=log)
 
 
 @contextmanager
@@ -214,40 +167,6 @@ def _notes(out: Path) -> Path:
 
 def _begun(out: Path) -> int:
     return len(_notes(out).read_text().splitlines()) if _notes(out).exists() else 0
-
-
-def _await_tasks(parents: Sequence[int], command: "subprocess.Popen[str]") -> dict[int, list[int]]:
-    """Of each process that runs tasks, theirs, once one does; nothing when the command ended before."""
-    while True:
-        found = {parent: tasks for parent in parents if (tasks := _tasks(parent))}
-        if found or command.poll() is not None:
-            return found
-        time.sleep(0.002)
-
-
-def _tasks(pid: int) -> list[int]:
-    """The processes that run a task of this one: the children of its fork server."""
-    servers = [child for child in _children(pid) if "forkserver" in _words(child)]
-    return [child for server in servers for child in _children(server)]
-
-
-def _children(pid: int) -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
-        except (OSError, IndexError):
-            continue
-        if parent == pid:
-            found.append(int(stat.parent.name))
-    return found
-
-
-def _words(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
