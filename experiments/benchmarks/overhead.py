@@ -8,15 +8,12 @@ hashes, records and checks besides. Two contenders of ours: with the preview tha
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from experiments.benchmarks import plain_colmap
 from experiments.benchmarks.contenders import in_child, ours
 from experiments.benchmarks.measure import (
     Claim,
     Took,
-    add_kind,
-    arguments,
     conclude,
     median,
     print_table,
@@ -24,7 +21,7 @@ from experiments.benchmarks.measure import (
     take_turns,
 )
 from experiments.benchmarks.plain_colmap import Registered
-from experiments.benchmarks.sample import names_below, shrunk
+from experiments.benchmarks.sample import names_below, one_place
 from sfm.reconstruct import ReconstructConfig
 
 _LIMIT = 1.10
@@ -32,15 +29,7 @@ _LIMIT = 1.10
 
 def main(words: Sequence[str] | None = None) -> int:
     """Measure, print, and return the exit code."""
-    parser = arguments(__doc__)
-    parser.add_argument("photos", type=Path, help="folder of one place's photos")
-    parser.add_argument("--out", type=Path, required=True, help="scratch folder")
-    parser.add_argument("--count", type=int, default=30, help="photos used [%(default)s]")
-    parser.add_argument("--side", type=int, default=1600, help="longest side in pixels [%(default)s]")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds [%(default)s]")
-    add_kind(parser)
-    given = parser.parse_args(words)
-    photos = shrunk(given.photos, given.out / f"photos-{given.side}", given.count, given.side)
+    given, photos = one_place(__doc__, words, side=1600, repeats=3)
     names = names_below(photos)
     config = ReconstructConfig()
     without_preview = config.model_copy(

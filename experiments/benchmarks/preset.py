@@ -8,35 +8,24 @@ largest model (one in thirty less is let pass: either side may lose a photo at t
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from experiments.benchmarks import plain_colmap
 from experiments.benchmarks.contenders import in_child, ours
 from experiments.benchmarks.measure import (
     Claim,
-    add_kind,
-    arguments,
     conclude,
     median,
     print_table,
     print_times,
     take_turns,
 )
-from experiments.benchmarks.sample import names_below, shrunk
+from experiments.benchmarks.sample import names_below, one_place
 from sfm.reconstruct import ReconstructConfig
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Measure, print, and return the exit code."""
-    parser = arguments(__doc__)
-    parser.add_argument("photos", type=Path, help="folder of one place's photos")
-    parser.add_argument("--out", type=Path, required=True, help="scratch folder")
-    parser.add_argument("--count", type=int, default=30, help="photos used [%(default)s]")
-    parser.add_argument("--side", type=int, default=1000, help="longest side in pixels [%(default)s]")
-    parser.add_argument("--repeats", type=int, default=2, help="rounds [%(default)s]")
-    add_kind(parser)
-    given = parser.parse_args(words)
-    photos = shrunk(given.photos, given.out / f"photos-{given.side}", given.count, given.side)
+    given, photos = one_place(__doc__, words, side=1000, repeats=2)
     names, plain = names_below(photos), given.out / "plain"
     found = take_turns(
         {

@@ -1,11 +1,13 @@
 """Photos to measure on: a part of a folder, shrunk, or re-photographed many times, the same every time."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from experiments.benchmarks.measure import add_kind, arguments
 from sfm.store import atomic_path
 
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
@@ -29,6 +31,24 @@ def shrunk(photos: Path, target: Path, count: int, longest_px: int) -> Path:
             upright.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
             _save(upright, copy, quality=95)
     return target
+
+
+def one_place(
+    doc: str | None, words: Sequence[str] | None, *, side: int, repeats: int
+) -> tuple[argparse.Namespace, Path]:
+    """Parse the command line of a benchmark on one place; return it with the folder of the shrunk photos.
+
+    `side` (px) and `repeats` are what the command line says by default.
+    """
+    parser = arguments(doc)
+    parser.add_argument("photos", type=Path, help="folder of one place's photos")
+    parser.add_argument("--out", type=Path, required=True, help="scratch folder")
+    parser.add_argument("--count", type=int, default=30, help="photos used [%(default)s]")
+    parser.add_argument("--side", type=int, default=side, help="longest side in pixels [%(default)s]")
+    parser.add_argument("--repeats", type=int, default=repeats, help="rounds [%(default)s]")
+    add_kind(parser)
+    given = parser.parse_args(words)
+    return given, shrunk(given.photos, given.out / f"photos-{given.side}", given.count, given.side)
 
 
 def rephotographed(
