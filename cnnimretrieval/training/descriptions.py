@@ -43,6 +43,10 @@ class Descriptions:
         """Unit descriptors of the held-out queries, not whitened, in the order of the test."""
         return self.of(network, "queries", self.test.requests)
 
+    def key_of_content(self, what: str) -> str:
+        """Changes with the photos that are called `what`, or the way in which they are described."""
+        return self.key
+
     def of(
         self,
         network: RetrievalNetwork,
@@ -51,7 +55,7 @@ class Descriptions:
         scales: Sequence[float] = (1.0,),
     ) -> Float[np.ndarray, "n d"]:
         """Unit descriptors of `requests`, called `what`; OSError naming the first unreadable photo."""
-        key = key_of(self.key, network.fingerprint(), list(scales))
+        key = key_of(self.key_of_content(what), network.fingerprint(), list(scales))
         path = self.folder / f"{what}-{key[:16]}.npy"
         if not path.is_file():
             config = ExtractConfig(image_size=self.image_size, scales=tuple(scales))

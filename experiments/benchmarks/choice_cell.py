@@ -1,7 +1,7 @@
 """One cell of the comparison of choices: a short training, scored by crops of held-out places."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 
-from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.whitening import apply
 from cnnimretrieval.evaluation.proof import heldout_test, prove
 from cnnimretrieval.networks.network import RetrievalNetwork, build
@@ -102,26 +100,11 @@ class _Describer(Descriptions):
 
     cell: Cell
 
-    def of(
-        self,
-        network: RetrievalNetwork,
-        what: str,
-        requests: Sequence[ImageRequest],
-        scales: Sequence[float] = (1.0,),
-    ) -> Float[np.ndarray, "n d"]:
-        """As ever; test queries hang on the seed's split, those of whitening on the positives too."""
+    def key_of_content(self, what: str) -> str:
+        """Test queries hang on the seed's split, those of whitening on the positives too."""
         seed, strategy = self.cell.seed, self.cell.config.pairs.strategy
         parts = {"database": (), "queries": (seed,)}.get(what, (seed, strategy))
-        shared = Descriptions(
-            collection=self.collection,
-            test=self.test,
-            folder=self.folder,
-            key=key_of(self.image_size, parts),
-            image_size=self.image_size,
-            device=self.device,
-            workers=self.workers,
-        )
-        return shared.of(network, what, requests, scales)
+        return key_of(self.image_size, parts)
 
     def score(self, network: RetrievalNetwork) -> float:
         """The mAP of the crops with the whitening that is learned from the same pairs."""
