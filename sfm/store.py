@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.lib.format import read_array_header_1_0, read_magic, write_array_header_1_0
 
 # Names that start so belong to work in progress, or to a process that was killed at it.
 UNFINISHED = ".unfinished-"
@@ -84,6 +85,19 @@ def release(rows: np.ndarray) -> None:
     """
     if isinstance(rows.base, mmap.mmap):
         rows.base.madvise(mmap.MADV_DONTNEED)
+
+
+def keep_rows(path: Path, n: int) -> None:
+    """Shorten an .npy file to its first `n` rows; its header has room for any number of rows."""
+    with path.open("r+b") as file:
+        read_magic(file)
+        shape, fortran_order, dtype = read_array_header_1_0(file)
+        data_start = file.tell()
+        file.seek(0)
+        header = {"shape": (n, *shape[1:]), "fortran_order": fortran_order, "descr": dtype.str}
+        write_array_header_1_0(file, header)
+        assert file.tell() == data_start
+        file.truncate(data_start + n * dtype.itemsize * shape[1])
 
 
 def reserve(descriptor: int, size: int, where: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from numpy.lib.format import read_array_header_1_0, read_magic, write_array_header_1_0
 from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional
@@ -19,7 +18,7 @@ from tqdm import tqdm
 from cnnimretrieval.descriptors.images import ImageRequest, Loaded, RequestDataset, normalise
 from cnnimretrieval.networks.network import RetrievalNetwork
 from sfm.settings import Settings
-from sfm.store import atomic_path, create_array
+from sfm.store import atomic_path, create_array, keep_rows
 
 # Photos that wait for others of their size, as a multiple of the batch: what bounds memory when all sizes
 # differ.
@@ -106,7 +105,7 @@ def describe(
             vectors = create_array(unfinished, (len(requests), network.dim), np.float32)
             positions, failures = _fill(vectors, network, requests, config, device=device, workers=workers)
             vectors.flush()
-            _keep_rows(unfinished, len(positions))
+            keep_rows(unfinished, len(positions))
         vectors = np.load(out, mmap_mode="r")
     return Described(vectors=vectors, positions=np.array(positions, np.int64), failures=tuple(failures))
 
@@ -245,16 +244,3 @@ def _evaluating(network: RetrievalNetwork) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def _keep_rows(path: Path, n: int) -> None:
-    """Shorten an .npy file to its first `n` rows; its header has room for any number of rows."""
-    with path.open("r+b") as file:
-        read_magic(file)
-        shape, fortran_order, dtype = read_array_header_1_0(file)
-        data_start = file.tell()
-        file.seek(0)
-        header = {"shape": (n, *shape[1:]), "fortran_order": fortran_order, "descr": dtype.str}
-        write_array_header_1_0(file, header)
-        assert file.tell() == data_start
-        file.truncate(data_start + n * dtype.itemsize * shape[1])
