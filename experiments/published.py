@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from cnnimretrieval.downloads.catalogue import DATA_SETS, DataSet, find
+from cnnimretrieval.downloads.catalogue import DATA_SETS, find
+from cnnimretrieval.downloads.dataset import DataSet
 from cnnimretrieval.downloads.download import DownloadConfig, Plan, plan
 from cnnimretrieval.downloads.download import download as get
 from cnnimretrieval.downloads.ledger import FILE as LEDGER

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from cnnimretrieval.downloads import ledger
 from cnnimretrieval.downloads.archive import unpack
-from cnnimretrieval.downloads.catalogue import DataSet, PublishedFile
+from cnnimretrieval.downloads.dataset import DataSet, PublishedFile
 from cnnimretrieval.downloads.transfer import (
     TransferConfig,
     TransferError,

@@ -7,7 +7,7 @@ import tarfile
 import pytest
 
 from cnnimretrieval.downloads import ledger
-from cnnimretrieval.downloads.catalogue import DataSet, PublishedFile
+from cnnimretrieval.downloads.dataset import DataSet, PublishedFile
 from cnnimretrieval.downloads.download import DownloadConfig, addresses, download, plan
 from cnnimretrieval.downloads.transfer import TransferError
 
