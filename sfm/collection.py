@@ -1,6 +1,5 @@
 """Stage: a folder of files to the list of usable photos, with a reason for each file that is none."""
 
-import logging
 import shutil
 import time
 from collections import Counter
@@ -16,26 +15,23 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Int, Shaped
+from jaxtyping import Int
 from pydantic import Field
 
 from sfm.batches import Batch, BatchResult, LazyBatches
 from sfm.folder import list_files
 from sfm.keys import key_of, key_of_table
+from sfm.numbering import number
 from sfm.photo import UnusablePhoto, inspect_photo
 from sfm.records import finish, last_done, load_done
 from sfm.settings import Settings
 from sfm.store import read_table, write_table
 from sfm.tasks import run_batches, usage
 
-logger = logging.getLogger(__name__)
-
 _VERSION = 3
 _BATCH = 128
 # Of fewer files, starting a task takes a quarter of the time that reading them does.
 _MIN_BATCH = 16
-# Rows that are Python objects at a time, on their way into a table's columns or out of them.
-_ROWS = 65_536
 # Tables of batches that are kept apart: each has a cost of its own, and so has joining them.
 _JOINED = 512
 # What the inspection of a file finds, a reason against it or facts of the photo; with what else holds.
@@ -109,7 +105,7 @@ def scan(photos: Path, out: Path, config: ScanConfig, executor: Executor) -> Col
     if not load_done(out, "scan", key):
         before = _last_table(out, path, settings)
         table, took = _inspect(found, before, photos, out, config, settings, executor)
-        table = _number(table, before)
+        table = number(table, before)[list(_COLUMNS)]
         del found, before  # of a million files each takes a quarter of a gigabyte
         _require_usable(photos, table)
         finish(
@@ -255,43 +251,3 @@ def _inspect_batch(
     path = folder / f"{batch.name}.parquet"
     write_table(path, _typed(pd.DataFrame(rows, columns=["name", *_FINDINGS])))
     return {}, [path]
-
-
-def _number(files: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
-    """Give each file its status and each usable photo its image_id."""
-    known_id = _known_ids(files, before)
-    # Of equal files a known one is used, else the first by name.
-    sound = np.flatnonzero(files["reason"] == "")
-    sound = sound[np.argsort(known_id[sound] == 0, kind="stable")]
-    _, first, group = np.unique(digests(files["sha256"])[sound], return_index=True, return_inverse=True)
-    used_row = np.full(len(files), -1)
-    used_row[sound] = sound[first[group]]
-    used = used_row == np.arange(len(files))
-    image_id, new = np.where(used, known_id, 0), used & (known_id == 0)
-    image_id[new] = known_id.max(initial=0) + 1 + np.arange(int(new.sum()))
-    copies = np.flatnonzero((used_row >= 0) & ~used)
-    reason = files["reason"].copy()
-    reason.iloc[copies] = "same bytes as " + files["name"].iloc[used_row[copies]].to_numpy()
-    status = pd.array(["rejected", "duplicate", "usable"], dtype="str")
-    return files.assign(
-        status=status.take((used_row >= 0).astype(np.int64) + used), reason=reason, image_id=image_id
-    )[list(_COLUMNS)]
-
-
-def digests(sha256: "pd.Series[str]") -> Shaped[np.ndarray, " n"]:
-    """The hex digits as bytes, which are compared and sorted without an object for each."""
-    starts = range(0, len(sha256), _ROWS)
-    parts = [sha256.iloc[start : start + _ROWS].to_numpy(dtype="S64") for start in starts]
-    return np.concatenate([np.empty(0, dtype="S64"), *parts])
-
-
-def _known_ids(files: pd.DataFrame, before: pd.DataFrame) -> Int[np.ndarray, " n"]:
-    """The image_id each file has already, 0 for new ones; all 0 where a known photo is gone or changed."""
-    known = before.loc[before["image_id"] > 0, ["name", "sha256", "image_id"]]
-    columns = ["name", "sha256"]
-    ids = files[columns].merge(known, how="left", on=columns)["image_id"] if len(known) else None
-    if ids is None or int(ids.notna().sum()) < len(known):
-        if ids is not None:
-            logger.info("scan: known photos are gone or changed; all photos are numbered afresh")
-        return np.zeros(len(files), dtype=np.int64)
-    return ids.fillna(0).to_numpy(dtype=np.int64)

@@ -18,9 +18,10 @@ from jaxtyping import Float32, Int, Shaped, UInt8
 from pydantic import Field
 
 from sfm.batches import CHILD_BYTES, Batch, LazyBatches
-from sfm.collection import Collection, digests
+from sfm.collection import Collection
 from sfm.featurestore import FeatureStore, ImageFeatures, write_descriptors, write_shard
 from sfm.keys import key_of
+from sfm.numbering import digests
 from sfm.photo import load_gray
 from sfm.records import load_done, mark_done, prune
 from sfm.settings import Settings

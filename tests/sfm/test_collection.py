@@ -133,7 +133,7 @@ def test_a_lost_photo_starts_the_numbers_afresh(
         (photos / "b.png").unlink()
     else:
         _photo(photos / "b.png", 4)
-    caplog.set_level("INFO", "sfm.collection")
+    caplog.set_level("INFO", "sfm.numbering")
     fresh = _scan(photos, tmp_path / "fresh")
     grown = _scan(photos, out)
     assert grown.table.equals(fresh.table)
