@@ -14,14 +14,8 @@ from urllib.parse import urlsplit
 from cnnimretrieval.downloads import ledger
 from cnnimretrieval.downloads.archive import unpack
 from cnnimretrieval.downloads.dataset import DataSet, PublishedFile
-from cnnimretrieval.downloads.transfer import (
-    TransferConfig,
-    TransferError,
-    discard,
-    fetch,
-    keep,
-    part_of,
-)
+from cnnimretrieval.downloads.part import discard, keep, part_of
+from cnnimretrieval.downloads.transfer import TransferConfig, TransferError, fetch
 from sfm.store import UNFINISHED
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,6 @@ that the file is still the same (Range and If-Range, RFC 9110); a server that ca
 
 import contextlib
 import logging
-import shutil
 import ssl
 import time
 import urllib.error
@@ -18,11 +17,11 @@ from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
 from typing import IO, cast
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from tqdm import tqdm
 
+from cnnimretrieval.downloads.part import Origin, begin, part_of, require_room, resumable, size
 from sfm.settings import Settings
-from sfm.store import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -41,14 +40,6 @@ class TransferConfig(Settings):
     max_pause_s: float = Field(default=60.0, ge=0)
 
 
-class _Origin(Settings):
-    """What a .part file is a part of; `validator` is a strong ETag or a date, "" if none was given."""
-
-    url: str
-    validator: str
-    total: int | None
-
-
 class TransferError(OSError):
     """A file that cannot be had from one address; another may have it."""
 
@@ -59,11 +50,6 @@ class _Passing(Exception):
     def __init__(self, reason: str, pause_s: float = 0.0) -> None:
         super().__init__(reason)
         self.pause_s = pause_s
-
-
-def part_of(target: Path) -> Path:
-    """Where the bytes of an unfinished `target` gather."""
-    return target.with_name(f"{target.name}.part")
 
 
 def fetch(
@@ -87,7 +73,7 @@ def fetch(
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(target)
-    idle, best, answers = 0, _size(part), 1 if part.exists() else 0
+    idle, best, answers = 0, size(part), 1 if part.exists() else 0
     while True:
         try:
             with _opened(url, part, config, hashed) as answer:
@@ -95,7 +81,7 @@ def fetch(
                 _copy(answer, part, target.name)
             return answers > 1
         except _Passing as error:
-            reached = _size(part)
+            reached = size(part)
             idle, best = (0, reached) if reached > best else (idle + 1, best)
             if idle >= config.attempts:
                 raise TransferError(
@@ -105,18 +91,6 @@ def fetch(
             pause = max(min(error.pause_s, config.max_pause_s), _pause(idle, config))
             logger.warning("%s: %s; trying again in %.0f s", url, error, pause)
             sleep(pause)
-
-
-def discard(target: Path) -> None:
-    """Forget the unfinished bytes of `target`."""
-    part_of(target).unlink(missing_ok=True)
-    _origin_path(part_of(target)).unlink(missing_ok=True)
-
-
-def keep(target: Path) -> None:
-    """Give the finished .part file its name."""
-    part_of(target).replace(target)
-    _origin_path(part_of(target)).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +105,7 @@ class _Answer:
 @contextlib.contextmanager
 def _opened(url: str, part: Path, config: TransferConfig, hashed: bool) -> Iterator[_Answer]:
     """Ask for what is missing of `part`; its origin is on disk before its bytes are."""
-    offset, origin = _resumable(url, part, hashed)
+    offset, origin = resumable(url, part, hashed)
     headers = {"User-Agent": _AGENT, "Accept-Encoding": "identity"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
@@ -181,7 +155,7 @@ class _NoDowngrade(urllib.request.HTTPRedirectHandler):
 
 
 def _answer(
-    url: str, response: HTTPResponse, part: Path, offset: int, origin: _Origin, hashed: bool
+    url: str, response: HTTPResponse, part: Path, offset: int, origin: Origin, hashed: bool
 ) -> _Answer:
     if response.status == 206:
         start, total = _content_range(response.headers)
@@ -195,10 +169,8 @@ def _answer(
         raise TransferError(
             f"{url}: expected a server that says how long the file is, got one that does not; give a --mirror"
         )
-    _require_room(part, total)
-    part.unlink(missing_ok=True)
-    fresh = _Origin(url=url, validator=_validator(response.headers), total=total)
-    write_json(_origin_path(part), fresh.model_dump())
+    require_room(part, total)
+    begin(part, Origin(url=url, validator=_validator(response.headers), total=total))
     return _Answer(body=response, start=0, total=total)
 
 
@@ -214,22 +186,8 @@ def _copy(answer: _Answer, part: Path, name: str) -> None:
         while block := answer.body.read(_BLOCK):
             file.write(block)
             bar.update(len(block))
-    if answer.total is not None and _size(part) < answer.total:
-        raise _Passing(f"a connection that ended after {_size(part):,} of {answer.total:,} bytes")
-
-
-def _resumable(url: str, part: Path, hashed: bool) -> tuple[int, _Origin]:
-    """How many bytes of `part` count, and what they are of."""
-    nothing = 0, _Origin(url=url, validator="", total=None)
-    try:
-        origin = _Origin.model_validate_json(_origin_path(part).read_bytes())
-    except (FileNotFoundError, ValidationError):
-        return nothing
-    offset = _size(part)
-    trusted = origin.url == url and (origin.validator or hashed) and origin.total is not None
-    if not trusted or offset > (origin.total or 0):
-        return nothing
-    return offset, origin
+    if answer.total is not None and size(part) < answer.total:
+        raise _Passing(f"a connection that ended after {size(part):,} of {answer.total:,} bytes")
 
 
 def _validator(headers: Message) -> str:
@@ -261,15 +219,6 @@ def _refusal(url: str, error: urllib.error.HTTPError) -> Exception:
     return TransferError(f"{url}: expected a file, got HTTP {error.code} {error.reason}; give a --mirror")
 
 
-def _require_room(part: Path, total: int | None) -> None:
-    free = shutil.disk_usage(part.parent).free + _size(part)
-    if total is not None and total > free:
-        raise OSError(
-            f"{part.parent}: expected {total:,} bytes of free space for {part.name.removesuffix('.part')}, "
-            f"got {free:,}; free some and run it again"
-        )
-
-
 def _pause(idle: int, config: TransferConfig) -> float:
     return float(min(config.first_pause_s * 2 ** max(idle - 1, 0), config.max_pause_s))
 
@@ -277,11 +226,3 @@ def _pause(idle: int, config: TransferConfig) -> float:
 def _reason(error: BaseException) -> str:
     reason = getattr(error, "reason", error)
     return f"'{reason}'" if str(reason) else type(error).__name__
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _origin_path(part: Path) -> Path:
-    return part.with_name(f"{part.name}.json")

@@ -3,15 +3,8 @@ from urllib.request import Request
 
 import pytest
 
-from cnnimretrieval.downloads.transfer import (
-    TransferConfig,
-    TransferError,
-    _NoDowngrade,
-    discard,
-    fetch,
-    keep,
-    part_of,
-)
+from cnnimretrieval.downloads.part import discard, keep, part_of
+from cnnimretrieval.downloads.transfer import TransferConfig, TransferError, _NoDowngrade, fetch
 
 CONTENT = bytes(range(251)) * 40
 OTHER = bytes(reversed(CONTENT))
