@@ -22,7 +22,7 @@ test: .venv/bin/python
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8
 	$(BIN)/pytest -m 'slow or real'
 
 clean:
