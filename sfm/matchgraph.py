@@ -1,12 +1,14 @@
 """Stage: verified pairs to places: the connected components of the graph whose edges are trusted pairs."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
+from jaxtyping import Int, Int32
 from pydantic import Field, model_validator
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -15,7 +17,7 @@ from sfm.featurestore import FeatureStore
 from sfm.keys import key_of, key_of_table
 from sfm.matching import Matches
 from sfm.origins import yield_by_origin
-from sfm.pairfilters import VerifiedPairs, apply_filters, load_filters
+from sfm.pairfilters import NamedFilter, VerifiedPairs, apply_filters, load_filters
 from sfm.records import load_done, mark_done
 from sfm.settings import Settings
 from sfm.splitting import split_places
@@ -94,30 +96,7 @@ def build_graph(
     )
     outputs = [out / f"{name}.parquet" for name in ("graph", "graph-dropped", "parts")]
     if not load_done(out, "graph", key):
-        verified = VerifiedPairs(
-            pairs=_trusted(matches.pairs, config),
-            tried=matches.pairs,
-            sizes=sizes,
-            matches=matches.folder,
-            store=store,
-        )
-        pairs, dropped = apply_filters(filters, verified)
-        if not len(pairs):
-            raise ValueError(
-                f"pair filters: expected to keep a pair, got all {len(dropped)} dropped; change graph.filters"
-            )
-        place_of_image = number_places(_rows(pairs), len(sizes))
-        parts = split_places(pairs, place_of_image, config.max_component, config.overlap)
-        tables = (pairs.assign(place=place_of_image[_rows(pairs)[:, 0]]), dropped, parts)
-        for path, table in zip(outputs, tables, strict=True):
-            write_table(path, table)
-        facts = {
-            "trusted pairs": len(pairs),
-            "places": int(place_of_image.max()) + 1,
-            "parts of large places": len(parts[["place", "part"]].drop_duplicates()),
-            "yield": yield_by_origin(matches.pairs, pairs),
-            "dropped pairs": _counted(matches.pairs, dropped, config),
-        }
+        facts = _make(matches, store, sizes, outputs, config, filters)
         mark_done(out, "graph", key, seconds=time.perf_counter() - started, facts=facts, outputs=outputs)
     pairs = read_table(outputs[0])
     place_of_image = number_places(_rows(pairs), len(sizes))
@@ -130,6 +109,41 @@ def build_graph(
         key=key,
         matches_key=matches.key,
     )
+
+
+def _make(
+    matches: Matches,
+    store: FeatureStore,
+    sizes: Int[np.ndarray, "n 2"],
+    outputs: Sequence[Path],
+    config: GraphConfig,
+    filters: Sequence[NamedFilter],
+) -> dict[str, Any]:
+    """Write the tables of trusted pairs, dropped pairs and parts; return the counts."""
+    verified = VerifiedPairs(
+        pairs=_trusted(matches.pairs, config),
+        tried=matches.pairs,
+        sizes=sizes,
+        matches=matches.folder,
+        store=store,
+    )
+    pairs, dropped = apply_filters(filters, verified)
+    if not len(pairs):
+        raise ValueError(
+            f"pair filters: expected to keep a pair, got all {len(dropped)} dropped; change graph.filters"
+        )
+    place_of_image = number_places(_rows(pairs), len(sizes))
+    parts = split_places(pairs, place_of_image, config.max_component, config.overlap)
+    tables = (pairs.assign(place=place_of_image[_rows(pairs)[:, 0]]), dropped, parts)
+    for path, table in zip(outputs, tables, strict=True):
+        write_table(path, table)
+    return {
+        "trusted pairs": len(pairs),
+        "places": int(place_of_image.max()) + 1,
+        "parts of large places": len(parts[["place", "part"]].drop_duplicates()),
+        "yield": yield_by_origin(matches.pairs, pairs),
+        "dropped pairs": _counted(matches.pairs, dropped, config),
+    }
 
 
 def _trusted(pairs: pd.DataFrame, config: GraphConfig) -> pd.DataFrame:
@@ -151,14 +165,14 @@ def _counted(tried: pd.DataFrame, dropped: pd.DataFrame, config: GraphConfig) ->
     return {why: number for why, number in found.items() if number}
 
 
-def _rows(pairs: pd.DataFrame) -> Int[np.ndarray, "p 2"]:
-    rows: Int[np.ndarray, "p 2"] = pairs[["image_id1", "image_id2"]].to_numpy(dtype=np.int64) - 1
+def _rows(pairs: pd.DataFrame) -> Int32[np.ndarray, "p 2"]:
+    rows: Int32[np.ndarray, "p 2"] = pairs[["image_id1", "image_id2"]].to_numpy(dtype=np.int32) - np.int32(1)
     return rows
 
 
 def number_places(pairs: Int[np.ndarray, "p 2"], num_images: int) -> Int[np.ndarray, " n"]:
     """Connected component of each row, numbered by falling size, then by first row; -1 for single rows."""
-    rows = pairs.astype(np.int32)
+    rows = pairs.astype(np.int32, copy=False)
     links = coo_array(
         (np.ones(len(rows), dtype=np.int8), (rows[:, 0], rows[:, 1])), shape=(num_images, num_images)
     )

@@ -28,7 +28,7 @@ def split_places(
     `pairs` are trusted pairs: `image_id1, image_id2, inliers`. Places that stay whole have no row.
     """
     sizes = np.bincount(place_of_image[place_of_image >= 0])
-    ends = pairs[["image_id1", "image_id2"]].to_numpy(dtype=np.int64) - 1
+    ends = pairs[["image_id1", "image_id2"]].to_numpy(dtype=np.int32) - np.int32(1)
     found = [np.empty((0, 3), dtype=np.int64)]
     for place in np.flatnonzero(sizes > max_images).tolist():
         images = np.flatnonzero(place_of_image == place)
