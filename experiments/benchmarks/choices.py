@@ -1,9 +1,10 @@
 """Which positives, pooling and loss: each choice trained for the same time, on photos of your own.
 
-Starts from a finished WORK/sfm. One axis at a time is varied around protocol `small`; every cell trains for
-the same processor time and is scored by the mAP of crop queries of held-out places, with the whitening
-learned from the pairs at hand. A seed has a split of its own, the same for all choices, so differences are
-taken within a seed. Cells that are done are not done again.
+Starts from a finished WORK/sfm. One axis at a time is varied around m3, GeM and triplet, all else being that
+of protocol `small`, whose pooling was chosen by this table. Every cell trains for the same processor time and
+is scored by the mAP of crop queries of held-out places, with the whitening learned from the pairs at hand. A
+seed has a split of its own, the same for all choices, so differences are taken within a seed. Cells that are
+done are not done again.
 """
 
 import sys
@@ -22,7 +23,7 @@ from pairs.mine import MineConfig, mine
 from sfm.executors import LocalExecutor
 from sfm.store import read_json, write_json
 
-# What differs from the default, by name; the first is the default itself.
+# What differs from the first, by name.
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "m3-gem-triplet": (),
     "m1": ('pairs.strategy="m1"',),
@@ -55,6 +56,7 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(words)
     common = [
+        'train.network.pooling="gem"',
         f'train.network.backbone="{given.backbone}"',
         f"train.loop.image_size={given.image_size}",
         f"train.loop.tuples_per_epoch={given.tuples}",
