@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from cnnimretrieval.training.fine_tune import TrainResult, fine_tune
+from cnnimretrieval.training.fine_tune import fine_tune
+from cnnimretrieval.training.result import TrainResult
 from experiments import machine, manifest, metrics
 from experiments.config import RunConfig
 from experiments.engine import Engine

@@ -6,26 +6,31 @@ is what the folder holds in the end, so that nobody is handed a network worse th
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-import pandas as pd
 from pydantic import Field, model_validator
 
 from cnnimretrieval.descriptors.whitening import Kind, Whitening, apply
-from cnnimretrieval.evaluation.proof import Gain, Proof, gain, heldout_test, prove
+from cnnimretrieval.evaluation.proof import heldout_test, prove
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build, save
-from cnnimretrieval.training.checkpoint import Progress
 from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.learner import Training
+from cnnimretrieval.training.result import (
+    Candidate,
+    Row,
+    TrainResult,
+    judge,
+    read_result,
+    write_result,
+    write_tuples,
+)
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.trainer import run_loop
-from cnnimretrieval.training.tuples import Collection, Tuples
+from cnnimretrieval.training.tuples import Collection
 from cnnimretrieval.training.whitening import WhiteningConfig, learned_from_pairs, pca_of_collection
 from cnnimretrieval.training.whitening_layers import LayersConfig, load_layers, start_layers
 from pairs.heldout import read_heldout
@@ -33,13 +38,11 @@ from pairs.records import read_pair_table
 from sfm.keys import key_of
 from sfm.records import load_done, mark_done
 from sfm.settings import Settings
-from sfm.store import read_json, write_json, write_table
+from sfm.store import read_json
 
 logger = logging.getLogger(__name__)
 
-Row = Literal["off_the_shelf", "off_the_shelf_pca", "fine_tuned", "fine_tuned_whitened"]
 _STAGE = "train"
-_METRICS = "metrics.json"
 _CHECKPOINT = "checkpoint.pt"
 
 
@@ -73,24 +76,6 @@ class TrainConfig(Settings):
         return self
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainResult:
-    """What training reached: the content of metrics.json, and which row the folder holds."""
-
-    kept: Row
-    train: Mapping[str, Any]
-    evaluation: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Candidate:
-    """A network as it could be handed out, and what it reaches."""
-
-    network: RetrievalNetwork
-    whitening: Whitening | None
-    proof: Proof
-
-
 def fine_tune(
     pairs_dir: Path,
     out: Path,
@@ -112,7 +97,7 @@ def fine_tune(
     initial = initial_network(config, weights)
     key = _key(mined, config, initial)
     if load_done(out, _STAGE, key) is not None:
-        return _read_result(out)
+        return read_result(out)
     descriptions = _open(pairs_dir, out, config, key, device=device, workers=workers)
     start_layers(initial, descriptions, config.layers, config.whitening, config.loop.query, config.seed)
     through = None
@@ -132,10 +117,10 @@ def fine_tune(
         out / _CHECKPOINT,
         key,
         lambda network: _validation(descriptions, network, through),
-        lambda epoch, tuples: _keep_tuples(out, descriptions.collection, epoch, tuples),
+        lambda epoch, tuples: write_tuples(out, descriptions.collection.table.names, epoch, tuples),
     )
     tuned = training.network
-    candidates: dict[Row, _Candidate] = {
+    candidates: dict[Row, Candidate] = {
         "off_the_shelf": _candidate(descriptions, initial, None),
         "off_the_shelf_pca": _candidate(
             descriptions, initial, _estimated(descriptions, initial, config, "pca")
@@ -145,9 +130,15 @@ def fine_tune(
             descriptions, tuned, _estimated(descriptions, tuned, config, "learned")
         ),
     }
-    result = _result(descriptions, candidates, progress, config)
+    result = judge(
+        candidates,
+        descriptions.test,
+        config.keep,
+        progress,
+        held_out=bool(descriptions.collection.table.is_val.any()),
+    )
     save(_finished(descriptions, candidates[result.kept], config), out)
-    _write(out, result, candidates)
+    write_result(out, result, candidates)
     passing = (_CHECKPOINT, ".lock")
     outputs = [path for path in out.iterdir() if path.is_file() and path.name not in passing]
     mark_done(out, _STAGE, key, seconds=time.monotonic() - started, outputs=outputs)
@@ -208,12 +199,12 @@ def _validation(
 
 def _candidate(
     descriptions: Descriptions, network: RetrievalNetwork, whitening: Whitening | None
-) -> _Candidate:
+) -> Candidate:
     queries, database = descriptions.queries(network), descriptions.database(network)
     if whitening is not None:
         queries, database = apply(whitening, queries), apply(whitening, database)
     proof = prove(descriptions.test, queries, database)
-    return _Candidate(network=network, whitening=whitening, proof=proof)
+    return Candidate(network=network, whitening=whitening, proof=proof)
 
 
 def _estimated(
@@ -231,89 +222,10 @@ def _estimated(
     return learned_from_pairs(descriptions, network, settings, query, config.seed, scales=scales)
 
 
-def _finished(descriptions: Descriptions, chosen: _Candidate, config: TrainConfig) -> RetrievalNetwork:
+def _finished(descriptions: Descriptions, chosen: Candidate, config: TrainConfig) -> RetrievalNetwork:
     """The chosen network with its whitening, and with that of several scales where it is asked for."""
     network, whitening, scales = chosen.network, chosen.whitening, config.whitening.scales
     network.whitening = whitening
     if whitening is not None and len(scales) > 1:
         network.multi_scale_whitening = _estimated(descriptions, network, config, whitening.kind, scales)
     return network
-
-
-def _result(
-    descriptions: Descriptions,
-    candidates: Mapping[Row, _Candidate],
-    progress: Progress,
-    config: TrainConfig,
-) -> TrainResult:
-    test = descriptions.test
-    decisive = test.kinds[0]
-    # The first of equals: what was simpler to get.
-    best = max(candidates, key=lambda row: candidates[row].proof.scores[decisive].map)
-    kept = best if config.keep == "best" else config.keep
-    over = gain(test, candidates["fine_tuned_whitened"].proof, candidates["off_the_shelf_pca"].proof)
-    return TrainResult(
-        kept=kept,
-        train={
-            "backbone": config.network.backbone,
-            "pooling": config.network.pooling,
-            "kept": kept,
-            "verdict": _verdict(kept, best, over, held_out=bool(descriptions.collection.table.is_val.any())),
-            "gain": over.model_dump(),
-            "epochs": [log.model_dump() for log in progress.logs],
-            "seconds": round(sum(log.seconds for log in progress.logs), 1),
-            "missing_negatives": sum(log.missing_negatives for log in progress.logs),
-            "whitening": {
-                row: found.note for row in candidates if (found := candidates[row].whitening) is not None
-            },
-        },
-        evaluation={row: _row_scores(candidates[row].proof, decisive) for row in candidates},
-    )
-
-
-def _row_scores(proof: Proof, decisive: str) -> dict[str, Any]:
-    scores = {kind: proof.scores[kind].model_dump() for kind in proof.scores}
-    return {**scores[decisive], **scores}
-
-
-def _verdict(kept: Row, best: Row, over: Gain, *, held_out: bool) -> str:
-    found = (
-        f"fine-tuning with learned whitening is {over.map:+.4f} mAP "
-        f"(standard error {over.standard_error:.4f}) on {over.kind} queries "
-        "over off the shelf with PCA whitening"
-    )
-    if not held_out:
-        found += ", measured on the one place that was trained on: nothing was held out"
-    if kept == "fine_tuned_whitened":
-        return found
-    which = "the best of the four rows" if kept == best else "as the settings say"
-    return f"{found}; {which}, {kept.replace('_', ' ')}, is kept"
-
-
-def _write(out: Path, result: TrainResult, candidates: Mapping[Row, _Candidate]) -> None:
-    rankings = [candidates[row].proof.rankings.assign(row=row) for row in candidates]
-    write_table(out / "rankings.parquet", pd.concat(rankings, ignore_index=True))
-    write_json(out / _METRICS, asdict(result))
-
-
-def _read_result(out: Path) -> TrainResult:
-    return TrainResult(**read_json(out / _METRICS))
-
-
-def _keep_tuples(out: Path, collection: Collection, epoch: int, tuples: Tuples) -> None:
-    """Keep the tuples of the latest epoch as names, for the report."""
-    names = collection.table.names
-    boxes = [request.box for request in tuples.requests]
-    frame = pd.DataFrame(
-        {
-            "epoch": epoch,
-            "query": [names[row] for row in tuples.query],
-            **{
-                edge: [np.nan if box is None else box[number] for box in boxes]
-                for number, edge in enumerate(("x1", "y1", "x2", "y2"))
-            },
-            "positive": [names[row] for row in tuples.positive],
-            "negatives": [[names[row] for row in rows if row >= 0] for rows in tuples.negatives],
-        }
-    )
-    write_table(out / "tuples.parquet", frame)

@@ -10,9 +10,11 @@ from pydantic import ValidationError
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import to_tensor
 from cnnimretrieval.descriptors.whitening_estimates import pca_whitening
+from cnnimretrieval.evaluation.proof import Proof
 from cnnimretrieval.networks.network import NetworkConfig, load
 from cnnimretrieval.training import fine_tune as stage
 from cnnimretrieval.training import whitening as whitenings
+from cnnimretrieval.training.checkpoint import Progress
 from cnnimretrieval.training.fine_tune import TrainConfig, fine_tune
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.trainer import run_loop
@@ -259,11 +261,11 @@ def test_when_training_does_harm_the_best_of_the_four_is_kept_and_it_says_so(
         if value is None:
             return proof
         scores = {kind: proof.scores[kind].model_copy(update={"map": value}) for kind in proof.scores}
-        return stage.Proof(scores=scores, average_precision=proof.average_precision, rankings=proof.rankings)
+        return Proof(scores=scores, average_precision=proof.average_precision, rankings=proof.rankings)
 
     monkeypatch.setattr(stage, "prove", pretend)
     # No epochs and no validation of the loop between the four rows.
-    monkeypatch.setattr(stage, "run_loop", lambda *args, **options: stage.Progress(logs=()))
+    monkeypatch.setattr(stage, "run_loop", lambda *args, **options: Progress(logs=()))
     result = fine_tune(pairs_dir, tmp_path / "model", CONFIG, weights="random")
     assert result.kept == "off_the_shelf_pca"
     assert result.train["verdict"].endswith("; the best of the four rows, off the shelf pca, is kept")

@@ -3,7 +3,7 @@ import logging
 import pandas as pd
 import pytest
 
-from cnnimretrieval.training.fine_tune import TrainResult
+from cnnimretrieval.training.result import TrainResult
 from experiments import manifest, metrics, pipeline
 from experiments.config import RunConfig
 from experiments.engine import Engine
