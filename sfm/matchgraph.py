@@ -23,7 +23,7 @@ from sfm.settings import Settings
 from sfm.splitting import split_places
 from sfm.store import read_table, write_table
 
-_VERSION = 4
+_VERSION = 5
 # COLMAP's kinds of two-view geometry: calibrated, uncalibrated, planar, panoramic, either, several, of rigs.
 # Left out are none (1) and a watermark or frame that both photos carry (7).
 TRUSTED_CONFIGS = (2, 3, 4, 5, 6, 8, 9)
@@ -73,7 +73,7 @@ class MatchGraph:
 
     pairs: pd.DataFrame
     folder: Path
-    place_of_image: Int[np.ndarray, " n"]
+    place_of_image: Int32[np.ndarray, " n"]
     num_places: int
     parts: pd.DataFrame
     key: str
@@ -170,7 +170,7 @@ def _rows(pairs: pd.DataFrame) -> Int32[np.ndarray, "p 2"]:
     return rows
 
 
-def number_places(pairs: Int[np.ndarray, "p 2"], num_images: int) -> Int[np.ndarray, " n"]:
+def number_places(pairs: Int[np.ndarray, "p 2"], num_images: int) -> Int32[np.ndarray, " n"]:
     """Connected component of each row, numbered by falling size, then by first row; -1 for single rows."""
     rows = pairs.astype(np.int32, copy=False)
     links = coo_array(
@@ -178,8 +178,8 @@ def number_places(pairs: Int[np.ndarray, "p 2"], num_images: int) -> Int[np.ndar
     )
     _, found = connected_components(links, directed=False)
     _, first, labels, sizes = np.unique(found, return_index=True, return_inverse=True, return_counts=True)
-    number = np.empty(len(sizes), dtype=np.int64)
+    number = np.empty(len(sizes), dtype=np.int32)
     number[np.lexsort((first, -sizes))] = np.arange(len(sizes))
     number[sizes < 2] = -1
-    place_of_image: Int[np.ndarray, " n"] = number[labels]
+    place_of_image: Int32[np.ndarray, " n"] = number[labels]
     return place_of_image

@@ -128,12 +128,18 @@ def write_table(path: Path, frame: pd.DataFrame) -> None:
 
 def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
     """Return the table stored in a Parquet file, or some of its columns."""
-    # Column by column: a large table does not stand in memory twice.
-    table: pd.DataFrame = pq.read_table(path, columns=columns).to_pandas(
-        split_blocks=True, self_destruct=True
-    )
+    # A column at a time, let go of before the next is read: a large table does not stand in memory twice.
+    with pq.ParquetFile(path) as file:
+        table = pd.DataFrame(
+            {name: _read_column(file, name) for name in columns or file.schema_arrow.names}, copy=False
+        )
     pa.default_memory_pool().release_unused()  # what reading took on the way
     return table
+
+
+def _read_column(file: pq.ParquetFile, name: str) -> "pd.Series[Any]":
+    read: pd.DataFrame = file.read(columns=[name]).to_pandas(split_blocks=True, self_destruct=True)
+    return read[name]
 
 
 def _flush_to_disk(path: Path) -> None:
