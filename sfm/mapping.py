@@ -18,6 +18,7 @@ from sfm.featurestore import FeatureStore
 from sfm.keys import key_of
 from sfm.mapper import MappingConfig, map_component
 from sfm.matchgraph import MatchGraph
+from sfm.memory import give_back
 from sfm.modelfolder import FoundModel, assemble
 from sfm.records import load_done, mark_done, prune
 from sfm.store import atomic_path, read_json, require_space, write_json
@@ -64,6 +65,7 @@ def map_places(
     usable = collection.of_usable("name", "sha256", "camera", "width", "height", "focal_px")
     parts = tuple(components(usable, graph, config.min_model_size))
     del usable
+    give_back()
     base = key_of(_VERSION, version("pycolmap"), config.deciding, seed, graph.matches_key)
     batches = [_batch(base, part, config.limits) for part in parts]
     folder = out / "mapping"

@@ -1,13 +1,16 @@
 """How much memory is left for work, and who may take it: tasks are let in only as long as they fit."""
 
+import ctypes
 import os
 import resource
 import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import pyarrow as pa
 
 # Left for this process and for what the estimates get wrong.
 _SHARE = 0.9
@@ -57,6 +60,16 @@ def usable_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgrou
     """
     free = [_free_in_group(group) for group in _groups_around(proc, cgroups)]
     return int(_SHARE * min([_free_on_machine(proc), *free]))
+
+
+def give_back() -> None:
+    """Return what was freed to the system. Allocators keep it, up to half of what large tables took.
+
+    Arrow's pool and glibc's heap; where the C library is another one, the pool alone.
+    """
+    pa.default_memory_pool().release_unused()
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_bytes() -> int:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.lib.format import read_array_header_1_0, read_magic, write_array_header_1_0
+
+from sfm.memory import give_back
 
 # Names that start so belong to work in progress, or to a process that was killed at it.
 UNFINISHED = ".unfinished-"
@@ -133,7 +134,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
         table = pd.DataFrame(
             {name: _read_column(file, name) for name in columns or file.schema_arrow.names}, copy=False
         )
-    pa.default_memory_pool().release_unused()  # what reading took on the way
+    give_back()  # what reading took on the way
     return table
 
 

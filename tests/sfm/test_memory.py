@@ -1,3 +1,6 @@
+import platform
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -77,3 +80,25 @@ def test_tasks_wait_their_turn() -> None:
     for thread in threads:
         thread.join()
     assert told == ["first", "huge", "small"]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep what they like")
+def test_freed_memory_is_given_back_although_some_between_is_in_use():
+    script = """
+import os
+import numpy as np
+from sfm.memory import give_back
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+arrays = [np.ones(100_000, np.uint8) for _ in range(2000)]
+kept = arrays[::10]
+del arrays
+before = resident()
+give_back()
+print(before - resident())
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert int(told) > 100_000_000
