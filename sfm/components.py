@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Int, Int32, UInt64
 
 from sfm.matchgraph import MatchGraph
+from sfm.memory import give_back
 
 # Of `MatchGraph.pairs`, in the order of `Component.pairs`.
 _COLUMNS = ["image_id1", "image_id2", "config", "inliers", "block", "row"]
@@ -48,6 +49,8 @@ def components(usable: pd.DataFrame, graph: MatchGraph, min_size: int) -> Iterat
     `usable` is `Collection.usable`.
     """
     camera, content = _cameras(usable)
+    del usable  # of a million photos it takes 150 MB
+    give_back()
     numbers = np.arange(graph.num_places + 1)
     order = np.argsort(graph.place_of_image, kind="stable")
     first_row = np.searchsorted(graph.place_of_image[order], numbers)

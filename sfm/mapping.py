@@ -62,9 +62,9 @@ def map_places(
     only components that changed since the last run are mapped.
     """
     started = time.perf_counter()
-    usable = collection.of_usable("name", "sha256", "camera", "width", "height", "focal_px")
-    parts = tuple(components(usable, graph, config.min_model_size))
-    del usable
+    contents = ("name", "sha256", "camera", "width", "height", "focal_px")
+    # The table is handed over, not held: most is done when it is gone.
+    parts = tuple(components(collection.of_usable(*contents), graph, config.min_model_size))
     give_back()
     base = key_of(_VERSION, version("pycolmap"), config.deciding, seed, graph.matches_key)
     batches = [_batch(base, part, config.limits) for part in parts]

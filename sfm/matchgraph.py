@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from sfm.featurestore import FeatureStore
 from sfm.keys import key_of, key_of_table
 from sfm.matching import Matches
+from sfm.memory import give_back
 from sfm.origins import yield_by_origin
 from sfm.pairfilters import NamedFilter, VerifiedPairs, apply_filters, load_filters
 from sfm.records import load_done, mark_done
@@ -28,6 +29,8 @@ _VERSION = 5
 # Left out are none (1) and a watermark or frame that both photos carry (7).
 TRUSTED_CONFIGS = (2, 3, 4, 5, 6, 8, 9)
 WATERMARK = 7
+# Pairs that are connected at a time.
+_BLOCK = 1 << 20
 
 
 class GraphConfig(Settings):
@@ -127,6 +130,7 @@ def _make(
         matches=matches.folder,
         store=store,
     )
+    give_back()
     pairs, dropped = apply_filters(filters, verified)
     if not len(pairs):
         raise ValueError(
@@ -172,11 +176,13 @@ def _rows(pairs: pd.DataFrame) -> Int32[np.ndarray, "p 2"]:
 
 def number_places(pairs: Int[np.ndarray, "p 2"], num_images: int) -> Int32[np.ndarray, " n"]:
     """Connected component of each row, numbered by falling size, then by first row; -1 for single rows."""
-    rows = pairs.astype(np.int32, copy=False)
-    links = coo_array(
-        (np.ones(len(rows), dtype=np.int8), (rows[:, 0], rows[:, 1])), shape=(num_images, num_images)
-    )
-    _, found = connected_components(links, directed=False)
+    found = np.arange(num_images, dtype=np.int32)
+    # Block by block, what is connected so far taken for one: the search itself takes 30 bytes a pair.
+    for start in range(0, len(pairs), _BLOCK):
+        ends = found[pairs[start : start + _BLOCK]]
+        ones = np.ones(len(ends), dtype=np.int8)
+        links = coo_array((ones, (ends[:, 0], ends[:, 1])), shape=(num_images, num_images))
+        found = connected_components(links, directed=False)[1][found]
     _, first, labels, sizes = np.unique(found, return_index=True, return_inverse=True, return_counts=True)
     number = np.empty(len(sizes), dtype=np.int32)
     number[np.lexsort((first, -sizes))] = np.arange(len(sizes))

@@ -16,6 +16,23 @@ def test_places_are_numbered_by_size_then_first_image() -> None:
     assert number_places(pairs, 9).tolist() == [1, 1, 2, 2, 0, 0, 0, 0, -1]
 
 
+@pytest.mark.parametrize("block", [1, 7, 60])
+def test_places_connected_block_by_block_are_those_of_all_pairs(block: int, monkeypatch) -> None:
+    pairs = np.random.default_rng(4).integers(0, 90, (50, 2))
+    label = list(range(90))
+    for one, two in pairs.tolist():
+        label = [label[one] if each == label[two] else each for each in label]
+    monkeypatch.setattr("sfm.matchgraph._BLOCK", block)
+    place = number_places(pairs, 90)
+    number = np.array(label)
+    alone = np.bincount(number)[number] == 1
+    assert (place == -1).tolist() == alone.tolist()
+    same = (number[:, None] == number) & ~alone
+    assert ((place[:, None] == place) & ~alone).tolist() == same.tolist()
+    assert place.max() > 8
+    assert (np.diff(np.bincount(place[~alone])) <= 0).all()
+
+
 def test_without_pairs_there_is_no_place() -> None:
     assert number_places(np.empty((0, 2), dtype=np.int64), 3).tolist() == [-1, -1, -1]
 
