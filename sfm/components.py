@@ -13,6 +13,8 @@ from sfm.memory import give_back
 
 # Of `MatchGraph.pairs`, in the order of `Component.pairs`.
 _COLUMNS = ["image_id1", "image_id2", "config", "inliers", "block", "row"]
+# Photos that are hashed at a time.
+_ROWS = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +90,21 @@ def _cameras(usable: pd.DataFrame) -> tuple[Int[np.ndarray, " n"], UInt64[np.nda
     """A number for the camera of each photo; and a hash of its name, bytes, size and lens."""
     # Photos that share maker, model, focal length and size share a camera; all others have one of their own.
     lens = usable[["camera", "width", "height", "focal_px"]].fillna({"focal_px": 0.0})
-    shared = pd.util.hash_pandas_object(lens, index=False, categorize=False).to_numpy()
-    camera = pd.factorize(shared)[0]
+    camera = pd.factorize(_hashes(lens))[0]
     own = usable["camera"].to_numpy() == ""
     camera[own] = len(usable) + np.flatnonzero(own)
     photo = pd.concat([usable[["name", "sha256"]], lens], axis=1)
-    return camera, pd.util.hash_pandas_object(photo, index=False, categorize=False).to_numpy()
+    return camera, _hashes(photo)
+
+
+def _hashes(table: pd.DataFrame) -> UInt64[np.ndarray, " n"]:
+    """A number for the content of each row; its strings are Python objects on the way, block by block."""
+    starts = range(0, len(table), _ROWS)
+    parts = [
+        pd.util.hash_pandas_object(table.iloc[start : start + _ROWS], index=False, categorize=False)
+        for start in starts
+    ]
+    return np.concatenate([np.empty(0, dtype=np.uint64), *parts])
 
 
 def _numbered(labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
