@@ -50,9 +50,9 @@ class FeatureConfig(Settings):
     )
     keep_descriptors: bool = Field(
         default=False,
-        description="after matching: 0.26 MB a photo, five times what else is kept of it. Without them, "
-        "photos that are matched with new ones or under other settings are opened again, and an added photo "
-        "costs about 8 times as much. No result depends on it.",
+        description="after matching: up to 0.26 MB a photo, five times what else is kept of it. Without "
+        "them, photos that are matched with new ones or under other settings are opened again, and an added "
+        "photo costs about 8 times as much. No result depends on it.",
     )
 
     @property
