@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from experiments import interchange, options, protocol, published, retrieval
-from experiments.faults import INTERRUPTED, UsageFault, exit_code, lines_of
-from sfm.lock import hold
+from experiments.commands import exchange as interchange
+from experiments.commands import options, retrieval
+from experiments.commands.exit_codes import INTERRUPTED, UsageFault, exit_code, lines_of
+from experiments.settings import protocol
+from experiments.settings import published_rows as published
+from groundwork.lock import hold
 
 if TYPE_CHECKING:
     from experiments.engine import Engine
@@ -50,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _log_to_stderr() -> None:
     """Show what our own packages tell about their progress, and only warnings of others."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    for package in ("sfm", "pairs", "cnnimretrieval", "experiments"):
+    for package in ("groundwork", "sfm", "pairs", "cnnimretrieval", "experiments"):
         logging.getLogger(package).setLevel(logging.INFO)
 
 
@@ -111,7 +114,7 @@ def _repeat(
         print(rehearsal.of_row(out, settings, recipe, data))
         return
     from experiments import machine, reproduction
-    from experiments.config import RunConfig
+    from experiments.settings.run_config import RunConfig
 
     config, target = settings.resolve(RunConfig), settings.target
     row = reproduction.Row(protocol=settings.source, config=config, recipe=recipe, target=target)
@@ -127,7 +130,7 @@ def _engine(workers: int | None, memory_gb: float | None, scheduler: str | None 
 
 def _run(photos: Path, out: Path, settings: protocol.Protocol, device: str, engine: "Engine") -> None:
     from experiments import machine, pipeline, scoreboard
-    from experiments.config import RunConfig
+    from experiments.settings.run_config import RunConfig
 
     execution = pipeline.Execution(
         device=machine.device(device),
@@ -231,7 +234,7 @@ def train(
     settings = protocol.read(protocol_name, overrides, seed=seed, weights=weights)
     from cnnimretrieval.training.fine_tune import fine_tune
     from experiments import machine, scoreboard
-    from experiments.config import RunConfig
+    from experiments.settings.run_config import RunConfig
 
     config, on = settings.resolve(RunConfig), machine.device(device)
     machine.check_weights(config.train, config.weights)

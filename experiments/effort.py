@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cnnimretrieval.training.settings import LoopConfig
-from experiments.config import RunConfig
-from experiments.recipe import Recipe
+from experiments.settings.recipe import Recipe
+from experiments.settings.run_config import RunConfig
 
 _RESNET101_S_PER_MP = 0.127
 # Multiply-adds of one image of 224 x 224, in 1e9, as torchvision's table of models gives them.

@@ -4,9 +4,9 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.faults import UsageFault
-from sfm.cluster import ClusterExecutor
-from sfm.executors import LocalExecutor
+from experiments.commands.exit_codes import UsageFault
+from groundwork.cluster import ClusterExecutor
+from groundwork.executors import LocalExecutor
 
 
 @dataclass(frozen=True, kw_only=True)

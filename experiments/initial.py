@@ -6,9 +6,9 @@ from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import extract
 from cnnimretrieval.training.fine_tune import initial_network
-from experiments.config import RunConfig
+from experiments.settings.run_config import RunConfig
+from groundwork.files import read_table
 from pairs.mine import MineConfig
-from sfm.store import read_table
 
 
 def with_descriptors(

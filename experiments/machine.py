@@ -5,7 +5,7 @@ import torch
 from cnnimretrieval.networks import network
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.fine_tune import TrainConfig, initial_network
-from experiments.faults import UsageFault
+from experiments.commands.exit_codes import UsageFault
 
 
 def device(name: str) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import Field
 
-from sfm.settings import Settings
-from sfm.store import read_table, write_json
+from groundwork.files import read_table, write_json
+from groundwork.settings import Settings
 
 FILE = "manifest.json"
 # What can change a result; the others only draw, parse or print.

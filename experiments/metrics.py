@@ -5,9 +5,9 @@ from typing import Any, Self
 
 from pydantic import ConfigDict
 
+from groundwork.files import read_json, write_json
+from groundwork.settings import Settings
 from sfm.outcome import ReconstructCounts
-from sfm.settings import Settings
-from sfm.store import read_json, write_json
 
 FILE = "metrics.json"
 

@@ -12,15 +12,15 @@ from typing import TypeVar
 from cnnimretrieval.training.fine_tune import fine_tune
 from cnnimretrieval.training.result import TrainResult
 from experiments import machine, manifest, metrics
-from experiments.config import RunConfig
 from experiments.engine import Engine
 from experiments.initial import with_descriptors
 from experiments.manifest import Manifest
 from experiments.metrics import Metrics, Mining, Reconstruction
+from experiments.settings.run_config import RunConfig
+from groundwork.files import sweep
+from groundwork.lock import hold
 from pairs.mine import mine
-from sfm.lock import hold
 from sfm.reconstruct import reconstruct
-from sfm.store import sweep
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -8,13 +8,13 @@ from typing import Any
 from cnnimretrieval.downloads.catalogue import find
 from cnnimretrieval.downloads.download import free_bytes, is_present
 from experiments import effort, manifest, pipeline
-from experiments.config import RunConfig
 from experiments.effort import Effort
-from experiments.protocol import Protocol
-from experiments.published import size
-from experiments.recipe import Recipe, Target
-from sfm.records import load_done
-from sfm.store import read_json
+from experiments.settings.protocol import Protocol
+from experiments.settings.published_rows import size
+from experiments.settings.recipe import Recipe, Target
+from experiments.settings.run_config import RunConfig
+from groundwork.files import read_json
+from groundwork.records import load_done
 
 # Section of the settings, folder in WORK, name of the record that its stage leaves last.
 _STAGES = (

@@ -12,25 +12,25 @@ from pydantic import Field
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import extract
-from cnnimretrieval.descriptors.whitening import Whitening
-from cnnimretrieval.descriptors.whitening_estimates import learn_whitening
 from cnnimretrieval.downloads.catalogue import find
 from cnnimretrieval.downloads.download import is_present
 from cnnimretrieval.evaluation.datasets import read_benchmark
 from cnnimretrieval.evaluation.evaluate import EvaluationConfig, evaluate
 from cnnimretrieval.networks.network import RetrievalNetwork, load, save
 from cnnimretrieval.training.fine_tune import TrainConfig, fine_tune, initial_network
+from cnnimretrieval.whitening.apply import Whitening
+from cnnimretrieval.whitening.estimates import learn_whitening
 from experiments import manifest
-from experiments.config import RunConfig
-from experiments.faults import UsageFault
-from experiments.recipe import Recipe, Target
+from experiments.commands.exit_codes import UsageFault
+from experiments.settings.recipe import Recipe, Target
+from experiments.settings.run_config import RunConfig
+from groundwork.files import read_json, write_json
+from groundwork.keys import key_of
+from groundwork.lock import hold
+from groundwork.records import load_done, mark_done
+from groundwork.settings import Settings
 from pairs.adopt import adopt
-from pairs.interchange import read_whitening_pairs
-from sfm.keys import key_of
-from sfm.lock import hold
-from sfm.records import load_done, mark_done
-from sfm.settings import Settings
-from sfm.store import read_json, write_json
+from pairs.retrieval_sfm_files import read_whitening_pairs
 
 logger = logging.getLogger(__name__)
 

@@ -16,14 +16,14 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image, UnidentifiedImageError
 
+from groundwork.files import write_json
+from groundwork.keys import key_of
+from groundwork.orientation import upright_size
+from groundwork.records import load_done, mark_done
 from pairs.heldout import HeldoutQuery, write_heldout
 from pairs.image_pairs import Positives
-from pairs.interchange import PublishedPairs, read_training_pairs
-from pairs.records import PairTable, read_pair_table, write_pair_table
-from sfm.keys import key_of
-from sfm.orientation import upright_size
-from sfm.records import load_done, mark_done
-from sfm.store import write_json
+from pairs.pair_table import PairTable, read_pair_table, write_pair_table
+from pairs.retrieval_sfm_files import PublishedPairs, read_training_pairs
 
 _STAGE = "mine"
 _OUTPUTS = ("images.parquet", "positives.parquet", "heldout.parquet", "photos.json", "stats.json")

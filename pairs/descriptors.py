@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from sfm.store import read_json, read_table
+from groundwork.files import read_json, read_table
 
 # Pairs compared at a time: 64 MB of 2,048-D float32 descriptors, twice.
 _BLOCK_PAIRS = 1 << 13

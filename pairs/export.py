@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from pairs.interchange import PublishedPairs, photo_of, write_training_pairs, write_whitening_pairs
-from pairs.records import PairTable, read_pair_table
-from sfm.store import atomic_path, read_json
+from groundwork.files import atomic_path, read_json
+from pairs.pair_table import PairTable, read_pair_table
+from pairs.retrieval_sfm_files import PublishedPairs, photo_of, write_training_pairs, write_whitening_pairs
 
 
 def export(pairs_dir: Path, out: Path, name: str) -> Path:

@@ -14,12 +14,12 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from scipy.sparse import csc_array
 
+from groundwork.files import read_table, write_table
+from groundwork.keys import key_of
+from groundwork.orientation import upright_size, upright_xy
+from groundwork.settings import Settings
 from pairs.covisibility import visibility
-from sfm.keys import key_of
 from sfm.model import Model
-from sfm.orientation import upright_size, upright_xy
-from sfm.settings import Settings
-from sfm.store import read_table, write_table
 
 Box = tuple[int, int, int, int]
 

@@ -7,7 +7,7 @@ from typing import ClassVar, TypeVar
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from sfm.arrays import Layout, freeze_arrays
+from groundwork.arrays import Layout, freeze_arrays
 
 # Not typing.Self, which a run-time type checker cannot resolve in a class that it does not decorate.
 _Pairs = TypeVar("_Pairs", bound="PairGeometry")

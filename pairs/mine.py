@@ -14,10 +14,13 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from pairs.apart import ApartPairs
+from groundwork.files import read_json, write_json
+from groundwork.keys import key_of
+from groundwork.records import load_done, mark_done
 from pairs.descriptors import descriptors_key, load_descriptors
 from pairs.heldout import HeldoutConfig, HeldoutQuery, draw_queries, read_heldout, write_heldout
 from pairs.image_pairs import Candidates, Positives, merge_candidates
+from pairs.pair_table import PairTable, read_candidates, read_pair_table, write_candidates, write_pair_table
 from pairs.positives import (
     PositivesConfig,
     Selection,
@@ -29,12 +32,9 @@ from pairs.positives import (
     within_geometry,
 )
 from pairs.reconstruction import Reconstruction, read_reconstruction
-from pairs.records import PairTable, read_candidates, read_pair_table, write_candidates, write_pair_table
+from pairs.same_place_negatives import ApartPairs
 from pairs.split import SplitConfig, choose_val_places
-from sfm.keys import key_of
 from sfm.model import load_model
-from sfm.records import load_done, mark_done
-from sfm.store import read_json, write_json
 
 logger = logging.getLogger(__name__)
 

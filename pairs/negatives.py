@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from pydantic import Field
 
-from pairs.apart import ApartPairs, no_pairs
-from sfm.settings import Settings
+from groundwork.settings import Settings
+from pairs.same_place_negatives import ApartPairs, no_pairs
 
 # Scores held at a time: 32 MB of float32, so that the pool is read from memory a few times only.
 _BLOCK_SCORES = 1 << 23

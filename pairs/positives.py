@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from pydantic import Field, model_validator
 
+from groundwork.settings import Settings
 from pairs.image_pairs import Candidates, Positives
-from sfm.settings import Settings
 
 StrategyName = Literal["m1", "m2", "m3", "weighted"]
 

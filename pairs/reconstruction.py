@@ -9,12 +9,12 @@ import pandas as pd
 from jaxtyping import Int
 from tqdm import tqdm
 
-from pairs.apart import ApartPairs, apart_pairs
+from groundwork.files import read_table
 from pairs.image_pairs import Candidates, merge_candidates
-from pairs.neighbours import neighbour_pairs
+from pairs.nearest_cameras import neighbour_pairs
+from pairs.same_place_negatives import ApartPairs, apart_pairs
 from pairs.viewpoint import pair_candidates
 from sfm.model import Model, load_model
-from sfm.store import read_table
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

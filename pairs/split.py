@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Int
 from pydantic import Field
 
-from sfm.settings import Settings
+from groundwork.settings import Settings
 
 # Random choices compared by their share of images. More gain little balance and make seeds agree more often.
 _DRAWS = 64

@@ -9,14 +9,14 @@ import pandas as pd
 from jaxtyping import Bool, Float32, Int
 from pydantic import Field
 
+from groundwork.files import read_table, write_table
+from groundwork.keys import key_of
+from groundwork.records import load_done, mark_done
+from groundwork.settings import Settings
 from sfm.collection import Collection
 from sfm.features import Features
 from sfm.gps import near_pairs
-from sfm.keys import key_of
 from sfm.neighbours import neighbour_pairs, union
-from sfm.records import load_done, mark_done
-from sfm.settings import Settings
-from sfm.store import read_table, write_table
 from sfm.vlad import VladConfig, describe_images
 
 _VERSION = 2

@@ -18,15 +18,15 @@ import pyarrow.parquet as pq
 from jaxtyping import Int
 from pydantic import Field
 
-from sfm.batches import Batch, BatchResult, LazyBatches
-from sfm.folder import list_files
-from sfm.keys import key_of, key_of_table
+from groundwork.batches import Batch, BatchResult, LazyBatches
+from groundwork.files import read_table, write_table
+from groundwork.folder import list_files
+from groundwork.keys import key_of, key_of_table
+from groundwork.photos import UnusablePhoto, inspect_photo
+from groundwork.records import finish, last_done, load_done
+from groundwork.settings import Settings
+from groundwork.tasks import run_batches, usage
 from sfm.numbering import number
-from sfm.photo import UnusablePhoto, inspect_photo
-from sfm.records import finish, last_done, load_done
-from sfm.settings import Settings
-from sfm.store import read_table, write_table
-from sfm.tasks import run_batches, usage
 
 _VERSION = 3
 _BATCH = 128
@@ -159,7 +159,7 @@ def _inspect(
     settings: str,
     executor: Executor,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """`found` with the findings about each file, and what they took (`sfm.tasks.usage`).
+    """`found` with the findings about each file, and what they took (`groundwork.tasks.usage`).
 
     Files that were inspected before are not opened again.
     """

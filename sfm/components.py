@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int, Int32, UInt64
 
+from groundwork.memory import give_back
 from sfm.matchgraph import MatchGraph
-from sfm.memory import give_back
 
 # Of `MatchGraph.pairs`, in the order of `Component.pairs`.
 _COLUMNS = ["image_id1", "image_id2", "config", "inliers", "block", "row"]

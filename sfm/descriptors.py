@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from sfm.batches import Batch
+from groundwork.batches import Batch
+from groundwork.files import discard
+from groundwork.keys import key_of
+from groundwork.records import last_done
+from groundwork.tasks import run_batches
 from sfm.features import FeatureConfig, Features, detector
 from sfm.featurestore import FeatureStore, write_descriptors
-from sfm.keys import key_of
-from sfm.records import last_done
-from sfm.store import discard
-from sfm.tasks import run_batches
 
 logger = logging.getLogger(__name__)
 

@@ -17,15 +17,15 @@ import pandas as pd
 from jaxtyping import Float32, Int, Shaped, UInt8
 from pydantic import Field
 
-from sfm.batches import CHILD_BYTES, Batch, LazyBatches
+from groundwork.batches import CHILD_BYTES, Batch, LazyBatches
+from groundwork.keys import key_of
+from groundwork.photos import load_gray
+from groundwork.records import load_done, mark_done, prune
+from groundwork.settings import Settings
+from groundwork.tasks import run_batches, usage
 from sfm.collection import Collection
 from sfm.featurestore import FeatureStore, ImageFeatures, write_descriptors, write_shard
-from sfm.keys import key_of
 from sfm.numbering import digests
-from sfm.photo import load_gray
-from sfm.records import load_done, mark_done, prune
-from sfm.settings import Settings
-from sfm.tasks import run_batches, usage
 
 _VERSION = 3
 _MAX_SHARD = 256
@@ -209,7 +209,8 @@ def detector(config: FeatureConfig) -> Detector:
     Keypoints are x, y, scale (stored pixels), orientation; largest first. For child processes only: it loads
     pycolmap. The function raises OSError for a photo that cannot be read.
     """
-    from sfm import colmap  # pycolmap is heavy, and ends the process when it fails
+    # In the child only: pycolmap is heavy, and ends the process when it fails.
+    from sfm.colmap import calls as colmap
 
     sift = colmap.sift(max_features=config.max_features, first_octave=config.first_octave)
 

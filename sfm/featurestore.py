@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
 
-from sfm.store import atomic_path
+from groundwork.files import atomic_path
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,28 +1,14 @@
-"""Where photos were taken, as their EXIF says, and which of them were taken near each other."""
+"""Which photos were taken near each other, by the positions in their EXIF."""
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.spatial import KDTree
 
-_LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE = 1, 2, 3, 4
 _EARTH_RADIUS_M = 6_371_008.8
 # Rows whose neighbours are looked up at a time.
 _BLOCK = 65_536
-
-
-def read_position(gps: Mapping[int, object]) -> tuple[float, float]:
-    """Latitude and longitude in degrees, north and east positive, from EXIF's GPS block; NaN where unknown.
-
-    (0, 0) counts as unknown: it is what a receiver without a fix writes.
-    """
-    latitude = _degrees(gps.get(_LATITUDE), gps.get(_LATITUDE_REF), "N", "S", limit=90.0)
-    longitude = _degrees(gps.get(_LONGITUDE), gps.get(_LONGITUDE_REF), "E", "W", limit=180.0)
-    if math.isnan(latitude) or math.isnan(longitude) or latitude == longitude == 0.0:
-        return math.nan, math.nan
-    return latitude, longitude
 
 
 def near_pairs(
@@ -64,14 +50,3 @@ def _on_unit_sphere(
     polar, around = np.radians(latitude), np.radians(longitude)
     flat = np.cos(polar)
     return np.column_stack([flat * np.cos(around), flat * np.sin(around), np.sin(polar)])
-
-
-def _degrees(angle: object, reference: object, plus: str, minus: str, *, limit: float) -> float:
-    """An angle given as degrees, minutes, seconds and its half of the globe; NaN where it makes no sense."""
-    sign = {plus: 1.0, minus: -1.0}.get(str(reference).strip(" \0").upper(), math.nan)
-    try:
-        degrees, minutes, seconds = (float(part) for part in angle)  # type: ignore[attr-defined]
-    except (TypeError, ValueError, ZeroDivisionError):
-        return math.nan
-    value = sign * (degrees + minutes / 60.0 + seconds / 3600.0)
-    return value if abs(value) <= limit else math.nan

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from sfm.child import Limits
+from groundwork.child import Limits
+from groundwork.files import UNFINISHED
+from groundwork.settings import Settings
 from sfm.components import Component
 from sfm.featurestore import FeatureStore
 from sfm.matching import read_inliers
 from sfm.model import save_model
-from sfm.settings import Settings
-from sfm.store import UNFINISHED
 
 if TYPE_CHECKING:
-    from sfm.colmap import ModelSummary, PairGeometry
+    from sfm.colmap.calls import ModelSummary, PairGeometry
 
 
 class MappingConfig(Settings):
@@ -95,7 +95,8 @@ def map_component(
     Every model that is large enough is kept. A component without a model is tried again with a narrower first
     pair, then by the global mapper, whose models count only if they explain their images well.
     """
-    from sfm import colmap  # in the child only: pycolmap is heavy, and ends the process when it fails
+    # In the child only: pycolmap is heavy, and ends the process when it fails.
+    from sfm.colmap import calls as colmap
 
     with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=out.parent) as scratch:
         database = Path(scratch) / "component.db"
@@ -117,7 +118,7 @@ def map_component(
 def _ways(
     config: MappingConfig, num_images: int, seed: int
 ) -> Iterator[tuple[str, Callable[[Path, Path], None]]]:
-    from sfm import colmap
+    from sfm.colmap import calls as colmap
 
     for way, min_inliers, min_angle_deg in (
         ("incremental", config.init_min_inliers, config.init_min_angle_deg),
@@ -138,7 +139,7 @@ def _ways(
 
 
 def _geometries(component: Component, matches: Path) -> "Iterator[tuple[int, int, PairGeometry]]":
-    from sfm import colmap
+    from sfm.colmap import calls as colmap
 
     number = {image_id: position + 1 for position, image_id in enumerate(component.image_ids)}
     for image_id1, image_id2, config, inliers in read_inliers(matches, component.pair_table):
@@ -153,7 +154,7 @@ def _keep(
     The size is checked here: COLMAP keeps the first model of a database whatever its size, and of some models
     next to no point is left when it has thrown out what does not fit.
     """
-    from sfm import colmap
+    from sfm.colmap import calls as colmap
 
     facts: list[ModelFacts] = []
     for folder in sorted(found.iterdir(), key=lambda folder: int(folder.name)):

@@ -10,19 +10,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sfm.batches import CHILD_BYTES, Batch, BatchResult
-from sfm.child import Limits
+from groundwork.batches import CHILD_BYTES, Batch, BatchResult
+from groundwork.child import Limits
+from groundwork.files import atomic_path, read_json, require_space, write_json
+from groundwork.keys import key_of
+from groundwork.memory import give_back
+from groundwork.records import load_done, mark_done, prune
+from groundwork.tasks import run_batches, usage
 from sfm.collection import Collection
 from sfm.components import Component, components
 from sfm.featurestore import FeatureStore
-from sfm.keys import key_of
 from sfm.mapper import MappingConfig, map_component
 from sfm.matchgraph import MatchGraph
-from sfm.memory import give_back
 from sfm.modelfolder import FoundModel, assemble
-from sfm.records import load_done, mark_done, prune
-from sfm.store import atomic_path, read_json, require_space, write_json
-from sfm.tasks import run_batches, usage
 
 _VERSION = 5
 # Of a component's memory, for each of its images: keypoints, tracks and the adjustment of all of them.

@@ -13,16 +13,16 @@ from pydantic import Field, model_validator
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from groundwork.files import read_table, write_table
+from groundwork.keys import key_of, key_of_table
+from groundwork.memory import give_back
+from groundwork.records import load_done, mark_done
+from groundwork.settings import Settings
 from sfm.featurestore import FeatureStore
-from sfm.keys import key_of, key_of_table
 from sfm.matching import Matches
-from sfm.memory import give_back
 from sfm.origins import yield_by_origin
-from sfm.pairfilters import NamedFilter, VerifiedPairs, apply_filters, load_filters
-from sfm.records import load_done, mark_done
-from sfm.settings import Settings
+from sfm.pair_filters.interface import NamedFilter, VerifiedPairs, apply_filters, load_filters
 from sfm.splitting import split_places
-from sfm.store import read_table, write_table
 
 _VERSION = 5
 # COLMAP's kinds of two-view geometry: calibrated, uncalibrated, planar, panoramic, either, several, of rigs.

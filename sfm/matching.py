@@ -15,17 +15,17 @@ import pandas as pd
 from jaxtyping import Float32, UInt32
 from pydantic import Field
 
-from sfm.batches import CHILD_BYTES, Batch, BatchResult, LazyBatches
+from groundwork.batches import CHILD_BYTES, Batch, BatchResult, LazyBatches
+from groundwork.files import atomic_path, read_table
+from groundwork.keys import key_of, key_of_table
+from groundwork.records import finish, last_done, load_done, prune
+from groundwork.settings import Settings
+from groundwork.tasks import finished_batches, usage
 from sfm.correspondence import mutual_matches, unit_descriptors
 from sfm.descriptors import require_descriptors
 from sfm.features import Features
 from sfm.featurestore import FeatureStore
-from sfm.keys import key_of, key_of_table
 from sfm.matchplan import PLANNED, MatchPlan, plan_matches
-from sfm.records import finish, last_done, load_done, prune
-from sfm.settings import Settings
-from sfm.store import atomic_path, read_table
-from sfm.tasks import finished_batches, usage
 
 _VERSION = 3
 # A keypoint with its descriptor, as stored and as a unit row; products of two images come on top, twice.
@@ -191,7 +191,8 @@ def _outcomes(
 def _match_batch(
     batch: Batch[_Pair], *, store: FeatureStore, folder: Path, config: MatchingConfig, seed: int
 ) -> tuple[dict[str, Any], Sequence[Path]]:
-    from sfm import colmap  # in the child only: pycolmap is heavy, and ends the process when it fails
+    # In the child only: pycolmap is heavy, and ends the process when it fails.
+    from sfm.colmap import calls as colmap
 
     image_ids = {image_id for pair in batch.items for image_id in pair}
     images = {image.image_id: image for image in store.read(image_ids)}

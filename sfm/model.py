@@ -12,8 +12,8 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Float, Int
 
-from sfm.arrays import Layout, freeze_arrays
-from sfm.store import atomic_path
+from groundwork.arrays import Layout, freeze_arrays
+from groundwork.files import atomic_path
 
 FORMAT_VERSION = 1
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from sfm.store import atomic_path, write_table
+from groundwork.files import atomic_path, write_table
 
 # What os.link raises where a file system has no hard links, or allows no more of them to one file.
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EACCES)

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Int, Int32, UInt8
 
+from groundwork.files import release
 from sfm.paircodes import decode, encode, first_of_equal, sort_unique
-from sfm.store import release
 
 _BLOCK = 2048
 # Bits of a number that say which source proposes the pair.

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Int
 
+from groundwork.files import read_json, read_table, write_json, write_table
+from groundwork.records import load_done, mark_done
+from groundwork.settings import Settings
 from sfm.model import Model, load_model
-from sfm.records import load_done, mark_done
-from sfm.settings import Settings
-from sfm.store import read_json, read_table, write_json, write_table
 
 
 class ReconstructCounts(Settings):
@@ -36,7 +36,7 @@ class ReconstructStats(ReconstructCounts):
     Attributes:
         reasons: the rejected and unregistered files by reason.
         engine: where the last stage ran, in words.
-        stages: of each stage its seconds, its counts, and what it took (`sfm.tasks.usage`).
+        stages: of each stage its seconds, its counts, and what it took (`groundwork.tasks.usage`).
 
     """
 

@@ -19,10 +19,10 @@ import pandas as pd
 from jaxtyping import Int
 from scipy.sparse import coo_array
 
-from sfm.keys import key_of
+from groundwork.files import atomic_path
+from groundwork.keys import key_of
+from groundwork.records import load_done, mark_done
 from sfm.model import Model, load_model
-from sfm.records import load_done, mark_done
-from sfm.store import atomic_path
 
 logger = logging.getLogger(__name__)
 

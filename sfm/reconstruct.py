@@ -11,24 +11,24 @@ import pandas as pd
 from jaxtyping import Int
 from pydantic import Field
 
+from groundwork.files import read_table, sweep, write_json
+from groundwork.keys import key_of, key_of_table
+from groundwork.lock import hold
+from groundwork.settings import Settings
 from sfm.candidates import CandidateConfig, propose_pairs
 from sfm.collection import Collection, ScanConfig, require_folder, scan
-from sfm.colmapfiles import database_alone
+from sfm.colmap.files import database_alone
+from sfm.colmap.import_matches import import_matches
+from sfm.colmap.import_models import fates_of_imported, import_models
 from sfm.descriptors import drop_descriptors
 from sfm.features import FeatureConfig, extract_features
 from sfm.featurestore import FeatureStore
-from sfm.imported import fates_of_imported, import_models
-from sfm.importedmatches import import_matches
-from sfm.keys import key_of, key_of_table
-from sfm.lock import hold
 from sfm.mapper import MappingConfig
 from sfm.mapping import Mapping, map_places
 from sfm.matchgraph import GraphConfig, MatchGraph, build_graph
 from sfm.matching import MatchingConfig, match
 from sfm.outcome import ReconstructResult, conclude, describe_files, model_of_image
 from sfm.pairlists import write_pair_lists
-from sfm.settings import Settings
-from sfm.store import read_table, sweep, write_json
 
 _VERSION = 2
 _DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)

@@ -17,16 +17,16 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 from pydantic import Field
 
-from sfm.batches import Batch, BatchResult, LazyBatches
+from groundwork.batches import Batch, BatchResult, LazyBatches
+from groundwork.files import atomic_path, create_array, discard, release
+from groundwork.keys import key_of
+from groundwork.records import finish, last_done, load_done, mark_done
+from groundwork.settings import Settings
+from groundwork.tasks import run_batches, usage
 from sfm.correspondence import unit_descriptors
 from sfm.descriptors import require_descriptors
 from sfm.features import Features
 from sfm.featurestore import FeatureStore
-from sfm.keys import key_of
-from sfm.records import finish, last_done, load_done, mark_done
-from sfm.settings import Settings
-from sfm.store import atomic_path, create_array, discard, release
-from sfm.tasks import run_batches, usage
 
 _VERSION = 2
 _SAMPLED_IMAGES = 1024

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from PIL import Image
 from pydantic import Field, model_validator
 
-from sfm.settings import Settings
+from groundwork.settings import Settings
 
 
 class RelightConfig(Settings):

@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from cnnimretrieval.descriptors.images import ImageRequest, Loaded, RequestDataset, normalise
 from cnnimretrieval.networks.network import RetrievalNetwork
-from sfm.settings import Settings
-from sfm.store import atomic_path, create_array, keep_rows
+from groundwork.files import atomic_path, create_array, keep_rows
+from groundwork.settings import Settings
 
 # Photos that wait for others of their size, as a multiple of the batch: what bounds memory when all sizes
 # differ.

@@ -14,13 +14,13 @@ from pydantic import ValidationError
 
 from cnnimretrieval.descriptors.extract import Described, ExtractConfig, describe
 from cnnimretrieval.descriptors.images import ImageRequest
-from cnnimretrieval.descriptors.whitening import Whitening
-from cnnimretrieval.descriptors.whitening import apply as apply_whitening
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork
-from sfm.keys import key_of
-from sfm.records import load_done, mark_done
-from sfm.settings import Settings
-from sfm.store import atomic_path, create_array, read_table, write_json, write_table
+from cnnimretrieval.whitening.apply import Whitening
+from cnnimretrieval.whitening.apply import apply as apply_whitening
+from groundwork.files import atomic_path, create_array, read_table, write_json, write_table
+from groundwork.keys import key_of
+from groundwork.records import load_done, mark_done
+from groundwork.settings import Settings
 
 _STAGE = "extract"
 _VECTORS = "vectors.npy"

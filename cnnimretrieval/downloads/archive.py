@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from sfm.store import UNFINISHED
+from groundwork.files import UNFINISHED
 
 # What an archive that was cut off or is something else makes the readers raise.
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError, NotImplementedError)

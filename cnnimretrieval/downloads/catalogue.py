@@ -20,7 +20,7 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from cnnimretrieval.downloads.dataset import DataSet, PublishedFile
-from cnnimretrieval.networks import published
+from cnnimretrieval.networks import toolbox_files as published
 
 _CMP = "https://cmp.felk.cvut.cz"
 _REFERENCE = f"{_CMP}/cnnimageretrieval/data"

@@ -16,7 +16,7 @@ from cnnimretrieval.downloads.archive import unpack
 from cnnimretrieval.downloads.dataset import DataSet, PublishedFile
 from cnnimretrieval.downloads.part import discard, keep, part_of
 from cnnimretrieval.downloads.transfer import TransferConfig, TransferError, fetch
-from sfm.store import UNFINISHED
+from groundwork.files import UNFINISHED
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from sfm.settings import Settings
-from sfm.store import write_json
+from groundwork.files import write_json
+from groundwork.settings import Settings
 
 FILE = "checksums.json"
 

@@ -21,7 +21,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from cnnimretrieval.downloads.part import Origin, begin, part_of, require_room, resumable, size
-from sfm.settings import Settings
+from groundwork.settings import Settings
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from cnnimretrieval.evaluation.benchmark import Benchmark
 from cnnimretrieval.evaluation.holidays import read_holidays
 from cnnimretrieval.evaluation.landmarks import read_landmarks
-from cnnimretrieval.evaluation.published import read_published
+from cnnimretrieval.evaluation.revisited_ground_truth import read_published
 
 
 @dataclass(frozen=True, kw_only=True)

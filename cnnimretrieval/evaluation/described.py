@@ -10,7 +10,7 @@ from jaxtyping import Int
 from cnnimretrieval.descriptors.images import Box, ImageRequest
 from cnnimretrieval.descriptors.store import DescriptorStore, read_store
 from cnnimretrieval.networks.network import RetrievalNetwork
-from cnnimretrieval.search.shards import Rows, Selection, blocks
+from groundwork.shards import Rows, Selection, blocks
 
 _BLOCK = 16384
 # Rounding of float32 and float16 stays far below; vectors that were never normalised far above.

@@ -14,8 +14,8 @@ from cnnimretrieval.evaluation.described import Located, locate, read_ready
 from cnnimretrieval.evaluation.scoring import Scored, score
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.search.rerank import RerankConfig
-from cnnimretrieval.search.shards import Shards
-from sfm.settings import Settings
+from groundwork.settings import Settings
+from groundwork.shards import Shards
 
 
 class EvaluationConfig(Settings):

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError, field_validator
 from cnnimretrieval.descriptors.images import Box
 from cnnimretrieval.evaluation.benchmark import Benchmark, Query, judgement
 from cnnimretrieval.evaluation.metrics import Relevance
-from sfm.settings import Settings
+from groundwork.settings import Settings
 
 FORMAT = '[{"query": NAME, "box": [x1, y1, x2, y2], "positives": [NAME, ...], "junk": [NAME, ...]}, ...]'
 

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
-from cnnimretrieval.search.exact import keys, score_blocks
-from cnnimretrieval.search.shards import Rows
+from groundwork.shards import Rows
+from groundwork.top_k import keys, score_blocks
 
 # Rows at a time; with the 70 queries of the published benchmarks, 9 MB of scores.
 _BLOCK = 32768

@@ -11,7 +11,7 @@ from cnnimretrieval.evaluation.metrics import Relevance, Scores, places_without_
 from cnnimretrieval.evaluation.ranks import NEVER, judged_ranks, ranks_in
 from cnnimretrieval.search.diffusion import diffuse
 from cnnimretrieval.search.rerank import RerankConfig, move
-from cnnimretrieval.search.shards import Rows
+from groundwork.shards import Rows
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

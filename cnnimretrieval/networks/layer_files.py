@@ -8,13 +8,13 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from cnnimretrieval.descriptors.whitening import load_whitening
 from cnnimretrieval.networks.linear import set_to_whitening
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.pooling import Regional
-from cnnimretrieval.networks.published import LayerName
 from cnnimretrieval.networks.reference import read_reference_whitening
+from cnnimretrieval.networks.toolbox_files import LayerName
 from cnnimretrieval.networks.weights import fitting, read_state
+from cnnimretrieval.whitening.apply import load_whitening
 
 _REMEDY = "give a file with a layer (weight, bias) of that size, or a whitening"
 

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cnnimretrieval.descriptors.whitening import Whitening
+from cnnimretrieval.whitening.apply import Whitening
 
 
 def identity_linear(inputs: int, outputs: int) -> nn.Linear:

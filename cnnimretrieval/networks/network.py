@@ -11,7 +11,6 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cnnimretrieval.descriptors.whitening import Whitening, load_whitening, save_whitening
 from cnnimretrieval.networks.backbones import build_trunk, check_backbone_name
 from cnnimretrieval.networks.linear import at_every_location, identity_linear
 from cnnimretrieval.networks.pooling import (
@@ -22,11 +21,12 @@ from cnnimretrieval.networks.pooling import (
     build_pooling,
     l2_normalise,
 )
-from cnnimretrieval.networks.published import NETWORKS
+from cnnimretrieval.networks.toolbox_files import NETWORKS
 from cnnimretrieval.networks.trunk import Trunk
 from cnnimretrieval.networks.weights import read_state
-from sfm.settings import Settings
-from sfm.store import atomic_path, write_json
+from cnnimretrieval.whitening.apply import Whitening, load_whitening, save_whitening
+from groundwork.files import atomic_path, write_json
+from groundwork.settings import Settings
 
 _CONFIG = "network.json"
 _WEIGHTS = "weights.safetensors"

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnimretrieval.descriptors.whitening import Whitening
 from cnnimretrieval.networks.backbones import BACKBONES
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, Rgb, build
 from cnnimretrieval.networks.pooling import POOLINGS
 from cnnimretrieval.networks.weights import check_named_tensors, fitting, read_pickle, unreadable
-from sfm.store import atomic_path
+from cnnimretrieval.whitening.apply import Whitening
+from groundwork.files import atomic_path
 
 # The architectures that the toolbox can build; ours may be written for these.
 ARCHITECTURES = (

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cnnimretrieval.networks import weights as weight_files
-from cnnimretrieval.networks.downloads import downloaded
+from cnnimretrieval.networks.pretrained import downloaded
 from cnnimretrieval.networks.trunk import MIN_SIDE_PX, Trunk, padded
 
 PREFIX = "timm:"

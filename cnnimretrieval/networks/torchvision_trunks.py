@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 
 from cnnimretrieval.networks import weights as weight_files
-from cnnimretrieval.networks.downloads import downloaded, torchvision_weights
+from cnnimretrieval.networks.pretrained import downloaded, torchvision_weights
 from cnnimretrieval.networks.trunk import Trunk
 
 

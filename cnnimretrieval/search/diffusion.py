@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from scipy.sparse import csr_array
 
-from cnnimretrieval.search.exact import Ranking, search
-from cnnimretrieval.search.neighbours import neighbours
-from cnnimretrieval.search.shards import Rows
-from sfm.settings import Settings
+from cnnimretrieval.search.nearest_in_collection import neighbours
+from groundwork.settings import Settings
+from groundwork.shards import Rows
+from groundwork.top_k import Ranking, search
 
 
 class DiffusionConfig(Settings):

@@ -4,10 +4,10 @@ import numpy as np
 from jaxtyping import Float, Int
 from pydantic import Field
 
-from cnnimretrieval.search.exact import search
-from cnnimretrieval.search.neighbours import neighbours
-from cnnimretrieval.search.shards import Rows
-from sfm.settings import Settings
+from cnnimretrieval.search.nearest_in_collection import neighbours
+from groundwork.settings import Settings
+from groundwork.shards import Rows
+from groundwork.top_k import search
 
 # Neighbours gathered at a time, in numbers: 64 MiB of float32.
 _GATHERED = 1 << 24

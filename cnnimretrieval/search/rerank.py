@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Float
 
 from cnnimretrieval.search.diffusion import DiffusionConfig, diffuse
-from cnnimretrieval.search.exact import Ranking, search
 from cnnimretrieval.search.expansion import AugmentationConfig, ExpansionConfig, augment, expand
-from cnnimretrieval.search.shards import Rows
-from sfm.settings import Settings
-from sfm.store import reserve
+from groundwork.files import reserve
+from groundwork.settings import Settings
+from groundwork.shards import Rows
+from groundwork.top_k import Ranking, search
 
 
 class RerankConfig(Settings):

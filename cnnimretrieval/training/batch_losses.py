@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from sfm.settings import Settings
+from groundwork.settings import Settings
 
 BatchLossName = Literal["multi_similarity", "supcon", "smooth_ap", "quantised_ap"]
 

@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import nn
 from torch.optim import Optimizer
 
-from sfm.settings import Settings
-from sfm.store import atomic_path
+from groundwork.files import atomic_path
+from groundwork.settings import Settings
 
 _VERSION = 1
 

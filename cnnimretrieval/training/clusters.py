@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from pairs.records import PairTable
+from pairs.pair_table import PairTable
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,11 +9,11 @@ from jaxtyping import Float
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import ImageRequest
-from cnnimretrieval.evaluation.proof import HeldoutTest
+from cnnimretrieval.evaluation.heldout import HeldoutTest
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.tuples import Collection
-from sfm.keys import key_of
-from sfm.store import atomic_path
+from groundwork.files import atomic_path
+from groundwork.keys import key_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

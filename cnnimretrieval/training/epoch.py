@@ -7,13 +7,13 @@ import numpy as np
 from jaxtyping import Int
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
-from cnnimretrieval.descriptors.whitening import apply as apply_whitening
 from cnnimretrieval.training.clusters import draw_clusters
 from cnnimretrieval.training.groups import Groups
 from cnnimretrieval.training.learner import Training
 from cnnimretrieval.training.tuples import Tuples, assemble, draw_pairs, draw_pool
-from pairs.apart import ApartPairs
+from cnnimretrieval.whitening.apply import apply as apply_whitening
 from pairs.negatives import mine_hard_negatives
+from pairs.same_place_negatives import ApartPairs
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

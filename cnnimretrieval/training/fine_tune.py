@@ -14,9 +14,13 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from cnnimretrieval.descriptors.whitening import Kind, Whitening, apply
-from cnnimretrieval.evaluation.proof import heldout_test, prove
+from cnnimretrieval.evaluation.heldout import heldout_test, prove
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build, save
+from cnnimretrieval.training.collection_whitening import (
+    WhiteningConfig,
+    learned_from_pairs,
+    pca_of_collection,
+)
 from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.learner import Training
 from cnnimretrieval.training.result import (
@@ -31,14 +35,14 @@ from cnnimretrieval.training.result import (
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.trainer import run_loop
 from cnnimretrieval.training.tuples import Collection
-from cnnimretrieval.training.whitening import WhiteningConfig, learned_from_pairs, pca_of_collection
 from cnnimretrieval.training.whitening_layers import LayersConfig, load_layers, start_layers
+from cnnimretrieval.whitening.apply import Kind, Whitening, apply
+from groundwork.files import read_json
+from groundwork.keys import key_of
+from groundwork.records import load_done, mark_done
+from groundwork.settings import Settings
 from pairs.heldout import read_heldout
-from pairs.records import read_pair_table
-from sfm.keys import key_of
-from sfm.records import load_done, mark_done
-from sfm.settings import Settings
-from sfm.store import read_json
+from pairs.pair_table import read_pair_table
 
 logger = logging.getLogger(__name__)
 

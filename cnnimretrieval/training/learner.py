@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from cnnimretrieval.descriptors.images import normalise
-from cnnimretrieval.descriptors.whitening import Whitening
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.pooling import l2_normalise
 from cnnimretrieval.training.batch_losses import BatchLossName, batch_loss
@@ -21,6 +20,7 @@ from cnnimretrieval.training.memory import Memory
 from cnnimretrieval.training.relations import Relations
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.tuples import Collection
+from cnnimretrieval.whitening.apply import Whitening
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Int
 
-from pairs.records import PairTable
+from pairs.pair_table import PairTable
 
 
 class Relations:

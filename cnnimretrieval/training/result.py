@@ -8,12 +8,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from cnnimretrieval.descriptors.whitening import Whitening
-from cnnimretrieval.evaluation.proof import Gain, HeldoutTest, Proof, gain
+from cnnimretrieval.evaluation.heldout import Gain, HeldoutTest, Proof, gain
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.checkpoint import Progress
 from cnnimretrieval.training.tuples import Tuples
-from sfm.store import read_json, write_json, write_table
+from cnnimretrieval.whitening.apply import Whitening
+from groundwork.files import read_json, write_json, write_table
 
 Row = Literal["off_the_shelf", "off_the_shelf_pca", "fine_tuned", "fine_tuned_whitened"]
 _METRICS = "metrics.json"

@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 from cnnimretrieval.training.batch_losses import BatchLossConfig, BatchLossName
 from cnnimretrieval.training.losses import LossName
 from cnnimretrieval.training.tuples import QueryConfig
+from groundwork.settings import Settings
 from pairs.negatives import NegativesConfig
-from sfm.settings import Settings
 
 
 class LoopConfig(Settings):

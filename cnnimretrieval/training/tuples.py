@@ -10,10 +10,10 @@ from pydantic import Field, model_validator
 
 from cnnimretrieval.descriptors.distort import RelightConfig, Relit
 from cnnimretrieval.descriptors.images import Box, ImageRequest
+from groundwork.orientation import upright_size
+from groundwork.settings import Settings
 from pairs.negatives import HardNegatives
-from pairs.records import PairTable
-from sfm.orientation import upright_size
-from sfm.settings import Settings
+from pairs.pair_table import PairTable
 
 
 class QueryConfig(Settings):

@@ -16,17 +16,21 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cnnimretrieval.descriptors.images import normalise, open_request, to_levels
-from cnnimretrieval.descriptors.whitening import Whitening
-from cnnimretrieval.descriptors.whitening_estimates import learn_whitening, pca_whitening
 from cnnimretrieval.networks.layer_files import load_layer, whitening_layer
 from cnnimretrieval.networks.linear import at_every_location, set_to_whitening
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.pooling import Regional
-from cnnimretrieval.networks.published import LAYERS, LayerName
+from cnnimretrieval.networks.toolbox_files import LAYERS, LayerName
+from cnnimretrieval.training.collection_whitening import (
+    WhiteningConfig,
+    learned_from_pairs,
+    pca_of_collection,
+)
 from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.tuples import QueryConfig, draw_pairs
-from cnnimretrieval.training.whitening import WhiteningConfig, learned_from_pairs, pca_of_collection
-from sfm.settings import Settings
+from cnnimretrieval.whitening.apply import Whitening
+from cnnimretrieval.whitening.estimates import learn_whitening, pca_whitening
+from groundwork.settings import Settings
 
 # Generators of one run must not repeat each other: the loop's are (seed, epoch).
 _STREAM = 1_000_001

@@ -10,24 +10,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from cnnimretrieval.descriptors.whitening import apply
-from cnnimretrieval.evaluation.proof import heldout_test, prove
+from cnnimretrieval.evaluation.heldout import heldout_test, prove
 from cnnimretrieval.networks.network import RetrievalNetwork, build
+from cnnimretrieval.training.collection_whitening import learned_from_pairs
 from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.epoch import mine_tuples
 from cnnimretrieval.training.groups import LoadedGroup, load_groups
 from cnnimretrieval.training.learner import Learner, Training
 from cnnimretrieval.training.optimiser import build_optimizer, set_rate
 from cnnimretrieval.training.tuples import Collection
-from cnnimretrieval.training.whitening import learned_from_pairs
-from experiments.config import RunConfig
+from cnnimretrieval.whitening.apply import apply
+from experiments.settings.run_config import RunConfig
+from groundwork.files import read_json, write_json
+from groundwork.keys import key_of
+from groundwork.settings import Settings
 from pairs.heldout import read_heldout
 from pairs.mine import choose_positives
+from pairs.pair_table import PairTable, read_candidates, read_pair_table
 from pairs.reconstruction import read_reconstruction
-from pairs.records import PairTable, read_candidates, read_pair_table
-from sfm.keys import key_of
-from sfm.settings import Settings
-from sfm.store import read_json, write_json
 
 
 class Cell(Settings):

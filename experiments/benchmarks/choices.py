@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from experiments import protocol
 from experiments.benchmarks.choice_cell import Cell, run_cell
 from experiments.benchmarks.measure import arguments, print_table
-from experiments.config import RunConfig
 from experiments.initial import with_descriptors
+from experiments.settings import protocol
+from experiments.settings.run_config import RunConfig
+from groundwork.executors import LocalExecutor
+from groundwork.files import read_json, write_json
 from pairs.mine import MineConfig, mine
-from sfm.executors import LocalExecutor
-from sfm.store import read_json, write_json
 
 # What differs from the first, by name.
 CHOICES: Mapping[str, tuple[str, ...]] = {

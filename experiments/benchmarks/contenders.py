@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from experiments.benchmarks.plain_colmap import Registered
-from sfm.executors import LocalExecutor
+from groundwork.executors import LocalExecutor
 from sfm.reconstruct import ReconstructConfig, reconstruct
 
 T = TypeVar("T")

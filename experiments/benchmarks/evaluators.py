@@ -11,8 +11,8 @@ from jaxtyping import Int
 from cnnimretrieval.evaluation.benchmark import Benchmark, Query, judgement
 from cnnimretrieval.evaluation.scoring import score
 from cnnimretrieval.search.rerank import RerankConfig
-from cnnimretrieval.search.shards import Shards
 from experiments.benchmarks.measure import Took, timed
+from groundwork.shards import Shards
 
 _CUTOFFS = (1, 5, 10)
 # Judged photos of a query: easy, hard, junk; about as many as in ROxford5k.

@@ -29,7 +29,7 @@ from experiments.benchmarks.measure import Claim, conclude, print_table
 from experiments.benchmarks.processes import await_tasks
 from experiments.demo.collection import DemoConfig, render_collection
 from experiments.engine import Engine
-from sfm.executors import guarded
+from groundwork.executors import guarded
 from sfm.reconstruct import ReconstructConfig, reconstruct
 
 WORKERS = 2

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from groundwork.files import read_table
 from sfm.matching import read_inliers
-from sfm.store import read_table
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from experiments.benchmarks.measure import (
     timed,
 )
 from experiments.benchmarks.sample import rephotographed
+from groundwork.executors import LocalExecutor
 from sfm.candidates import propose_pairs
 from sfm.collection import scan
-from sfm.executors import LocalExecutor
 from sfm.features import extract_features
 from sfm.matching import match
 from sfm.reconstruct import ReconstructConfig

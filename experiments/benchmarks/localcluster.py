@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from sfm.store import read_json
+from groundwork.files import read_json
 
 
 class LocalCluster:

@@ -25,20 +25,20 @@ from jaxtyping import Int32
 
 from experiments.benchmarks.measure import Claim, arguments, conclude, print_table
 from experiments.benchmarks.projection import search_seconds
-from sfm.batches import Batch
+from groundwork.batches import Batch
+from groundwork.executors import LocalExecutor, SerialExecutor
+from groundwork.files import read_table, write_table
+from groundwork.memory import peak_bytes
+from groundwork.photos import Photo
+from groundwork.records import mark_done
 from sfm.collection import scan
-from sfm.executors import LocalExecutor, SerialExecutor
 from sfm.features import extract_features
 from sfm.featurestore import write_descriptors
 from sfm.mapping import map_places
 from sfm.matchgraph import build_graph
 from sfm.matching import match
-from sfm.memory import peak_bytes
 from sfm.neighbours import union
-from sfm.photo import Photo
 from sfm.reconstruct import Matched, ReconstructConfig, tell
-from sfm.records import mark_done
-from sfm.store import read_table, write_table
 from sfm.vlad import describe_images
 
 _LIMIT_GB = 1.0

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from experiments.benchmarks.measure import arguments, print_table
+from groundwork.files import read_json
 from sfm.neighbours import neighbour_pairs
-from sfm.store import read_json
 
 _DAY = 86_400.0
 _FULL_BATCH = {"scan": 128, "features": 256, "vlad": 128, "matching": 1000}

@@ -22,13 +22,13 @@ import numpy as np
 import pandas as pd
 
 from experiments.benchmarks.measure import Claim, arguments, conclude, cores, print_table
+from groundwork.executors import LocalExecutor
+from groundwork.files import read_table
 from sfm.collection import scan
-from sfm.executors import LocalExecutor
 from sfm.features import extract_features
 from sfm.matching import match
 from sfm.outcome import ReconstructResult
 from sfm.reconstruct import ReconstructConfig, reconstruct
-from sfm.store import read_table
 
 
 def main(words: Sequence[str] | None = None) -> int:

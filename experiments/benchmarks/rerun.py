@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sfm.batches import Batch
-from sfm.executors import SerialExecutor
-from sfm.keys import key_of
-from sfm.tasks import run_batches
+from groundwork.batches import Batch
+from groundwork.executors import SerialExecutor
+from groundwork.keys import key_of
+from groundwork.tasks import run_batches
 
 LIMIT_SECONDS = 2.0
 _FILE_BYTES = 4096

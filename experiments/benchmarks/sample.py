@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from experiments.benchmarks.measure import add_kind, arguments
-from sfm.store import atomic_path
+from groundwork.files import atomic_path
 
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
 

@@ -17,8 +17,8 @@ from multiprocessing import get_context
 import numpy as np
 from jaxtyping import Float, Int
 
-from cnnimretrieval.descriptors.whitening import apply
-from cnnimretrieval.descriptors.whitening_estimates import learn_whitening
+from cnnimretrieval.whitening.apply import apply
+from cnnimretrieval.whitening.estimates import learn_whitening
 from experiments.benchmarks.measure import Claim, Took, arguments, conclude, print_table, timed
 
 _EPS = 1e-6

@@ -18,13 +18,13 @@ from experiments.demo.scene import Scene, SceneBuilder
 from experiments.demo.surroundings import add_surroundings
 from experiments.demo.textures import build_atlas
 from experiments.demo.truth import DemoTruth, load_truth, observed, sample_surface, true_model, truth_path
-from sfm.batches import Batch
-from sfm.executors import LocalExecutor, SerialExecutor
-from sfm.keys import key_of
+from groundwork.batches import Batch
+from groundwork.executors import LocalExecutor, SerialExecutor
+from groundwork.files import atomic_path, write_json
+from groundwork.keys import key_of
+from groundwork.settings import Settings
+from groundwork.tasks import run_batches
 from sfm.model import save_model
-from sfm.settings import Settings
-from sfm.store import atomic_path, write_json
-from sfm.tasks import run_batches
 
 # Part of every key: raise it when the pictures change.
 RENDERER_VERSION = 1

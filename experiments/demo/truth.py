@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 from experiments.demo.cameras import Camera
 from experiments.demo.raster import solid_at
 from experiments.demo.scene import Scene
+from groundwork.files import read_json
 from sfm.geometry import centres_in_world
 from sfm.model import Model, load_model
-from sfm.store import read_json
 
 # Beyond this angle to the normal a surface is too foreshortened to be matched.
 _GRAZING_DEG = 72.0

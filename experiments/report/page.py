@@ -16,8 +16,8 @@ from experiments.report.thumbnails import Thumbnails
 from experiments.report.upright import upright
 from experiments.report.viewer import DrawnModel
 from experiments.scoreboard import ROWS
+from groundwork.files import atomic_path
 from sfm.model import Model
-from sfm.store import atomic_path
 
 # A figure is about 20 kB, a model in 3D at most 100 kB: this many keep the pages small.
 _MOST_MODELS = 60

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
+from groundwork.files import read_json, read_table
 from sfm.model import Model, load_model
-from sfm.store import read_json, read_table
 
 T = TypeVar("T")
 Json = dict[str, Any]

@@ -10,8 +10,8 @@ from plotly.offline import get_plotlyjs
 
 from experiments.report.scene import MOST_POINTS, scene
 from experiments.report.upright import Upright
+from groundwork.files import atomic_path
 from sfm.model import Model
-from sfm.store import atomic_path
 
 NAME = "models.html"
 

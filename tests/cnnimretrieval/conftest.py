@@ -11,7 +11,7 @@ from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, bui
 from cnnimretrieval.training.tuples import Collection
 from pairs.heldout import HeldoutQuery
 from pairs.image_pairs import Positives
-from pairs.records import PairTable
+from pairs.pair_table import PairTable
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

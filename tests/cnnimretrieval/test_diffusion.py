@@ -3,8 +3,8 @@ import pytest
 from scipy.sparse import csr_array
 
 from cnnimretrieval.search.diffusion import DiffusionConfig, diffuse, solve, transition
-from cnnimretrieval.search.exact import search
-from cnnimretrieval.search.shards import Shards
+from groundwork.shards import Shards
+from groundwork.top_k import search
 
 EXACT = {"iterations": 500, "tolerance": 1e-12}
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from cnnimretrieval.search.exact import search
 from cnnimretrieval.search.expansion import ExpansionConfig, augment, expand
-from cnnimretrieval.search.neighbours import neighbours
-from cnnimretrieval.search.shards import Shards
+from cnnimretrieval.search.nearest_in_collection import neighbours
+from groundwork.shards import Shards
+from groundwork.top_k import search
 
 
 @pytest.fixture(scope="module")

@@ -9,23 +9,23 @@ from pydantic import ValidationError
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import to_tensor
-from cnnimretrieval.descriptors.whitening_estimates import pca_whitening
-from cnnimretrieval.evaluation.proof import Proof
+from cnnimretrieval.evaluation.heldout import Proof
 from cnnimretrieval.networks.network import NetworkConfig, load
+from cnnimretrieval.training import collection_whitening as whitenings
 from cnnimretrieval.training import fine_tune as stage
-from cnnimretrieval.training import whitening as whitenings
 from cnnimretrieval.training.checkpoint import Progress
+from cnnimretrieval.training.collection_whitening import WhiteningConfig
 from cnnimretrieval.training.fine_tune import TrainConfig, fine_tune
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.trainer import run_loop
 from cnnimretrieval.training.tuples import QueryConfig
-from cnnimretrieval.training.whitening import WhiteningConfig
 from cnnimretrieval.training.whitening_layers import LayersConfig
-from pairs.apart import ApartPairs
+from cnnimretrieval.whitening.estimates import pca_whitening
+from groundwork.files import read_table, write_json
+from groundwork.records import mark_done
 from pairs.heldout import write_heldout
-from pairs.records import write_pair_table
-from sfm.records import mark_done
-from sfm.store import read_table, write_json
+from pairs.pair_table import write_pair_table
+from pairs.same_place_negatives import ApartPairs
 
 ROWS = ["off_the_shelf", "off_the_shelf_pca", "fine_tuned", "fine_tuned_whitened"]
 CONFIG = TrainConfig(

@@ -3,10 +3,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cnnimretrieval.descriptors.whitening import Whitening, save_whitening
 from cnnimretrieval.networks.layer_files import load_layer
 from cnnimretrieval.networks.network import NetworkConfig, build
-from cnnimretrieval.networks.published import LAYERS
+from cnnimretrieval.networks.toolbox_files import LAYERS
+from cnnimretrieval.whitening.apply import Whitening, save_whitening
 
 REMEDY = "give a file with a layer (weight, bias) of that size, or a whitening"
 SHAPES = {"local_whitening": (512, 512), "region_whitening": (512, 512), "projection": (40, 512)}

@@ -5,11 +5,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from cnnimretrieval.descriptors.whitening import Whitening, apply
-from cnnimretrieval.descriptors.whitening_estimates import pca_whitening
 from cnnimretrieval.networks.linear import set_to_whitening
 from cnnimretrieval.networks.network import NetworkConfig, build, load, save
 from cnnimretrieval.networks.pooling import Gem, Regional, l2_normalise
+from cnnimretrieval.whitening.apply import Whitening, apply
+from cnnimretrieval.whitening.estimates import pca_whitening
 
 
 @pytest.fixture

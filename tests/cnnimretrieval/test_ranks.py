@@ -9,8 +9,8 @@ from cnnimretrieval.evaluation.metrics import (
     places_without_junk,
 )
 from cnnimretrieval.evaluation.ranks import NEVER, judged_ranks, ranks_in
-from cnnimretrieval.search.exact import search
-from cnnimretrieval.search.shards import Shards
+from groundwork.shards import Shards
+from groundwork.top_k import search
 
 
 @given(seed=st.integers(0, 500), n=st.integers(1, 60), block=st.integers(1, 70), tied=st.booleans())

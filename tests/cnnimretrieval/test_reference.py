@@ -7,10 +7,10 @@ import torch
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import ImageRequest, open_request, to_levels
-from cnnimretrieval.descriptors.whitening import Whitening, apply
 from cnnimretrieval.networks.linear import set_to_whitening
 from cnnimretrieval.networks.network import NetworkConfig, build, load
 from cnnimretrieval.networks.reference import read_reference, read_reference_whitening, save_reference
+from cnnimretrieval.whitening.apply import Whitening, apply
 
 REMEDY = "give a checkpoint of cnnimageretrieval-pytorch, or another MODEL"
 

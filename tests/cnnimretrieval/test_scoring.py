@@ -5,13 +5,13 @@ import pytest
 
 from cnnimretrieval.evaluation.benchmark import Benchmark, Query
 from cnnimretrieval.evaluation.metrics import Relevance, score_rankings
-from cnnimretrieval.evaluation.published import read_published
+from cnnimretrieval.evaluation.revisited_ground_truth import read_published
 from cnnimretrieval.evaluation.scoring import score
 from cnnimretrieval.search.diffusion import DiffusionConfig
-from cnnimretrieval.search.exact import search
 from cnnimretrieval.search.expansion import AugmentationConfig, ExpansionConfig, augment, expand
 from cnnimretrieval.search.rerank import RerankConfig
-from cnnimretrieval.search.shards import Shards
+from groundwork.shards import Shards
+from groundwork.top_k import search
 
 PLAIN = RerankConfig()
 

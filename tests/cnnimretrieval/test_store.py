@@ -5,8 +5,8 @@ from cnnimretrieval.descriptors import store
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import extract, read_store
-from cnnimretrieval.descriptors.whitening import apply
-from cnnimretrieval.descriptors.whitening_estimates import pca_whitening
+from cnnimretrieval.whitening.apply import apply
+from cnnimretrieval.whitening.estimates import pca_whitening
 
 SMALL = ExtractConfig(image_size=72)
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from cnnimretrieval.descriptors.whitening import Whitening, apply
 from cnnimretrieval.networks.network import NetworkConfig, build
 from cnnimretrieval.training.epoch import mine_tuples
 from cnnimretrieval.training.learner import Training, tuple_loss
 from cnnimretrieval.training.losses import contrastive, triplet
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.trainer import run_loop
+from cnnimretrieval.whitening.apply import Whitening, apply
 from pairs.negatives import NegativesConfig
 
 CONFIG = LoopConfig(

@@ -5,17 +5,17 @@ from torch import nn
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import open_request, to_tensor
-from cnnimretrieval.descriptors.whitening_estimates import pca_whitening
-from cnnimretrieval.evaluation.proof import heldout_test
+from cnnimretrieval.evaluation.heldout import heldout_test
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork
 from cnnimretrieval.networks.pooling import l2_normalise
 from cnnimretrieval.networks.regions import region_grid
 from cnnimretrieval.networks.trunk import Trunk
 from cnnimretrieval.training import whitening_layers as module
+from cnnimretrieval.training.collection_whitening import WhiteningConfig, learned_from_pairs
 from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.tuples import QueryConfig
-from cnnimretrieval.training.whitening import WhiteningConfig, learned_from_pairs
 from cnnimretrieval.training.whitening_layers import LayersConfig, mutual_nearest, start_layers
+from cnnimretrieval.whitening.estimates import pca_whitening
 
 CHANNELS, SIDE = 6, 64
 WHITENING = WhiteningConfig(shrinkage=0.0, dim=2)

@@ -19,7 +19,7 @@ from experiments.benchmarks import (
 from experiments.benchmarks.fingerprint import fingerprint
 from experiments.benchmarks.measure import Claim, Took, conclude, median, take_turns, timed
 from experiments.benchmarks.sample import photo_files, rephotographed, shrunk
-from sfm.store import read_table, write_json
+from groundwork.files import read_table, write_json
 
 WIDTH, HEIGHT = 320, 240
 FOCAL_PX = 1.2 * WIDTH

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from experiments.benchmarks import choices
+from groundwork.files import read_json, write_json, write_table
 from sfm.model import Model, save_model
-from sfm.store import read_json, write_json, write_table
 
 WIDTH, HEIGHT, FOCAL = 64, 48, 60.0
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from experiments.demo.collection import DemoConfig, render_collection
+from groundwork.executors import LocalExecutor
 from pairs.positives import m3_relaxed_inliers
 from pairs.viewpoint import pair_candidates
-from sfm.executors import LocalExecutor
 from sfm.geometry import align_similarity, centres_in_world
 from sfm.reconstruct import ReconstructConfig, reconstruct
 

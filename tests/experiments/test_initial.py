@@ -5,11 +5,11 @@ from PIL import Image
 from cnnimretrieval.networks.network import NetworkConfig
 from cnnimretrieval.training.fine_tune import TrainConfig
 from cnnimretrieval.training.settings import LoopConfig
-from experiments.config import RunConfig
 from experiments.initial import with_descriptors
+from experiments.settings.run_config import RunConfig
+from groundwork.files import write_table
 from pairs.descriptors import descriptors_key, load_descriptors
 from pairs.mine import MineConfig
-from sfm.store import write_table
 
 TRAIN = TrainConfig(network=NetworkConfig(backbone="squeezenet1_1"), loop=LoopConfig(image_size=48))
 

@@ -5,7 +5,7 @@ import pytest
 
 from experiments import manifest
 from experiments.manifest import Manifest
-from sfm.store import write_table
+from groundwork.files import write_table
 
 
 def a_manifest(**changes):

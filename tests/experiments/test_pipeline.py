@@ -5,10 +5,10 @@ import pytest
 
 from cnnimretrieval.training.result import TrainResult
 from experiments import manifest, metrics, pipeline
-from experiments.config import RunConfig
+from experiments.commands.exit_codes import UsageFault
 from experiments.engine import Engine
-from experiments.faults import UsageFault
-from sfm.store import write_json, write_table
+from experiments.settings.run_config import RunConfig
+from groundwork.files import write_json, write_table
 
 SFM = {
     "images": 12,

@@ -3,9 +3,9 @@ from typing import Literal
 import pytest
 from pydantic import Field, field_validator
 
-from experiments import protocol
-from experiments.faults import UsageFault
-from sfm.settings import Settings
+from experiments.commands.exit_codes import UsageFault
+from experiments.settings import protocol
+from groundwork.settings import Settings
 
 
 class Features(Settings):

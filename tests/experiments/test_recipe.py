@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 
 from cnnimretrieval.downloads.catalogue import find
-from experiments import effort, protocol
-from experiments.config import RunConfig
-from experiments.faults import UsageFault
+from experiments import effort
+from experiments.commands.exit_codes import UsageFault
+from experiments.settings import protocol
+from experiments.settings.run_config import RunConfig
 from pairs.negatives import NegativesConfig
 
 ROWS = [name for name in protocol.names() if protocol.read(name).target]

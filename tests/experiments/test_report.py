@@ -16,8 +16,8 @@ from experiments.report.sheets import ranking_sheet, tuple_sheet
 from experiments.report.tables import flattened, photo_counts, score_rows
 from experiments.report.thumbnails import Thumbnails
 from experiments.report.upright import upright
+from groundwork.files import write_json, write_table
 from sfm.model import Model, save_model
-from sfm.store import write_json, write_table
 
 ODD = "<b>&odd name.jpg"
 NAMES = (ODD, "a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg")

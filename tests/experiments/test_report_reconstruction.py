@@ -14,7 +14,7 @@ from experiments.report.reconstruction import (
     stage_rows,
     yield_rows,
 )
-from sfm.store import write_json, write_table
+from groundwork.files import write_json, write_table
 
 STAGES = {
     "mapping": {"seconds": 8.25, "models": 2, "killed": {"out of memory": 1, "took too long": 3}},

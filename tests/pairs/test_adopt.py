@@ -6,7 +6,7 @@ from PIL import Image
 
 from pairs.adopt import adopt
 from pairs.heldout import read_heldout
-from pairs.interchange import photo_of
+from pairs.retrieval_sfm_files import photo_of
 
 # Sorted by path, which the last six characters decide, the order is another one than here.
 TRAIN = ["zz000009", "aa000001", "cc000005"]

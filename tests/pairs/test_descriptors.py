@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 import pairs.descriptors
+from groundwork.files import write_table
+from groundwork.records import mark_done
 from pairs.descriptors import descriptors_key, load_descriptors
-from sfm.records import mark_done
-from sfm.store import write_table
 
 
 def write_extraction(folder: Path, names: list[str], vectors: np.ndarray) -> None:

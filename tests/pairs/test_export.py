@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from groundwork.files import write_json
+from groundwork.records import mark_done
 from pairs.adopt import adopt
 from pairs.export import cid_of, export, published_side, write_hloc_pairs
 from pairs.image_pairs import Positives
-from pairs.interchange import photo_of, read_training_pairs, read_whitening_pairs
-from pairs.records import PairTable, write_pair_table
-from sfm.records import mark_done
-from sfm.store import write_json
+from pairs.pair_table import PairTable, write_pair_table
+from pairs.retrieval_sfm_files import photo_of, read_training_pairs, read_whitening_pairs
 
 NAMES = ("a.jpg", "b/a.jpg", "b/b.jpg", "loose.jpg", "x.jpg", "y.jpg")
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from groundwork.orientation import upright_size, upright_xy
 from pairs.heldout import HeldoutConfig, draw_queries, read_heldout, write_heldout
-from sfm.orientation import upright_size, upright_xy
 
 CONFIG = HeldoutConfig(min_shared_points=10)
 

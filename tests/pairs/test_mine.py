@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 import pairs.reconstruction
+from groundwork.files import write_json, write_table
+from groundwork.records import mark_done
 from pairs.mine import MineConfig, mine
 from sfm.model import Model, save_model
-from sfm.records import mark_done
-from sfm.store import write_json, write_table
 
 CONFIG = MineConfig.model_validate({"heldout": {"min_shared_points": 10}})
 

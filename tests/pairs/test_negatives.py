@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pairs.negatives
-from pairs.apart import ApartPairs
 from pairs.negatives import HardNegatives, NegativesConfig, mine_hard_negatives
+from pairs.same_place_negatives import ApartPairs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pairs.image_pairs import Candidates, merge_candidates
-from pairs.neighbours import neighbour_pairs
+from pairs.nearest_cameras import neighbour_pairs
 from pairs.positives import (
     PositivesConfig,
     among,

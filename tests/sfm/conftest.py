@@ -16,7 +16,7 @@ from sfm.features import FeatureConfig, Features
 from sfm.featurestore import FeatureStore, ImageFeatures, write_shard
 from sfm.matchgraph import GraphConfig, MatchGraph, build_graph
 from sfm.matching import Matches
-from sfm.pairfilters import VerifiedPairs
+from sfm.pair_filters.interface import VerifiedPairs
 
 WIDTH, HEIGHT = 480, 360
 # A lens of 40 mm on 36 x 24 mm, as the photos' EXIF says: 554.7 px.

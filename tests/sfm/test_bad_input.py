@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from groundwork.executors import LocalExecutor, SerialExecutor
+from groundwork.lock import FolderInUse, hold
 from sfm.candidates import CandidateConfig
-from sfm.executors import LocalExecutor, SerialExecutor
 from sfm.features import FeatureConfig
-from sfm.lock import FolderInUse, hold
 from sfm.reconstruct import ReconstructConfig, ReconstructResult, reconstruct
 
 SOUND = {

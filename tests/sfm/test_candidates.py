@@ -5,6 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from groundwork.executors import SerialExecutor
+from groundwork.files import read_json
 from sfm.candidates import (
     CandidateConfig,
     all_pairs,
@@ -13,10 +15,8 @@ from sfm.candidates import (
     read_pair_list,
 )
 from sfm.collection import Collection
-from sfm.executors import SerialExecutor
 from sfm.features import FeatureConfig, Features
 from sfm.featurestore import FeatureStore
-from sfm.store import read_json
 
 
 def _collection(*names: str) -> Collection:

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from groundwork.executors import SerialExecutor
+from groundwork.photos import Photo, inspect_photo
 from sfm.collection import Collection, ScanConfig, scan
-from sfm.executors import SerialExecutor
-from sfm.photo import Photo, inspect_photo
 
 
 def _photo(path: Path, seed: int = 0) -> Path:

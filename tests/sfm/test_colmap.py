@@ -4,7 +4,7 @@ import numpy as np
 import pycolmap
 import pytest
 
-from sfm import colmap
+from sfm.colmap import calls as colmap
 from sfm.featurestore import ImageFeatures
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfm.doppelgangers import drop_doppelgangers
-from sfm.pairfilters import VerifiedPairs
+from sfm.pair_filters.doppelgangers import drop_doppelgangers
+from sfm.pair_filters.interface import VerifiedPairs
 
 # Two groups of photos that see their own 40 details each; keypoint k of a photo is detail k of its group.
 ONE, TWO = (1, 2, 3, 4), (5, 6, 7)

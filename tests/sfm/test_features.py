@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from groundwork.executors import LocalExecutor, SerialExecutor
 from sfm.collection import Collection, ScanConfig, scan
-from sfm.executors import LocalExecutor, SerialExecutor
 from sfm.features import FeatureConfig, Features, _shard_size, extract_features
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL.TiffImagePlugin import IFDRational
 
-from sfm.gps import near_pairs, read_position
+from groundwork.exif import read_position
+from sfm.gps import near_pairs
 
 
 def test_a_position_in_degrees_minutes_and_seconds() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from sfm.executors import LocalExecutor, SerialExecutor
+from groundwork.executors import LocalExecutor, SerialExecutor
 from sfm.mapper import MappingConfig
 from sfm.mapping import Mapping, map_places
 from sfm.matchgraph import GraphConfig

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from groundwork.files import read_json, read_table
 from sfm.featurestore import FeatureStore
 from sfm.matchgraph import GraphConfig, MatchGraph, build_graph, number_places
 from sfm.matching import Matches
-from sfm.store import read_json, read_table
 
 
 def test_places_are_numbered_by_size_then_first_image() -> None:
@@ -63,7 +63,7 @@ def test_only_trusted_pairs_connect(tmp_path: Path) -> None:
 def _filter(folder: Path, keep: str) -> str:
     code = f"""
 import numpy as np
-from sfm.pairfilters import Verdict
+from sfm.pair_filters.interface import Verdict
 
 def odd(verified):
     keep = {keep}

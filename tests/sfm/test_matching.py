@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sfm.child import WorkerDied
+from groundwork.child import WorkerDied
+from groundwork.executors import LocalExecutor, SerialExecutor
 from sfm.collection import ScanConfig, scan
 from sfm.descriptors import drop_descriptors
-from sfm.executors import LocalExecutor, SerialExecutor
 from sfm.features import FeatureConfig, Features, extract_features
 from sfm.matching import Matches, MatchingConfig, match, read_inliers
 

@@ -16,15 +16,15 @@ import pycolmap
 import pytest
 from PIL import Image
 
-from sfm.child import WorkerDied
-from sfm.executors import LocalExecutor, SerialExecutor
+from groundwork.child import WorkerDied
+from groundwork.executors import LocalExecutor, SerialExecutor
+from groundwork.files import UNFINISHED, read_json
+from groundwork.lock import FolderInUse, hold
 from sfm.features import FeatureConfig
 from sfm.geometry import align_similarity, centres_in_world
-from sfm.lock import FolderInUse, hold
 from sfm.mapper import MappingConfig
 from sfm.outcome import ReconstructResult
 from sfm.reconstruct import ReconstructConfig, reconstruct
-from sfm.store import UNFINISHED, read_json
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +218,8 @@ def test_a_run_ended_after_any_task_goes_on(photos: Path, out: Path, tmp_path: P
 
 def test_a_killed_run_goes_on(photos: Path, out: Path, tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from sfm.reconstruct import *; from sfm.executors import *\n"
+        "import sys; from pathlib import Path\n"
+        "from sfm.reconstruct import *; from groundwork.executors import *\n"
         "reconstruct(Path(sys.argv[1]), Path(sys.argv[2]), ReconstructConfig(), LocalExecutor(1))"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

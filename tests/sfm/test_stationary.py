@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfm.pairfilters import VerifiedPairs
-from sfm.stationary import drop_stationary
+from sfm.pair_filters.interface import VerifiedPairs
+from sfm.pair_filters.stationary import drop_stationary
 
 SIZE = (1000, 700)
 MATCHES = np.column_stack([np.arange(40), np.arange(40)]).astype(np.uint32)

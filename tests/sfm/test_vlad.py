@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sfm.executors import LocalExecutor, SerialExecutor
+from groundwork.executors import LocalExecutor, SerialExecutor
+from groundwork.records import mark_done
 from sfm.features import FeatureConfig, Features
 from sfm.featurestore import FeatureStore, ImageFeatures, write_descriptors, write_shard
-from sfm.records import mark_done
 from sfm.vlad import VladConfig, describe_images, kmeans, principal_axes, vlad
 
 

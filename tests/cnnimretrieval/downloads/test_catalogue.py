@@ -5,7 +5,7 @@ import pytest
 
 from cnnimretrieval.downloads.catalogue import DATA_SETS, find
 from cnnimretrieval.evaluation.datasets import DISTRACTORS, LAYOUTS
-from cnnimretrieval.networks.published import PUBLISHED
+from cnnimretrieval.networks.toolbox_files import PUBLISHED
 
 FILES = {file.path: file for one in DATA_SETS.values() for file in one.files}
 # Nobody knows whether these hosts answer https.

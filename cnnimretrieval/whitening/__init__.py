@@ -1,0 +1,1 @@
+"""Whitening of descriptors: estimated, applied, kept in a file."""

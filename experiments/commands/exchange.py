@@ -1,0 +1,63 @@
+"""The command that writes what was made here in the formats of other programs: pairs and networks."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.commands import options
+from experiments.commands.exit_codes import UsageFault
+from groundwork.lock import hold
+
+_CHECKPOINTS = (".pth", ".pth.tar")
+
+
+def export(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="WORK/pairs|MODEL", help="Folder that `mine` wrote, or a network: any MODEL."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Of pairs, the folder to write: NAME.pkl, NAME-whiten.pkl, ims, a pair list; "
+            "of a network, the checkpoint: FILE.pth or FILE.pth.tar."
+        ),
+    ],
+    name: Annotated[
+        str,
+        typer.Option(
+            help="Of the data set, as the reference toolbox calls it: of the pairs, or of those that the "
+            "network's whitenings were learned from."
+        ),
+    ] = "mined",
+    whitening_from: options.WhiteningFrom = None,
+    weights: options.Weights = None,
+) -> None:
+    """Write mined pairs as the reference toolbox and hloc read them, or a network as the toolbox does."""
+    folder = Path(source)
+    if folder.is_dir() and not (folder / "network.json").is_file():
+        _export_pairs(folder, out, name)
+    else:
+        _export_network(source, out, name, whitening_from, weights)
+
+
+def _export_pairs(pairs: Path, out: Path, name: str) -> None:
+    from pairs.export import export as stage
+
+    with hold(out):
+        print(stage(pairs, out, name))
+
+
+def _export_network(
+    model: str, out: Path, name: str, whitening_from: str | None, weights: str | None
+) -> None:
+    if not out.name.endswith(_CHECKPOINTS) or out.is_dir():
+        raise UsageFault(
+            f"--out: expected a file ending in {' or '.join(_CHECKPOINTS)} for a network, got {out}; give one"
+        )
+    from cnnimretrieval.networks.reference import save_reference
+    from experiments import machine
+
+    save_reference(machine.load_network(model, weights, whitening_from), out, name)
+    print(out)

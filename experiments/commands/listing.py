@@ -1,0 +1,100 @@
+"""What `extract` is asked for: photos below a folder or of a list with boxes, and how to describe them."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from cnnimretrieval.descriptors.extract import ExtractConfig
+from cnnimretrieval.descriptors.images import Box, ImageRequest
+from cnnimretrieval.evaluation.benchmark import Benchmark
+from cnnimretrieval.evaluation.datasets import LAYOUTS, read_benchmark
+from cnnimretrieval.evaluation.groundtruth import judged_benchmark
+from experiments.commands import options
+from experiments.commands.exit_codes import UsageFault
+from experiments.settings.errors import did_you_mean
+from experiments.settings.protocol import Protocol
+
+
+def extraction(scales: str | None, image_size: int | None) -> ExtractConfig:
+    """How to describe, from the options --scales and --image-size; the config's defaults for what is None.
+
+    Raises:
+        UsageFault: a value out of range.
+
+    """
+    values: dict[str, Any] = {}
+    if scales is not None:
+        values["scales"] = options.numbers(scales, "--scales")
+    if image_size is not None:
+        values["image_size"] = image_size
+    given = {"scales": f"--scales {scales}", "image_size": f"--image-size {image_size}"}
+    return Protocol(source="extract", values=values, overrides=given).resolve(ExtractConfig)
+
+
+def all_below(photos: Path, leave_out: Path | None = None) -> list[ImageRequest]:
+    """Every file below `photos`, whatever it is called, in order of name; not those below `leave_out`."""
+    ours = None if leave_out is None else leave_out.resolve()
+    files = (path for path in photos.rglob("*") if path.is_file() and ours not in path.resolve().parents)
+    ordered = sorted(files, key=lambda path: path.relative_to(photos).as_posix())
+    return [ImageRequest(path=path) for path in ordered]
+
+
+def judged(benchmark: str, data: Path) -> Benchmark:
+    """A published benchmark by its name, or the one of a JSON file of judged photos, all below `data`.
+
+    Raises:
+        UsageFault: an unknown name, no such file, or one of another form or of other photos.
+
+    """
+    path = Path(benchmark)
+    if benchmark not in LAYOUTS and path.suffix != ".json" and not path.is_file():
+        raise UsageFault(
+            f"BENCHMARK: expected {', '.join(LAYOUTS)} or a JSON file, got '{benchmark}'; "
+            f"{did_you_mean(benchmark, LAYOUTS)}"
+        )
+    try:
+        if benchmark in LAYOUTS:
+            return read_benchmark(benchmark, data)
+        options.file(path, "BENCHMARK")
+        names = [request.path.relative_to(data).as_posix() for request in all_below(data)]
+        return judged_benchmark(path, data, names)
+    except (ValueError, FileNotFoundError) as error:
+        raise error if isinstance(error, UsageFault) else UsageFault(str(error)) from error
+
+
+def listed(photos: Path, table: Path) -> list[ImageRequest]:
+    """The rows `name` or `name,x1,y1,x2,y2` of a CSV file; names lie below `photos`, boxes are in upright px.
+
+    Raises:
+        UsageFault: a row of another form, named by its line.
+
+    """
+    with table.open(encoding="utf-8", newline="") as file:
+        try:
+            return list(_requests(photos, table.name, csv.reader(file)))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UsageFault(
+                f"{table.name}: expected a CSV file in UTF-8, got {error}; save it as one"
+            ) from error
+
+
+def _requests(photos: Path, table: str, rows: Iterator[list[str]]) -> Iterator[ImageRequest]:
+    for line, row in enumerate(rows, start=1):
+        cells = [cell.strip() for cell in row]
+        if not any(cells) or (line == 1 and cells[0] == "name"):
+            continue
+        where = f"{table} line {line}"
+        if len(cells) not in (1, 5) or not cells[0]:
+            raise UsageFault(f"{where}: expected name or name,x1,y1,x2,y2, got '{','.join(row)}'; correct it")
+        if Path(cells[0]).is_absolute() or ".." in Path(cells[0]).parts:
+            raise UsageFault(f"{where}: expected a path below PHOTOS, got '{cells[0]}'; leave out the folder")
+        if "\0" in cells[0]:
+            raise UsageFault(f"{where}: expected the name of a photo, got {cells[0]!r}; correct it")
+        yield ImageRequest(path=photos / cells[0], box=_box(cells[1:], where))
+
+
+def _box(cells: Sequence[str], where: str) -> Box | None:
+    if not any(cells):
+        return None
+    return options.box(",".join(cells), where)

@@ -1,0 +1,98 @@
+"""Rank the photos of an extracted folder for query photos, and show the ranking as a table or JSON."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cnnimretrieval.descriptors.extract import describe
+from cnnimretrieval.descriptors.images import ImageRequest
+from cnnimretrieval.descriptors.store import DescriptorStore
+from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.search.rerank import RerankConfig, reranked
+from cnnimretrieval.whitening.apply import apply
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit:
+    """A database photo, or the box of it that was described, with its inner product or re-ranked score."""
+
+    name: str
+    score: float
+    box: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What was found for one query, best first."""
+
+    query: Path
+    hits: tuple[Hit, ...]
+
+
+def rank(
+    network: RetrievalNetwork,
+    store: DescriptorStore,
+    queries: Sequence[ImageRequest],
+    top: int,
+    rerank: RerankConfig,
+    *,
+    device: str = "cpu",
+    workers: int = 0,
+) -> list[Answer]:
+    """The `top` best rows of `store` for each query, described the way the store was, and re-ranked.
+
+    ValueError when another network made the store, OSError when a query cannot be read.
+    """
+    store.require_network(network)
+    described = describe(network, queries, store.meta.extraction, device=device, workers=workers)
+    vectors = described.require_all()
+    whitening = network.whitening_for(store.meta.extraction.scales)
+    if store.meta.whitening is not None and whitening is not None:
+        vectors = apply(whitening, vectors)
+    rankings = reranked(vectors, store.vectors, rerank, top)
+    return [
+        Answer(
+            query=query.path,
+            hits=tuple(
+                _hit(store.images, row, score)
+                for row, score in zip(ranking.rows[0], ranking.scores[0], strict=True)
+            ),
+        )
+        for query, ranking in zip(queries, rankings, strict=True)
+    ]
+
+
+def as_table(answers: Sequence[Answer]) -> str:
+    """One block of lines a query: rank, score, name and box."""
+    lines: list[str] = []
+    for answer in answers:
+        lines.append(f"{answer.query}")
+        for place, hit in enumerate(answer.hits, start=1):
+            box = "" if hit.box is None else "  " + ",".join(f"{side:g}" for side in hit.box)
+            lines.append(f"{place:5d}  {hit.score:7.4f}  {hit.name}{box}")
+    return "\n".join(lines)
+
+
+def as_json(answers: Sequence[Answer], rerank: RerankConfig) -> list[dict[str, Any]]:
+    """The same as plain values: `[{query, hits: [{name, score, box?}], rerank?}]`."""
+    steps = rerank.model_dump(exclude_none=True)
+    return [
+        {"query": str(answer.query), "hits": [_plain(hit) for hit in answer.hits]}
+        | ({"rerank": steps} if steps else {})
+        for answer in answers
+    ]
+
+
+def _hit(images: pd.DataFrame, row: int, score: float) -> Hit:
+    image = images.iloc[row]
+    sides = tuple(float(image[side]) for side in ("x1", "y1", "x2", "y2"))
+    return Hit(name=image["name"], score=float(score), box=None if np.isnan(sides[0]) else sides)
+
+
+def _plain(hit: Hit) -> dict[str, Any]:
+    plain: dict[str, Any] = {"name": hit.name, "score": round(hit.score, 6)}
+    return plain if hit.box is None else plain | {"box": list(hit.box)}

@@ -1,0 +1,170 @@
+"""The commands that use a network: extract, search, evaluate."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.commands import options
+from groundwork.lock import hold
+
+# Whatever needs torch is imported inside the commands: --help must not wait for it.
+
+
+def extract(
+    model: options.Model,
+    photos: options.Photos,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder to write: vectors.npy, images.parquet, meta.json.")
+    ],
+    scales: options.Scales = None,
+    image_size: options.ImageSize = None,
+    whitening: options.ApplyWhitening = True,
+    whitening_from: options.WhiteningFrom = None,
+    table: Annotated[
+        Path | None,
+        typer.Option("--list", metavar="FILE.csv", help="Only these: a line is name or name,x1,y1,x2,y2."),
+    ] = None,
+    weights: options.Weights = None,
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+) -> None:
+    """Describe photos as a folder of descriptors."""
+    options.folder(photos, "PHOTOS")
+    if table is not None:
+        options.file(table, "--list")
+    from cnnimretrieval.descriptors import store
+    from experiments import machine
+    from experiments.commands import listing
+
+    config = listing.extraction(scales, image_size)
+    network, on = machine.load_network(model, weights, whitening_from), machine.device(device)
+    requests = listing.all_below(photos, out) if table is None else listing.listed(photos, table)
+    count = options.num_workers(workers)
+    with hold(out):
+        found = store.extract(
+            network, requests, photos, out, config, whiten=whitening, device=on, workers=count
+        )
+    rejected = (
+        f", {len(found.rejected):,} rejected: {out / 'rejected.parquet'}" if len(found.rejected) else ""
+    )
+    print(f"{len(found.vectors):,} descriptors of length {found.vectors.shape[1]:,}{rejected}")
+    print(out / "vectors.npy")
+
+
+def search(
+    model: options.Model,
+    database: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `extract` wrote.")],
+    queries: Annotated[list[Path], typer.Argument(metavar="QUERY", help="Photos to search with.")],
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="Photos to list for each query.")] = 10,
+    box: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X1,Y1,X2,Y2", help="Search with this part of each query, in px of the upright photo."
+        ),
+    ] = None,
+    whitening_from: options.WhiteningFrom = None,
+    rerank: options.Rerank = [],  # noqa: B006
+    as_json: options.Json = False,
+    weights: options.Weights = None,
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+) -> None:
+    """Rank the photos of an extracted folder for each query."""
+    options.folder(database, "DIR", "extract the photos first")
+    part = None if box is None else options.box(box, "--box")
+    for query in queries:
+        options.file(query, "QUERY")
+    from cnnimretrieval.descriptors import store
+    from cnnimretrieval.descriptors.images import ImageRequest
+    from cnnimretrieval.evaluation.described import require_unit_length
+    from experiments import machine
+    from experiments.commands import ranking, reranking
+
+    steps = reranking.settings(rerank)
+    network, on = machine.load_network(model, weights, whitening_from), machine.device(device)
+    described = store.read_store(database)
+    require_unit_length(described, database)
+    answers = ranking.rank(
+        network,
+        described,
+        [ImageRequest(path=query, box=part) for query in queries],
+        top,
+        steps,
+        device=on,
+        workers=min(options.num_workers(workers), len(queries)),
+    )
+    print(json.dumps(ranking.as_json(answers, steps), indent=1) if as_json else ranking.as_table(answers))
+
+
+def evaluate(
+    model: options.Model,
+    benchmark: Annotated[
+        str,
+        typer.Argument(
+            metavar="BENCHMARK",
+            help="oxford5k, paris6k, roxford5k, rparis6k, holidays, holidays-upright, gldv2, or a JSON file "
+            "of judged queries: "
+            '[{"query": NAME, "box": [x1, y1, x2, y2], "positives": [NAME, ...], "junk": [NAME, ...]}, ...]. '
+            'Its names lie below --data; "box", in px of the upright photo, and "junk" may be left out. '
+            "The query's own photo is junk unless it is a positive.",
+        ),
+    ],
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of data that `download` writes; with a JSON file, of photos that are all searched.",
+        ),
+    ],
+    scales: options.Scales = None,
+    image_size: options.ImageSize = None,
+    whitening: options.ApplyWhitening = True,
+    whitening_from: options.WhiteningFrom = None,
+    uncropped: Annotated[
+        bool, typer.Option("--uncropped", help="Search with whole photos where queries have boxes.")
+    ] = False,
+    rerank: options.Rerank = [],  # noqa: B006
+    database: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder that `extract` wrote of the photos to search, instead of them."
+        ),
+    ] = None,
+    queries: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The same of the queries, cut out of their photos."),
+    ] = None,
+    distractors: Annotated[
+        list[Path],
+        typer.Option(metavar="DIR", help="The same of photos to search in addition; may be given again."),
+    ] = [],  # noqa: B006
+    as_json: options.Json = False,
+    weights: options.Weights = None,
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+) -> None:
+    """Score a network on a benchmark or on judged photos."""
+    options.folder(data, "--data")
+    for folder in (database, queries, *distractors):
+        if folder is not None:
+            options.folder(folder, "descriptors", "extract the photos first")
+    from cnnimretrieval.evaluation.evaluate import EvaluationConfig, ReadyDescriptors
+    from cnnimretrieval.evaluation.evaluate import evaluate as score
+    from experiments import machine
+    from experiments.commands import evaluation_table, listing, reranking
+
+    config = EvaluationConfig(
+        extraction=listing.extraction(scales, image_size) if scales or image_size else None,
+        whiten=whitening,
+        uncropped=uncropped,
+        rerank=reranking.settings(rerank),
+    )
+    judged = listing.judged(benchmark, data)
+    network, on = machine.load_network(model, weights, whitening_from), machine.device(device)
+    ready = ReadyDescriptors(database=database, queries=queries, distractors=tuple(distractors))
+    count = options.num_workers(workers)
+    result = score(network, judged, config, ready, device=on, workers=count)
+    table = evaluation_table
+    print(json.dumps(table.as_json(result), indent=1) if as_json else table.as_table(result))

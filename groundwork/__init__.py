@@ -1,0 +1,1 @@
+"""What every stage stands on: files, records, keys, locks, memory, tasks, photos, search."""

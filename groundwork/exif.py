@@ -1,0 +1,85 @@
+"""What EXIF says about a photo: its orientation, lens and position; a damaged block costs its hints only."""
+
+import math
+from collections.abc import Mapping
+
+from PIL import Image
+
+_ORIENTATION, _MAKE, _MODEL, _EXIF_FOLDER, _GPS_FOLDER = 0x0112, 0x010F, 0x0110, 0x8769, 0x8825
+_FOCAL_MM, _FOCAL_35MM, _WIDTH_PX, _HEIGHT_PX = 0x920A, 0xA405, 0xA002, 0xA003
+_PLANE_RESOLUTION, _PLANE_UNIT = 0xA20E, 0xA210
+_MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
+_DIAGONAL_35MM = math.hypot(36.0, 24.0)
+_LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE = 1, 2, 3, 4
+
+
+def read_exif(image: Image.Image) -> tuple[int, float, str]:
+    """Orientation, 1 to 8, focal length in px and camera; 1, NaN and "" where EXIF does not tell."""
+    try:
+        exif = image.getexif()
+        lens = exif.get_ifd(_EXIF_FOLDER)
+    except Exception:  # a damaged EXIF block costs its hints only
+        return 1, math.nan, ""
+    orientation = exif.get(_ORIENTATION, 1)
+    orientation = orientation if orientation in range(1, 9) else 1
+    focal_px = _focal_px(lens, image.width, image.height)
+    if math.isnan(focal_px):
+        return orientation, focal_px, ""
+    maker = " ".join(str(exif.get(tag, "")).strip(" \0") for tag in (_MAKE, _MODEL)).strip()
+    return orientation, focal_px, f"{maker} {focal_px:.2f}" if maker else ""
+
+
+def read_gps(image: Image.Image) -> tuple[float, float]:
+    """Latitude and longitude of the photo, as `read_position` returns them."""
+    try:
+        return read_position(image.getexif().get_ifd(_GPS_FOLDER))
+    except Exception:  # a damaged EXIF block costs its hints only
+        return math.nan, math.nan
+
+
+def _focal_px(lens: dict[int, object], width: int, height: int) -> float:
+    """Focal length in pixels, by its 35 mm equivalent (same diagonal) or by the sensor's resolution."""
+    focal_35mm = _number(lens.get(_FOCAL_35MM))
+    focal_mm = _number(lens.get(_FOCAL_MM))
+    resolution = _number(lens.get(_PLANE_RESOLUTION))
+    mm_per_unit = _MM_PER_UNIT.get(int(_number(lens.get(_PLANE_UNIT, 2))), 0.0)
+    taken_px = max(_number(lens.get(_WIDTH_PX)), _number(lens.get(_HEIGHT_PX)))
+    focal_px = math.nan
+    if focal_35mm > 0:
+        focal_px = focal_35mm / _DIAGONAL_35MM * math.hypot(width, height)
+    elif focal_mm > 0 and resolution > 0 and mm_per_unit > 0 and taken_px > 0:
+        # The photo may have been shrunk since: the sensor's resolution belongs to the size it was taken at.
+        focal_px = focal_mm * resolution / mm_per_unit * max(width, height) / taken_px
+    plausible = 0.2 <= focal_px / max(width, height) <= 10
+    return focal_px if plausible else math.nan
+
+
+def _number(value: object) -> float:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, ZeroDivisionError):
+        return 0.0
+    return number if math.isfinite(number) else 0.0
+
+
+def read_position(gps: Mapping[int, object]) -> tuple[float, float]:
+    """Latitude and longitude in degrees, north and east positive, from EXIF's GPS block; NaN where unknown.
+
+    (0, 0) counts as unknown: it is what a receiver without a fix writes.
+    """
+    latitude = _degrees(gps.get(_LATITUDE), gps.get(_LATITUDE_REF), "N", "S", limit=90.0)
+    longitude = _degrees(gps.get(_LONGITUDE), gps.get(_LONGITUDE_REF), "E", "W", limit=180.0)
+    if math.isnan(latitude) or math.isnan(longitude) or latitude == longitude == 0.0:
+        return math.nan, math.nan
+    return latitude, longitude
+
+
+def _degrees(angle: object, reference: object, plus: str, minus: str, *, limit: float) -> float:
+    """An angle given as degrees, minutes, seconds and its half of the globe; NaN where it makes no sense."""
+    sign = {plus: 1.0, minus: -1.0}.get(str(reference).strip(" \0").upper(), math.nan)
+    try:
+        degrees, minutes, seconds = (float(part) for part in angle)  # type: ignore[attr-defined]
+    except (TypeError, ValueError, ZeroDivisionError):
+        return math.nan
+    value = sign * (degrees + minutes / 60.0 + seconds / 3600.0)
+    return value if abs(value) <= limit else math.nan

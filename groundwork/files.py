@@ -1,0 +1,177 @@
+"""Files that are either whole or absent: written under another name, flushed, renamed."""
+
+import errno
+import json
+import mmap
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from numpy.lib.format import read_array_header_1_0, read_magic, write_array_header_1_0
+
+from groundwork.memory import give_back
+
+# Names that start so belong to work in progress, or to a process that was killed at it.
+UNFINISHED = ".unfinished-"
+_FULL_BYTES = 1 << 20
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that takes the name `path` when the block ends well, and is removed otherwise.
+
+    The block may write a file or make a folder; what stood at `path` before is replaced. Missing parent
+    folders are made. A process killed inside the block leaves only a hidden leftover, which `sweep` removes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.parent / f"{UNFINISHED}{os.getpid()}-{token_hex(4)}-{path.name}"
+    try:
+        yield unfinished
+        _flush_to_disk(unfinished)
+        _replace(unfinished, path)
+    except BaseException:
+        _remove(unfinished)
+        raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left unfinished below `folder`; only while nothing else writes there."""
+    for leftover in folder.rglob(f"{UNFINISHED}*"):
+        _remove(leftover)
+
+
+def discard(path: Path) -> None:
+    """Remove a file or folder at once, as far as anybody can see; no error where there is none."""
+    with suppress(FileNotFoundError):
+        _remove(_aside(path))
+
+
+def files_of(path: Path) -> list[Path]:
+    """All files of a folder, with those of its sub-folders; of a file itself."""
+    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+
+
+def require_space(folder: Path) -> None:
+    """Raise OSError (no space left) where the disk of `folder` is as good as full.
+
+    For native code, which fails at a full disk in ways that look like anything else.
+    """
+    if shutil.disk_usage(folder).free < _FULL_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
+def create_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.memmap:
+    """Return a new .npy file as a memory map to be written, zeros as yet, its room on the disk reserved.
+
+    Without the reservation a full disk ends the process in the middle of an assignment (SIGBUS). OSError
+    when there is no room.
+    """
+    rows = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    with path.open("r+b") as file:
+        reserve(file.fileno(), path.stat().st_size, path)
+    return rows
+
+
+def release(rows: np.ndarray) -> None:
+    """Let go of the memory that holds what was touched of a memory map; nothing for any other array.
+
+    Its pages count as memory of this process although the system may take them back, which it does late.
+    """
+    if isinstance(rows.base, mmap.mmap):
+        rows.base.madvise(mmap.MADV_DONTNEED)
+
+
+def keep_rows(path: Path, n: int) -> None:
+    """Shorten an .npy file to its first `n` rows; its header has room for any number of rows."""
+    with path.open("r+b") as file:
+        read_magic(file)
+        shape, fortran_order, dtype = read_array_header_1_0(file)
+        data_start = file.tell()
+        file.seek(0)
+        header = {"shape": (n, *shape[1:]), "fortran_order": fortran_order, "descr": dtype.str}
+        write_array_header_1_0(file, header)
+        assert file.tell() == data_start
+        file.truncate(data_start + n * dtype.itemsize * shape[1])
+
+
+def reserve(descriptor: int, size: int, where: Path) -> None:
+    """Make room on the disk for an open file of `size` bytes; OSError that names `where` if there is none."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(where)) from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON with sorted keys; NaN is refused, for no other reader knows it."""
+    with atomic_path(path) as unfinished:
+        text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+        unfinished.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Return the value stored in a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_table(path: Path, frame: pd.DataFrame) -> None:
+    """Write a table as Parquet, without its index."""
+    with atomic_path(path) as unfinished:
+        frame.to_parquet(unfinished, index=False)
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """Return the table stored in a Parquet file, or some of its columns."""
+    # A column at a time, let go of before the next is read: a large table does not stand in memory twice.
+    with pq.ParquetFile(path) as file:
+        table = pd.DataFrame(
+            {name: _read_column(file, name) for name in columns or file.schema_arrow.names}, copy=False
+        )
+    give_back()  # what reading took on the way
+    return table
+
+
+def _read_column(file: pq.ParquetFile, name: str) -> "pd.Series[Any]":
+    read: pd.DataFrame = file.read(columns=[name]).to_pandas(split_blocks=True, self_destruct=True)
+    return read[name]
+
+
+def _flush_to_disk(path: Path) -> None:
+    # Without this a power cut can leave the new name pointing at an empty file.
+    for file in files_of(path):
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _replace(source: Path, target: Path) -> None:
+    if target.is_dir() and not target.is_symlink():
+        # A folder cannot be renamed onto a full one: the old one steps aside first.
+        aside = _aside(target)
+        source.rename(target)
+        _remove(aside)
+    else:
+        source.replace(target)
+
+
+def _aside(path: Path) -> Path:
+    """Give what stands at `path` the name of something unfinished, and return that."""
+    aside = path.parent / f"{UNFINISHED}{os.getpid()}-{token_hex(4)}-{path.name}"
+    return path.rename(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()

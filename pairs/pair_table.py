@@ -1,0 +1,190 @@
+"""What mining hands upwards: the PairTable of a collection, and the files that hold it.
+
+This is the waist between geometry and learning: whoever trains or evaluates needs these records only.
+"""
+
+from dataclasses import dataclass, field, fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Int
+
+from groundwork.arrays import Layout, freeze_arrays
+from groundwork.files import read_table, write_table
+from pairs.image_pairs import Candidates, PairGeometry, Positives
+from pairs.same_place_negatives import ApartPairs, no_pairs
+
+_LAYOUT: Layout = {
+    "cluster": (np.int64, ("n",)),
+    "place": (np.int64, ("n",)),
+    "is_val": (np.bool_, ("n",)),
+    "sizes": (np.int64, ("n", 2)),
+    "orientation": (np.int64, ("n",)),
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PairTable:
+    """The usable images of a collection, with the pairs that geometry proves to match.
+
+    Attributes:
+        names: sorted, unique; POSIX paths below the collection's root.
+        cluster: the model that the image is registered in; -1 for none.
+        place: component of verified matches; -1 where the image matched nothing. A place holds >= 0 clusters.
+        is_val: the image's place is held out from training; False without a place.
+        sizes: width, height of the stored photo in px.
+        orientation: EXIF value 1..8 that turns the stored photo upright.
+        positives: rows refer to `names`; query and positive are of one place.
+        apart: pairs of one place that geometry proves to show different things; none unless asked for.
+
+    """
+
+    names: tuple[str, ...]
+    cluster: Int[np.ndarray, " n"]
+    place: Int[np.ndarray, " n"]
+    is_val: Bool[np.ndarray, " n"]
+    sizes: Int[np.ndarray, "n 2"]
+    orientation: Int[np.ndarray, " n"]
+    positives: Positives
+    apart: ApartPairs = field(default_factory=no_pairs)
+
+    def __post_init__(self) -> None:
+        freeze_arrays(self, "pair table", _LAYOUT, n=len(self.names))
+        _check_images(self)
+        _check_positives(self)
+
+    @property
+    def num_images(self) -> int:
+        """Rows of the image arrays."""
+        return len(self.names)
+
+    def positives_of(self, split: Literal["train", "val"]) -> Positives:
+        """The positives whose query, hence whose place, lies on this side of the split."""
+        return self.positives.take(self.is_val[self.positives.query] == (split == "val"))
+
+
+def write_pair_table(table: PairTable, folder: Path) -> None:
+    """Write `images.parquet`, `positives.parquet` and `apart.parquet`, each atomically."""
+    images = pd.DataFrame(
+        {
+            "name": pd.Series(table.names, dtype="str"),
+            "cluster": table.cluster,
+            "place": table.place,
+            "split": np.where(table.is_val, "val", "train"),
+            "width": table.sizes[:, 0],
+            "height": table.sizes[:, 1],
+            "orientation": table.orientation,
+        }
+    )
+    write_table(folder / "images.parquet", images)
+    positives = _frame_of(table.positives, table.names)
+    positives.insert(2, "strategy", positives.pop("strategy"))
+    write_table(folder / "positives.parquet", positives)
+    labels = pd.Series(table.names, dtype="str")
+    apart = {column: labels.iloc[getattr(table.apart, column)].to_numpy() for column in ("query", "negative")}
+    write_table(folder / "apart.parquet", pd.DataFrame(apart, dtype="str"))
+
+
+def read_pair_table(folder: Path) -> PairTable:
+    """Read what `write_pair_table` wrote; ValueError when the files contradict themselves."""
+    images = read_table(folder / "images.parquet")
+    names = tuple(images["name"])
+    positives = _arrays_of(read_table(folder / "positives.parquet"), Positives, names)
+    return PairTable(
+        names=names,
+        cluster=images["cluster"].to_numpy(),
+        place=images["place"].to_numpy(),
+        is_val=(images["split"] == "val").to_numpy(),
+        sizes=images[["width", "height"]].to_numpy(),
+        orientation=images["orientation"].to_numpy(),
+        positives=Positives(**positives),
+        apart=_read_apart(folder / "apart.parquet", names),
+    )
+
+
+def write_candidates(candidates: Candidates, names: tuple[str, ...], folder: Path) -> None:
+    """Write `candidates.parquet`, atomically; `names` are those of the pair table."""
+    write_table(folder / "candidates.parquet", _frame_of(candidates, names))
+
+
+def read_candidates(folder: Path, names: tuple[str, ...]) -> Candidates:
+    """Read what `write_candidates` wrote, as rows of `names`."""
+    return Candidates(**_arrays_of(read_table(folder / "candidates.parquet"), Candidates, names))
+
+
+def _read_apart(path: Path, names: tuple[str, ...]) -> ApartPairs:
+    frame, index = read_table(path), pd.Index(names)
+    return ApartPairs(query=_rows_of(frame["query"], index), negative=_rows_of(frame["negative"], index))
+
+
+def _rows_of(names: pd.Series, index: pd.Index) -> Int[np.ndarray, " p"]:
+    rows = index.get_indexer(pd.Index(names))
+    if (rows < 0).any():
+        unknown = names.iloc[int(np.argmin(rows))]
+        raise ValueError(f"image pairs: expected names of images.parquet, got '{unknown}'; mine again")
+    return rows
+
+
+def _frame_of(pairs: PairGeometry, names: tuple[str, ...]) -> pd.DataFrame:
+    frame = pd.DataFrame({field.name: getattr(pairs, field.name) for field in fields(pairs)})
+    labels = pd.Series(names, dtype="str")
+    return frame.assign(
+        query=labels.iloc[pairs.query].to_numpy(), positive=labels.iloc[pairs.positive].to_numpy()
+    )
+
+
+def _arrays_of(
+    frame: pd.DataFrame, record: type[PairGeometry], names: tuple[str, ...]
+) -> dict[str, np.ndarray]:
+    index = pd.Index(names)
+    arrays = {}
+    for column, (dtype, _) in record.LAYOUT.items():
+        if column not in ("query", "positive"):
+            arrays[column] = frame[column].to_numpy(dtype=dtype)
+            continue
+        arrays[column] = _rows_of(frame[column], index)
+    return arrays
+
+
+def _check_images(table: PairTable) -> None:
+    names = table.names
+    if any(a >= b for a, b in pairwise(names)):
+        raise ValueError("pair table: expected names sorted and unique, got another order; sort the images")
+    clustered = table.cluster >= 0
+    places_of_clusters = np.unique(
+        np.stack([table.cluster[clustered], table.place[clustered]], axis=1), axis=0
+    )
+    sides_of_places = np.unique(np.stack([table.place, table.is_val], axis=1), axis=0)
+    for rule, holds in (
+        ("cluster and place >= -1", (table.cluster >= -1).all() and (table.place >= -1).all()),
+        ("a place for every image of a cluster", (table.place[clustered] >= 0).all()),
+        ("one place for every cluster", _all_different(places_of_clusters[:, 0])),
+        ("every place on one side of the split", _all_different(sides_of_places[:, 0])),
+        ("images without a place in train", not table.is_val[table.place < 0].any()),
+        ("sizes > 0", (table.sizes > 0).all()),
+        ("orientations in 1..8", ((table.orientation >= 1) & (table.orientation <= 8)).all()),
+    ):
+        if not holds:
+            raise ValueError(f"pair table: expected {rule}, got other images; mine again")
+
+
+def _check_positives(table: PairTable) -> None:
+    query, positive = table.positives.query, table.positives.positive
+    rows = np.concatenate([query, positive])
+    if rows.size and (rows.min() < 0 or rows.max() >= table.num_images):
+        raise ValueError(
+            f"pair table: expected pairs of rows 0..{table.num_images - 1}, got {rows.min()}..{rows.max()}; "
+            "number the pairs by the table's names"
+        )
+    if (table.place[query] < 0).any() or (table.place[query] != table.place[positive]).any():
+        raise ValueError("pair table: expected the two images of a pair in one place, got two; mine again")
+    apart = table.place[table.apart.query], table.place[table.apart.negative]
+    if (apart[0] != apart[1]).any():
+        raise ValueError("pair table: expected apart pairs of one place, got two; mine again")
+
+
+def _all_different(values: np.ndarray) -> bool:
+    return len(np.unique(values)) == len(values)

@@ -1,0 +1,1 @@
+"""COLMAP behind one adapter: its calls, files and databases, and models that it made elsewhere."""

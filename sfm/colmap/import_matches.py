@@ -1,0 +1,296 @@
+"""Stage: keypoints and verified pairs of a COLMAP database, in place of finding and matching our own.
+
+They are written as our own stages write them: graph and mapping cannot tell the difference.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from functools import partial
+from math import ceil
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from groundwork.batches import CHILD_BYTES, Batch, BatchResult, LazyBatches
+from groundwork.files import atomic_path, read_table, write_table
+from groundwork.keys import key_of
+from groundwork.records import load_done, mark_done, prune
+from groundwork.tasks import run_batches, usage
+from sfm.collection import Collection
+from sfm.colmap.database import (
+    ColmapDatabase,
+    database_stamp,
+    read_database,
+    read_inliers,
+    read_keypoints,
+)
+from sfm.featurestore import FeatureStore, GivenCamera, ImageFeatures, write_shard
+from sfm.matching import Matches
+
+logger = logging.getLogger(__name__)
+
+_VERSION = 1
+_SHARD = 256
+_BLOCK = 4096
+_NAMES_TOLD = 3
+_COLUMNS = ["image_id1", "image_id2", "origin", "config", "inliers", "block", "row"]
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedMatches:
+    """A database in our terms.
+
+    Attributes:
+        collection: the photos, with size and camera as the database has them.
+        store: their keypoints, in its order.
+        matches: its pairs; their inliers are rows of these keypoints.
+        missing: image_ids of the photos that it does not know.
+
+    """
+
+    collection: Collection
+    store: FeatureStore
+    matches: Matches
+    missing: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    image_id: int
+    name: str
+    theirs: int
+    width: int
+    height: int
+    camera: GivenCamera
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """By its id there; `flipped` where our order of its images is another; keypoints of either, as there."""
+
+    pair_id: int
+    flipped: bool
+    keypoints1: int
+    keypoints2: int
+
+
+def import_matches(collection: Collection, path: Path, out: Path, executor: Executor) -> ImportedMatches:
+    """Bring the keypoints of a COLMAP database to `out`/features and its verified pairs to `out`/matches.
+
+    Image names in it are those of the photos; pairs of other images are left out. ValueError when it cannot
+    be read, is damaged, or knows no photo of the collection.
+    """
+    started, found = time.perf_counter(), read_database(path)
+    images = _described(collection, found, path)
+    base = key_of("database", _VERSION, database_stamp(path), str(path), collection.key)
+    store = FeatureStore(folder=out / "features", shard_size=_SHARD)
+    shards = _Parts(partial(_shard, images, store, base), ceil(len(collection.usable) / _SHARD))
+    keypoints = run_batches(
+        partial(_read_shard, path=path, store=store), shards, store.folder, executor, label="keypoints"
+    )
+    pairs, folder = _pairs(images, found), out / "matches"
+    blocks = _Parts(partial(_block, pairs, base), ceil(len(pairs) / _BLOCK))
+    inliers = run_batches(
+        partial(_read_block, path=path, folder=folder), blocks, folder, executor, label="matches"
+    )
+    _require_all(path, [*keypoints, *inliers])
+    # By content: a database that was opened in between is not taken for another one.
+    key = key_of("database", _VERSION, [result.facts["sha256"] for result in (*keypoints, *inliers)])
+    table = folder / "pairs.parquet"
+    if not load_done(out, "import", key_of(base, key)):
+        write_table(table, pairs.sort_values(_COLUMNS[:2], ignore_index=True)[_COLUMNS])
+        prune(store.folder, "shard-*", {result.name for result in keypoints})
+        prune(folder, "block-*", {result.name for result in inliers})
+        facts = {
+            "images": int(images["theirs"].notna().sum()),
+            "missing photos": _tell_missing(collection, found, path),
+            "pairs": len(pairs),
+            "verified": int((pairs["inliers"] > 0).sum()),
+            **usage([*keypoints, *inliers]),
+        }
+        seconds = time.perf_counter() - started
+        mark_done(out, "import", key_of(base, key), seconds=seconds, facts=facts, outputs=[table])
+    return ImportedMatches(
+        collection=_with_cameras(collection, images),
+        store=store,
+        matches=Matches(pairs=read_table(table), folder=folder, key=key),
+        missing=frozenset(images.loc[images["theirs"].isna(), "image_id"].tolist()),
+    )
+
+
+def _require_all(path: Path, results: Sequence[BatchResult]) -> None:
+    for result in results:
+        if result.quarantined:
+            why = next(iter(result.quarantined.values()))
+            raise ValueError(f"database {path}: expected to read it, got '{why}'; check the file")
+
+
+class _Parts(LazyBatches[Item]):
+    """Batches that are put together when they are asked for: memory holds few at a time."""
+
+    def __init__(self, make: Callable[[int], Batch[Item]], number: int) -> None:
+        self._make, self._number = make, number
+
+    def __len__(self) -> int:
+        return self._number
+
+    def batch(self, part: int) -> Batch[Item]:
+        """What `make` makes of a number."""
+        return self._make(part)
+
+
+def _described(collection: Collection, found: ColmapDatabase, path: Path) -> pd.DataFrame:
+    """A row for each usable photo: `image_id, name`, and `theirs` (its id there) with its camera, or NaN."""
+    theirs = found.images.rename(columns={"image_id": "theirs"}).merge(found.cameras, on="camera_id")
+    images = collection.usable[["image_id", "name"]].merge(theirs, how="left", on="name")
+    if len(images) and images["theirs"].notna().any():
+        return images
+    if not len(theirs):
+        raise ValueError(
+            f"database {path}: expected images with cameras, got none; name one whose pairs are verified"
+        )
+    first, others = theirs["name"].iloc[0], len(theirs) - 1
+    raise ValueError(
+        f"database {path}: expected image names below {collection.photos}, got '{first}' and {others} more "
+        "that are not there; give as PHOTOS the folder that they are relative to"
+    )
+
+
+def _tell_missing(collection: Collection, found: ColmapDatabase, path: Path) -> int:
+    """Say which of its images are no photos; return their number."""
+    missing = sorted(set(found.images["name"]) - set(collection.usable["name"]))
+    if missing:
+        logger.warning(
+            "database %s: %d images are no usable photos of %s and are left out: %s%s",
+            path,
+            len(missing),
+            collection.photos,
+            ", ".join(missing[:_NAMES_TOLD]),
+            ", ..." if len(missing) > _NAMES_TOLD else "",
+        )
+    return len(missing)
+
+
+def _with_cameras(collection: Collection, images: pd.DataFrame) -> Collection:
+    """The collection with the sizes and cameras of the database, each camera under a name of its own."""
+    table = collection.table.copy()
+    known = images[images["theirs"].notna()].set_index("image_id")
+    rows = table["image_id"].isin(known.index)
+    of_row = known.loc[table.loc[rows, "image_id"]]
+    for column in ("width", "height"):
+        table.loc[rows, column] = of_row[column].to_numpy(dtype=np.int64)
+    described = of_row[["camera_id", "model", "known"]].astype(int).astype(str).agg(" ".join, axis=1)
+    params = of_row["params"].map(bytes.hex)
+    table.loc[rows, "camera"] = ("database " + described + " " + params).to_numpy()
+    table.loc[rows, "focal_px"] = np.nan  # a parameter already
+    return replace(collection, table=table)
+
+
+def _shard(images: pd.DataFrame, store: FeatureStore, base: str, shard: int) -> Batch[_Image]:
+    part = images.iloc[shard * _SHARD : (shard + 1) * _SHARD]
+    part = part[part["theirs"].notna()]
+    items = tuple(
+        _Image(
+            image_id=row["image_id"],
+            name=row["name"],
+            theirs=int(row["theirs"]),
+            width=int(row["width"]),
+            height=int(row["height"]),
+            camera=GivenCamera(
+                model=int(row["model"]),
+                params=tuple(np.frombuffer(row["params"]).tolist()),
+                known=bool(row["known"]),
+            ),
+        )
+        for row in part.to_dict("records")
+    )
+    memory_bytes = CHILD_BYTES + 64 * int(part["keypoints"].sum())
+    return Batch(name=store.name(shard), key=key_of(base, shard), items=items, memory_bytes=memory_bytes)
+
+
+def _pairs(images: pd.DataFrame, found: ColmapDatabase) -> pd.DataFrame:
+    """Pairs of photos in the order of the database, as `Matches.pairs` and with what reading them takes."""
+    known = images[images["theirs"].notna()].set_index("theirs")
+    pairs = found.pairs[found.pairs[["image_id1", "image_id2"]].isin(known.index).all(axis=1)]
+    ends = [pairs[name].map(known["image_id"]).to_numpy(dtype=np.int64) for name in _COLUMNS[:2]]
+    counts = [pairs[name].map(known["keypoints"]).to_numpy(dtype=np.int64) for name in _COLUMNS[:2]]
+    position = np.arange(len(pairs))
+    return pd.DataFrame(
+        {
+            "image_id1": np.minimum(*ends),
+            "image_id2": np.maximum(*ends),
+            "origin": "database",
+            "config": pairs["config"].to_numpy(dtype=np.int64),
+            "inliers": pairs["inliers"].to_numpy(dtype=np.int64),
+            "block": position // _BLOCK,
+            "row": position % _BLOCK,
+            "pair_id": pairs["pair_id"].to_numpy(dtype=np.int64),
+            "flipped": ends[0] > ends[1],
+            "keypoints1": counts[0],
+            "keypoints2": counts[1],
+        }
+    )
+
+
+def _block(pairs: pd.DataFrame, base: str, block: int) -> Batch[_Pair]:
+    part = pairs.iloc[block * _BLOCK : (block + 1) * _BLOCK]
+    columns = [part[name].tolist() for name in ("pair_id", "flipped", "keypoints1", "keypoints2")]
+    return Batch(
+        name=f"block-{block:05d}",
+        key=key_of(base, "block", block),
+        items=tuple(_Pair(*row) for row in zip(*columns, strict=True)),
+        memory_bytes=CHILD_BYTES + 32 * int(part["inliers"].sum()),
+    )
+
+
+def _read_shard(
+    batch: Batch[_Image], *, path: Path, store: FeatureStore
+) -> tuple[dict[str, Any], Sequence[Path]]:
+    images = [
+        ImageFeatures(
+            image_id=item.image_id,
+            name=item.name,
+            width=item.width,
+            height=item.height,
+            focal_px=np.nan,
+            keypoints=keypoints,
+            camera=item.camera,
+        )
+        for item, keypoints in zip(
+            batch.items, read_keypoints(path, [item.theirs for item in batch.items]), strict=True
+        )
+    ]
+    write_shard(store.folder / batch.name, images)
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(key_of(image.image_id, image.name, len(image.keypoints)).encode())
+        digest.update(image.keypoints.tobytes())
+    return {"sha256": digest.hexdigest()}, [store.folder / batch.name]
+
+
+def _read_block(batch: Batch[_Pair], *, path: Path, folder: Path) -> tuple[dict[str, Any], Sequence[Path]]:
+    wanted = {item.pair_id: item for item in batch.items}
+    found = []
+    for pair_id, inliers in read_inliers(path, batch.items[0].pair_id, batch.items[-1].pair_id):
+        if item := wanted.get(pair_id):
+            there = (item.keypoints1, item.keypoints2)
+            if len(inliers) and (inliers.max(axis=0) >= there).any():
+                raise ValueError(
+                    f"database {path}: expected inliers of pair {pair_id} among {there[0]} and {there[1]} "
+                    f"keypoints, got rows up to {inliers.max()}; verify its matches again"
+                )
+            found.append(inliers[:, ::-1] if item.flipped else inliers)
+    starts = np.concatenate([[0], np.cumsum([len(rows) for rows in found], dtype=np.int64)])
+    inliers = np.concatenate([*found, np.empty((0, 2), np.uint32)])
+    target = folder / f"{batch.name}.npz"
+    with atomic_path(target) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, starts=starts, inliers=inliers)
+    return {"sha256": hashlib.sha256(starts.tobytes() + inliers.tobytes()).hexdigest()}, [target]

@@ -1,0 +1,268 @@
+"""Stage: COLMAP models that exist already, in place of a reconstruction of our own.
+
+Leaves the same files: whoever mines, trains or reports cannot tell the difference.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int
+
+from groundwork.batches import CHILD_BYTES, Batch, BatchResult
+from groundwork.child import Limits
+from groundwork.files import atomic_path, read_table
+from groundwork.keys import key_of
+from groundwork.records import load_done, mark_done
+from groundwork.tasks import run_batches, usage
+from sfm.collection import Collection
+from sfm.colmap.database import read_pairs
+from sfm.colmap.files import database_beside, model_folders, model_stamps, require_whole
+from sfm.mapper import ModelFacts
+from sfm.matchgraph import TRUSTED_CONFIGS, GraphConfig, number_places
+from sfm.model import Model, load_model, save_model
+from sfm.modelfolder import FoundModel, assemble
+from sfm.outcome import model_of_image
+
+logger = logging.getLogger(__name__)
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedModels:
+    """Models of others, as our own.
+
+    Attributes:
+        folders: models/<k>, k = 0, 1, ... by falling number of images, then by first name.
+        place_of_image: of image_id r + 1 in row r; -1 for none.
+        num_places: numbered by falling size.
+        key: changes with anything that changes a model or a place.
+
+    """
+
+    folders: tuple[Path, ...]
+    place_of_image: Int[np.ndarray, " n"]
+    num_places: int
+    key: str
+
+
+def import_models(
+    collection: Collection, source: Path, out: Path, min_size: int, graph: GraphConfig, executor: Executor
+) -> ImportedModels:
+    """Copy the models in `source` to `out`/models as COLMAP writes them, with arrays.npz beside.
+
+    Image names are those of the photos of the collection. Images that are no usable photo stay in COLMAP's
+    files and are left out of arrays.npz. Models that share a photo are of one place; so are those that
+    verified pairs of a database beside them connect. Models with fewer than `min_size` photos are dropped.
+    ValueError when there is no model, none can be read, or no image name is that of a photo.
+    """
+    started = time.perf_counter()
+    folders, database = model_folders(source), database_beside(source)
+    if not folders:
+        raise ValueError(
+            f"models {source}: expected a folder with COLMAP's cameras, images and points3D, as .bin or "
+            ".txt, with folders of them, or with a database, got none; name the folder that COLMAP wrote"
+        )
+    base = key_of("import", _VERSION, version("pycolmap"), collection.key)
+    batches = [_batch(number, folder, base) for number, folder in enumerate(folders)]
+    kept = out / "imported"
+    read = partial(_read_batch, listing=out / "collection.parquet", folder=kept)
+    results = run_batches(read, batches, kept, executor, label="import")
+    _require_models(source, collection, results)
+    pairs = _verified_pairs(database, collection, graph) if database else np.empty((0, 2), dtype=np.int64)
+    found = [kept / batch.name for batch, result in zip(batches, results, strict=True) if result.outputs]
+    large = [folder for folder in found if load_model(folder / "arrays.npz").num_images >= min_size]
+    place_of_image = _places(large, pairs, collection)
+    key = key_of(base, [batch.key for batch in batches], min_size, place_of_image.tolist())
+    record = load_done(out, "import", key)
+    if not record:
+        number = assemble(list(_found(large, results, place_of_image, collection)), out)
+        dropped = len(found) - len(large)
+        facts = {"found": len(folders), "models": number, "too small": dropped, **usage(results)}
+        _tell(source, collection, results, database)
+        record = mark_done(
+            out,
+            "import",
+            key,
+            seconds=time.perf_counter() - started,
+            facts=facts | {"missing photos": _count(results, "missing")},
+            outputs=[out / "models", out / "models.parquet"],
+        )
+    return ImportedModels(
+        folders=tuple(out / "models" / str(k) for k in range(record.facts["models"])),
+        place_of_image=place_of_image,
+        num_places=int(place_of_image.max(initial=-1)) + 1,
+        key=key,
+    )
+
+
+def fates_of_imported(names: "pd.Series[str]", imported: ImportedModels) -> pd.DataFrame:
+    """What became of each usable photo, as `sfm.outcome.describe_files` takes it."""
+    model = model_of_image(names, imported.folders)
+    status = np.where(model >= 0, "registered", "unregistered")
+    reason = np.where(model >= 0, "", "in no imported model")
+    return pd.DataFrame(
+        {"status": status, "reason": reason, "model": model, "place": imported.place_of_image}
+    )
+
+
+def only_images(model: Model, kept: Sequence[bool]) -> Model:
+    """The model with some of its images, and the points that at least two of them see."""
+    images = np.asarray(kept, dtype=np.bool_)
+    seen = images[model.track_image]
+    pairs = np.unique(np.column_stack([model.track_point, model.track_image])[seen], axis=0)
+    points = np.bincount(pairs[:, 0], minlength=model.num_points) >= 2
+    seen &= points[model.track_point]
+    return replace(
+        model,
+        names=tuple(name for name, keep in zip(model.names, images.tolist(), strict=True) if keep),
+        rotations=model.rotations[images],
+        translations=model.translations[images],
+        focal_px=model.focal_px[images],
+        sizes=model.sizes[images],
+        points=model.points[points],
+        track_image=(np.cumsum(images) - 1)[model.track_image[seen]],
+        track_point=(np.cumsum(points) - 1)[model.track_point[seen]],
+        track_xy=model.track_xy[seen],
+    )
+
+
+def _batch(number: int, folder: Path, base: str) -> Batch[Path]:
+    stamps = model_stamps(folder)
+    size = sum(int(each[1]) for each in stamps)
+    limits = Limits(seconds=60 + size / 1e6, memory_bytes=1_000_000_000 + 30 * size)
+    return Batch(
+        name=f"model-{number:05d}",
+        key=key_of(base, str(folder), stamps),
+        items=(folder,),
+        memory_bytes=CHILD_BYTES + 10 * size,
+        limits=limits,
+    )
+
+
+def _read_batch(batch: Batch[Path], *, listing: Path, folder: Path) -> tuple[dict[str, Any], Sequence[Path]]:
+    # In the child only: pycolmap is heavy, and ends the process when it fails.
+    from sfm.colmap import calls as colmap
+
+    if not batch.items:
+        return {"missing": 0, "names": []}, []
+    (source,) = batch.items
+    table = read_table(listing)
+    usable = set(table.loc[table["status"] == "usable", "name"])
+    path = folder / batch.name
+    try:
+        require_whole(source)
+        model = colmap.read_reconstruction(source)
+        summary = colmap.summarise(source)
+    except (RuntimeError, ValueError, IndexError, MemoryError) as error:
+        text = (str(error).splitlines() or [type(error).__name__])[0]
+        return {"missing": 0, "names": [], "failed": text}, []
+    known = [name in usable for name in model.names]
+    missing = [name for name, is_known in zip(model.names, known, strict=True) if not is_known]
+    facts = {"missing": len(missing), "names": missing[:3], "error_px": summary.reprojection_error_px}
+    if not any(known):
+        return facts, []
+    with atomic_path(path) as unfinished:
+        unfinished.mkdir()
+        colmap.copy_reconstruction(source, unfinished)
+        save_model(only_images(model, known), unfinished / "arrays.npz")
+    return facts, [path]
+
+
+def _verified_pairs(database: Path, collection: Collection, config: GraphConfig) -> Int[np.ndarray, "p 2"]:
+    """Rows (image_id - 1) of the usable photos of each pair that the database trusts."""
+    table = read_pairs(database)
+    row_of = pd.Series(range(len(collection.usable)), index=collection.usable["name"])
+    trusted = (table["inliers"] >= config.min_inliers) & table["config"].isin(TRUSTED_CONFIGS)
+    rows = pd.DataFrame({name: table.loc[trusted, name].map(row_of) for name in ("name1", "name2")})
+    return rows.dropna().to_numpy(dtype=np.int64)
+
+
+def _places(
+    folders: Sequence[Path], pairs: Int[np.ndarray, "p 2"], collection: Collection
+) -> Int[np.ndarray, " n"]:
+    row_of = {name: row for row, name in enumerate(collection.usable["name"])}
+    links = [pairs]
+    for folder in folders:
+        rows = np.array([row_of[name] for name in load_model(folder / "arrays.npz").names])
+        links.append(np.column_stack([np.full(len(rows) - 1, rows[0]), rows[1:]]))
+    return number_places(np.concatenate(links), len(row_of))
+
+
+def _found(
+    folders: Sequence[Path],
+    results: Sequence[BatchResult],
+    place_of_image: Int[np.ndarray, " n"],
+    collection: Collection,
+) -> Iterator[FoundModel]:
+    row_of = {name: row for row, name in enumerate(collection.usable["name"])}
+    sizes = np.bincount(place_of_image + 1)[1:]
+    error_px = {result.name: result.facts.get("error_px", 0.0) for result in results}
+    for folder in folders:
+        model = load_model(folder / "arrays.npz")
+        place = int(place_of_image[row_of[model.names[0]]])
+        facts = ModelFacts(
+            first_name=model.names[0],
+            way="imported",
+            images=model.num_images,
+            registered_share=model.num_images / int(sizes[place]),
+            points=model.num_points,
+            track_length=model.num_observations / max(model.num_points, 1),
+            observations=model.num_observations / model.num_images,
+            reprojection_error_px=error_px[folder.name],
+            seconds=0.0,
+        )
+        yield FoundModel(folder=folder, place=place, part=0, facts=asdict(facts))
+
+
+def _require_models(source: Path, collection: Collection, results: Sequence[BatchResult]) -> None:
+    """At least one model that can be read and holds a photo of the collection."""
+    if any(result.outputs for result in results):
+        return
+    if missing := _count(results, "missing"):
+        first = next(name for result in results for name in result.facts["names"])
+        raise ValueError(
+            f"models {source}: expected image names below {collection.photos}, got '{first}' and "
+            f"{missing - 1} more that are not there; give as PHOTOS the folder that they are relative to"
+        )
+    why = next(result.quarantined.get(0) or result.facts.get("failed") or "no image" for result in results)
+    raise ValueError(
+        f"models {source}: expected a model that can be read, got '{why}'; write it again with COLMAP"
+    )
+
+
+def _tell(
+    source: Path, collection: Collection, results: Sequence[BatchResult], database: Path | None
+) -> None:
+    if missing := _count(results, "missing"):
+        names = [name for result in results for name in result.facts["names"]][:3]
+        logger.warning(
+            "models %s: %d images are no usable photos of %s and are left out: %s%s",
+            source,
+            missing,
+            collection.photos,
+            ", ".join(names),
+            ", ..." if missing > len(names) else "",
+        )
+    for result in results:
+        if why := result.quarantined.get(0) or result.facts.get("failed"):
+            logger.warning("models %s: %s cannot be read and is left out: %s", source, result.name, why)
+    if database is None:
+        logger.warning(
+            "models %s: no database lies beside them, so models that share no photo are taken for different "
+            "places, even if two of them show the same one",
+            source,
+        )
+
+
+def _count(results: Sequence[BatchResult], name: str) -> int:
+    return sum(result.facts[name] for result in results)
