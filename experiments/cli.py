@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from experiments.commands import exchange as interchange
-from experiments.commands import options, retrieval
+from experiments.commands import doctor, download, exchange, options, retrieval
 from experiments.commands.exit_codes import INTERRUPTED, UsageFault, exit_code, lines_of
 from experiments.settings import protocol
-from experiments.settings import published_rows as published
 from groundwork.lock import hold
 
 if TYPE_CHECKING:
@@ -78,6 +76,7 @@ def run(
     seed: options.Seed = None,
     data: options.Data = Path("data"),
     dry_run: options.DryRun = False,
+    verify: options.Verify = False,
 ) -> None:
     """Do everything, for photos or a published row.
 
@@ -96,7 +95,7 @@ def run(
         on, count = machine.device(device), options.num_workers(workers)
         print(rehearsal.of_photos(photos, out, settings, device=on, workers=count))
         return
-    _run(photos, out, settings, device, _engine(workers, memory_gb, scheduler))
+    _run(photos, out, settings, device, _engine(workers, memory_gb, scheduler), verify)
 
 
 def _repeat(
@@ -128,7 +127,9 @@ def _engine(workers: int | None, memory_gb: float | None, scheduler: str | None 
     return Engine(workers=options.num_workers(workers), memory_gb=memory_gb, scheduler=scheduler)
 
 
-def _run(photos: Path, out: Path, settings: protocol.Protocol, device: str, engine: "Engine") -> None:
+def _run(
+    photos: Path, out: Path, settings: protocol.Protocol, device: str, engine: "Engine", verify: bool = False
+) -> None:
     from experiments import machine, pipeline, scoreboard
     from experiments.settings.run_config import RunConfig
 
@@ -138,6 +139,7 @@ def _run(photos: Path, out: Path, settings: protocol.Protocol, device: str, engi
         command=(NAME, *sys.argv[1:]),
         protocol=settings.source,
         overrides=tuple(settings.overrides.values()),
+        verify=verify,
     )
     outcome = pipeline.run(photos, out, settings.resolve(RunConfig), execution)
     print(scoreboard.as_table(outcome.metrics.evaluation, outcome.metrics.train["kept"]))
@@ -215,7 +217,7 @@ def _adopt(file: Path, photos: Path | None, out: Path) -> None:
     print(f"{metrics.Mining.read(out)}\n{out / 'positives.parquet'}")
 
 
-app.command()(interchange.export)
+app.command()(exchange.export)
 
 
 @app.command()
@@ -248,7 +250,7 @@ def train(
 app.command()(retrieval.extract)
 app.command()(retrieval.search)
 app.command()(retrieval.evaluate)
-app.command()(published.download)
+app.command()(download.download)
 
 
 @app.command()
@@ -258,6 +260,9 @@ def report(work: Annotated[Path, typer.Argument(metavar="WORK", help="Folder tha
     from experiments.report.page import write_report
 
     print(write_report(work))
+
+
+app.command()(doctor.doctor)
 
 
 @app.command()

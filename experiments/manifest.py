@@ -60,7 +60,7 @@ def save(manifest: Manifest, work: Path) -> Path:
 
 def load(work: Path) -> Manifest:
     """The manifest that `save` wrote."""
-    return Manifest.model_validate_json((work / FILE).read_bytes())
+    return Manifest.load(work / FILE)
 
 
 def input_hash(collection: Path) -> str:

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from pydantic import ConfigDict
 
-from groundwork.files import read_json, write_json
+from groundwork.files import write_json
 from groundwork.settings import Settings
 from sfm.outcome import ReconstructCounts
 
@@ -19,7 +19,7 @@ class _Counts(Settings):
     @classmethod
     def read(cls, folder: Path) -> Self:
         """The counts in the stats.json that a stage left in `folder`."""
-        return cls.model_validate(read_json(folder / "stats.json"))
+        return cls.load(folder / "stats.json")
 
 
 class Reconstruction(ReconstructCounts, _Counts):
@@ -63,4 +63,4 @@ def save(metrics: Metrics, work: Path) -> Path:
 
 def load(work: Path) -> Metrics:
     """The metrics that `save` wrote."""
-    return Metrics.model_validate(read_json(work / FILE))
+    return Metrics.load(work / FILE)

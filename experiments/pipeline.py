@@ -19,6 +19,7 @@ from experiments.metrics import Metrics, Mining, Reconstruction
 from experiments.settings.run_config import RunConfig
 from groundwork.files import sweep
 from groundwork.lock import hold
+from groundwork.records import verify
 from pairs.mine import mine
 from sfm.reconstruct import reconstruct
 
@@ -38,6 +39,7 @@ class Execution:
         command: the words of the command line.
         protocol: where the settings came from.
         overrides: every `--set`, as written.
+        verify: read all files of earlier runs first, and make damaged ones again.
 
     """
 
@@ -46,6 +48,7 @@ class Execution:
     command: tuple[str, ...] = ()
     protocol: str = ""
     overrides: tuple[str, ...] = ()
+    verify: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,9 @@ def run(photos: Path, work: Path, config: RunConfig, execution: Execution) -> Ou
             locks.enter_context(hold(folder))
         machine.check_weights(config.train, config.weights)
         sweep(work)
+        if execution.verify:
+            for damaged in verify(work):
+                logger.warning("%s: not what its record says; it is made again", damaged)
         for stale in (metrics.FILE, manifest.FILE):
             (work / stale).unlink(missing_ok=True)
         found = step("reconstruct", lambda: _reconstruct(photos, work, config, execution))

@@ -8,13 +8,12 @@ from typing import Any
 from cnnimretrieval.downloads.catalogue import find
 from cnnimretrieval.downloads.download import free_bytes, is_present
 from experiments import effort, manifest, pipeline
+from experiments.commands.download import size
 from experiments.effort import Effort
 from experiments.settings.protocol import Protocol
-from experiments.settings.published_rows import size
 from experiments.settings.recipe import Recipe, Target
 from experiments.settings.run_config import RunConfig
-from groundwork.files import read_json
-from groundwork.records import load_done
+from groundwork.records import last_done
 
 # Section of the settings, folder in WORK, name of the record that its stage leaves last.
 _STAGES = (
@@ -106,11 +105,7 @@ def _changed(old: Any, new: Any, key: str) -> Iterator[str]:
 
 def _is_whole(folder: Path, stage: str) -> bool:
     """Whether the record of `stage` is there with all the files it lists."""
-    try:
-        key = read_json(folder / "done" / f"{stage}.json")["key"]
-    except (OSError, ValueError, KeyError):
-        return False
-    return load_done(folder, stage, key) is not None
+    return last_done(folder, stage) is not None
 
 
 def _count(photos: Path) -> _Collection:

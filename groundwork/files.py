@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.lib.format import read_array_header_1_0, read_magic, write_array_header_1_0
 
@@ -20,6 +21,7 @@ from groundwork.memory import give_back
 
 # Names that start so belong to work in progress, or to a process that was killed at it.
 UNFINISHED = ".unfinished-"
+REMEDY = "delete it and run again the command that wrote it"
 _FULL_BYTES = 1 << 20
 
 
@@ -117,8 +119,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return the value stored in a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Return the value stored in a JSON file; ValueError that names a damaged one."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: expected JSON, got '{error}'; {REMEDY}") from error
 
 
 def write_table(path: Path, frame: pd.DataFrame) -> None:
@@ -128,12 +133,21 @@ def write_table(path: Path, frame: pd.DataFrame) -> None:
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """Return the table stored in a Parquet file, or some of its columns."""
-    # A column at a time, let go of before the next is read: a large table does not stand in memory twice.
-    with pq.ParquetFile(path) as file:
-        table = pd.DataFrame(
-            {name: _read_column(file, name) for name in columns or file.schema_arrow.names}, copy=False
-        )
+    """Return the table stored in a Parquet file, or some of its columns; ValueError names a damaged one."""
+    try:
+        # A column at a time, let go of before the next is read: a large table does not stand in memory twice.
+        with path.open("rb") as opened, pq.ParquetFile(opened) as file:
+            missing = sorted(set(columns or ()) - set(file.schema_arrow.names))
+            if missing:
+                raise ValueError(f"{path}: expected the column '{missing[0]}', got none; {REMEDY}")
+            table = pd.DataFrame(
+                {name: _read_column(file, name) for name in columns or file.schema_arrow.names}, copy=False
+            )
+    except (pa.ArrowException, OSError) as error:
+        # Its own errors quote bytes; those of the system have a number, and name the file.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(f"{path}: expected a Parquet table, got other bytes; {REMEDY}") from error
     give_back()  # what reading took on the way
     return table
 
@@ -156,6 +170,10 @@ def _flush_to_disk(path: Path) -> None:
 def _replace(source: Path, target: Path) -> None:
     if target.is_dir() and not target.is_symlink():
         # A folder cannot be renamed onto a full one: the old one steps aside first.
+        if not source.is_dir():
+            raise IsADirectoryError(
+                errno.EISDIR, f"{target}: expected a file of ours or none, got a folder; move it away"
+            )
         aside = _aside(target)
         source.rename(target)
         _remove(aside)

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from groundwork.files import atomic_path, discard, files_of
 from groundwork.settings import Settings
 
 logger = logging.getLogger(__name__)
+_ANNOUNCED = ".announced.json"
 
 
 class OutputFile(Settings):
@@ -58,6 +60,45 @@ def last_done(out: Path, stage: str) -> StageRecord | None:
     """As `load_done`, with whatever key the stage was finished last: for work that only adds to it."""
     record = _read_record(out, stage)
     return record if record and _is_whole(out, record) else None
+
+
+def record_of(out: Path, stage: str) -> StageRecord | None:
+    """The record that a stage left in `out` when it was finished last; None where there is none.
+
+    For what it tells of the stage: its files are not looked at, which `load_done` does.
+    """
+    return _read_record(out, stage)
+
+
+def records_in(out: Path, pattern: str = "*") -> Iterator[StageRecord]:
+    """The records in `out` whose stages' names match a pattern, by name; damaged ones are left out."""
+    for path in sorted((out / "done").glob(f"{pattern}.json")):
+        record = None if path.name.endswith(_ANNOUNCED) else _read_record(out, path.stem)
+        if record is not None:
+            yield record
+
+
+def forget(out: Path, stage: str) -> None:
+    """Remove the record of a stage, so that it is done again."""
+    discard(_record_path(out, stage))
+
+
+def verify(folder: Path) -> list[Path]:
+    """Read all files that records in `folder` or below tell of, and list those that are not as recorded.
+
+    What a failing disk changed, size and time being the same, is found in no other way. The time of such a
+    file is set to now: the stage that relies on it next then compares its hash, and makes it again.
+    """
+    damaged = []
+    for done in sorted(path for path in folder.rglob("done") if path.is_dir()):
+        for record in records_in(done.parent):
+            files = ((done.parent / name, expected) for name, expected in record.outputs.items())
+            damaged += [
+                path for path, expected in files if path.is_file() and not _as_recorded(path, expected)
+            ]
+    for path in damaged:
+        os.utime(path)
+    return damaged
 
 
 def mark_done(
@@ -209,4 +250,4 @@ def _record_path(out: Path, stage: str) -> Path:
 
 
 def _announced_path(out: Path, stage: str) -> Path:
-    return out / "done" / f"{stage}.announced.json"
+    return out / "done" / f"{stage}{_ANNOUNCED}"

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -15,7 +14,7 @@ from groundwork.child import Limits
 from groundwork.files import atomic_path, read_json, require_space, write_json
 from groundwork.keys import key_of
 from groundwork.memory import give_back
-from groundwork.records import load_done, mark_done, prune
+from groundwork.records import forget, load_done, mark_done, prune, records_in
 from groundwork.tasks import run_batches, usage
 from sfm.collection import Collection
 from sfm.components import Component, components
@@ -106,10 +105,9 @@ def _retry_under_other_limits(folder: Path, limits: Limits) -> None:
     path = folder / "limits.json"
     if path.is_file() and read_json(path) == asdict(limits):
         return
-    for record in (folder / "done").glob("component-*.json"):
-        with suppress(ValueError, KeyError):  # a damaged record is redone anyhow
-            if read_json(record)["facts"]["quarantined"]:
-                record.unlink()
+    for record in list(records_in(folder, "component-*")):
+        if record.facts["quarantined"]:
+            forget(folder, record.stage)
     write_json(path, asdict(limits))
 
 

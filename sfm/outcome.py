@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Int
 
-from groundwork.files import read_json, read_table, write_json, write_table
-from groundwork.records import load_done, mark_done
+from groundwork.files import read_table, write_json, write_table
+from groundwork.records import load_done, mark_done, record_of
 from groundwork.settings import Settings
 from sfm.model import Model, load_model
 
@@ -94,7 +94,7 @@ def conclude(
     return ReconstructResult(
         images=read_table(images_path),
         model_folders=model_folders,
-        stats=ReconstructStats.model_validate(read_json(stats_path)),
+        stats=ReconstructStats.load(stats_path),
     )
 
 
@@ -135,13 +135,8 @@ def describe_files(table: pd.DataFrame, fates: pd.DataFrame) -> pd.DataFrame:
 
 
 def _records(out: Path, stages: Sequence[str]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for stage in stages:
-        path = out / "done" / f"{stage}.json"
-        if path.is_file():
-            record = read_json(path)
-            found[stage] = {"seconds": record["seconds"], **record["facts"]}
-    return found
+    records = {stage: record_of(out, stage) for stage in stages}
+    return {stage: {"seconds": one.seconds, **one.facts} for stage, one in records.items() if one is not None}
 
 
 def _stats(

@@ -60,6 +60,8 @@ def _system_error(error: OSError) -> str:
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
             return f"{where}: expected free space on the disk, got '{reason}'; free some and run it again"
+        case errno.EISDIR:
+            return f"{where}: expected a file, got a folder; move it away and run it again"
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return (
                 f"{where}: expected leave to read and write, got '{reason}'; change it or take another folder"

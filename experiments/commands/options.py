@@ -90,6 +90,13 @@ Data = Annotated[
     Path, typer.Option("--data", metavar="DIR", help="Folder of published data, laid out by `download`.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done; write nothing.")]
+Verify = Annotated[
+    bool,
+    typer.Option(
+        "--verify",
+        help="Read every file of earlier runs first, and make again what is not as recorded.",
+    ),
+]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="Where networks run: auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Processes at a time [default: one a core].")

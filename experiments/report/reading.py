@@ -1,5 +1,6 @@
 """Reads what a run left in WORK, and keeps account of what is not there."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,9 +8,10 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from groundwork.files import read_json, read_table
+from groundwork.files import REMEDY, read_json, read_table
 from sfm.model import Model, load_model
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Json = dict[str, Any]
 
@@ -57,30 +59,20 @@ class RunFiles:
 
 
 def read_run(work: Path) -> RunFiles:
-    """Everything that is there. FileNotFoundError when `work` holds nothing of a run."""
-    missing: list[str] = []
-
-    def part(path: str, what: str, read: Callable[[Path], T]) -> T | None:
-        try:
-            return read(work / path)
-        except FileNotFoundError:
-            missing.append(f"{path}: {what}")
-            return None
-
-    sfm = part("sfm/stats.json", "what became of the photos is not known", read_json)
-    images = part("sfm/images.parquet", "no list of the photos", read_table)
-    models = _read_models(work / "sfm" / "models", images)
-    if not models:
-        missing.append("sfm/models: there is no 3D model to draw")
-    pairs = part("pairs/stats.json", "what was mined is not counted", read_json)
-    positives = part("pairs/positives.parquet", "there are no positives to show", read_table)
+    """Everything that is there and whole. FileNotFoundError when `work` holds nothing of a run."""
+    parts = _Parts(work)
+    sfm = parts.read("sfm/stats.json", "what became of the photos is not known", _read_object)
+    images = parts.read("sfm/images.parquet", "no list of the photos", read_table)
+    models = _read_models(parts, images)
+    pairs = parts.read("pairs/stats.json", "what was mined is not counted", _read_object)
+    positives = parts.read("pairs/positives.parquet", "there are no positives to show", read_table)
     # A training that was started by itself leaves its scores beside the network only.
-    learned = part("metrics.json", "the run as a whole has not finished", read_json)
+    learned = parts.read("metrics.json", "the run as a whole has not finished", _read_object)
     if learned is None:
-        learned = part("model/metrics.json", "there are no scores", read_json) or {}
-    tuples = part("model/tuples.parquet", "no hard negatives of the last epoch", read_table)
-    rankings = part("model/rankings.parquet", "there are no rankings to show", read_table)
-    manifest = part("manifest.json", "settings, versions and machine are not recorded", read_json)
+        learned = parts.read("model/metrics.json", "there are no scores", _read_object) or {}
+    tuples = parts.read("model/tuples.parquet", "no hard negatives of the last epoch", read_table)
+    rankings = parts.read("model/rankings.parquet", "there are no rankings to show", read_table)
+    manifest = parts.read("manifest.json", "settings, versions and machine are not recorded", _read_object)
     if sfm is None and pairs is None and not learned:
         raise FileNotFoundError(
             f"report {work}: expected the folder of a run, got one without sfm, pairs and model; "
@@ -88,45 +80,77 @@ def read_run(work: Path) -> RunFiles:
         )
     return RunFiles(
         work=work,
-        photos=_photos(work),
+        photos=_photos(parts),
         manifest=manifest,
         sfm=sfm,
         pairs=pairs,
         train=learned.get("train"),
         evaluation=learned.get("evaluation"),
         images=images,
-        tried=_columns(work / "sfm" / "matches" / "pairs.parquet", ["origin", "inliers"]),
-        trusted=_columns(work / "sfm" / "graph.parquet", ["origin"]),
-        described=_columns(work / "sfm" / "models.parquet", None),
+        tried=parts.read("sfm/matches/pairs.parquet", "", _columns("origin", "inliers")),
+        trusted=parts.read("sfm/graph.parquet", "", _columns("origin")),
+        described=parts.read("sfm/models.parquet", "", read_table),
         positives=positives,
         tuples=tuples,
         rankings=rankings,
         models=models,
-        missing=tuple(missing),
+        missing=tuple(parts.missing),
     )
 
 
-def _photos(work: Path) -> Path | None:
-    for path in (work / "pairs" / "photos.json", work / "sfm" / "photos.json"):
-        if path.is_file():
-            return Path(read_json(path)["photos"])
+class _Parts:
+    """Reads the files of a run; `missing` has a sentence for each that is not there or not whole."""
+
+    def __init__(self, work: Path) -> None:
+        self.work = work
+        self.missing: list[str] = []
+
+    def read(self, path: str, lack: str, read: Callable[[Path], T]) -> T | None:
+        """What `read` makes of a file; None when that cannot be had.
+
+        `lack` says what the page goes without; empty where the file may be absent without a word.
+        """
+        try:
+            return read(self.work / path)
+        except FileNotFoundError:
+            if lack:
+                self.missing.append(f"{path}: {lack}")
+        except (ValueError, IsADirectoryError) as error:
+            logger.warning("%s", error)
+            self.missing.append(f"{path} is damaged{lack and ': '}{lack}")
+        return None
+
+
+def _read_object(path: Path) -> Json:
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(value).__name__}; {REMEDY}")
+    return value
+
+
+def _columns(*names: str) -> Callable[[Path], pd.DataFrame]:
+    return lambda path: read_table(path, list(names))
+
+
+def _photos(parts: _Parts) -> Path | None:
+    for path in ("pairs/photos.json", "sfm/photos.json"):
+        stored = parts.read(path, "", _read_object)
+        if stored and isinstance(stored.get("photos"), str):
+            return Path(stored["photos"])
     return None
 
 
-def _columns(path: Path, columns: list[str] | None) -> pd.DataFrame | None:
-    """Some columns of a table, or all; None where there is no such file."""
-    return pd.read_parquet(path, columns=columns) if path.is_file() else None
-
-
-def _read_models(folder: Path, images: pd.DataFrame | None) -> tuple[tuple[str, Model], ...]:
+def _read_models(parts: _Parts, images: pd.DataFrame | None) -> tuple[tuple[str, Model], ...]:
     """Models by falling size, with their places, which only the table of images knows."""
     place_of: dict[str, int] = {}
     if images is not None and "place" in images:
         place_of = dict(zip(images["name"], images["place"].tolist(), strict=True))
-    paths = sorted(folder.glob("*/arrays.npz"), key=lambda path: int(path.parent.name))
+    folders = (path.parent.name for path in (parts.work / "sfm" / "models").glob("*/arrays.npz"))
     found = []
-    for path in paths:
-        model = load_model(path)
-        place = place_of.get(model.names[0], model.place)
-        found.append((path.parent.name, replace(model, place=place)))
+    for name in sorted(folders, key=int):
+        model = parts.read(f"sfm/models/{name}/arrays.npz", "the model is not drawn", load_model)
+        if model is not None:
+            found.append((name, replace(model, place=place_of.get(model.names[0], model.place))))
+    if not found:
+        parts.missing.append("sfm/models: there is no 3D model to draw")
     return tuple(sorted(found, key=lambda named: -named[1].num_images))

@@ -10,7 +10,10 @@ SETTINGS = {"--protocol", "--set", "--seed"}
 SHARED = MACHINE | ENGINE | SETTINGS | {"--weights", "--whitening-from"}
 
 COMMANDS = {
-    "run": (["PHOTOS"], {"--data", "--dry-run", "--out", "--weights"} | MACHINE | ENGINE | SETTINGS),
+    "run": (
+        ["PHOTOS"],
+        {"--data", "--dry-run", "--out", "--verify", "--weights"} | MACHINE | ENGINE | SETTINGS,
+    ),
     "reconstruct": (["PHOTOS"], {"--out", "--workers"} | ENGINE | SETTINGS),
     "mine": (["WORK/sfm"], {"--out", "--photos"} | SETTINGS),
     "export": (["WORK/pairs|MODEL"], {"--out", "--name", "--whitening-from", "--weights"}),
@@ -33,6 +36,7 @@ COMMANDS = {
     ),
     "download": (["NAME"], {"--data", "--mirror", "--keep-archives", "--dry-run"}),
     "report": (["WORK"], set()),
+    "doctor": (["WORK"], set()),
     "demo": ([], {"--out", "--set", "--seed", "--memory-gb"} | MACHINE),
 }
 

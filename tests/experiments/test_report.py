@@ -227,6 +227,28 @@ def test_what_is_missing_is_said(work, gone, said):
     assert said in read_run(work).missing
 
 
+@pytest.mark.parametrize(
+    ("damaged", "said"),
+    [
+        ("sfm/stats.json", "sfm/stats.json is damaged: what became of the photos is not known"),
+        ("manifest.json", "manifest.json is damaged: settings, versions and machine are not recorded"),
+        ("pairs/positives.parquet", "pairs/positives.parquet is damaged: there are no positives to show"),
+        ("sfm/graph.parquet", "sfm/graph.parquet is damaged"),
+    ],
+)
+@pytest.mark.parametrize("how", ["cut", "emptied", "another type", "a folder"])
+def test_what_is_damaged_is_said_and_left_out(work, damaged, said, how):
+    path = work / damaged
+    content = path.read_bytes() if path.exists() else b"PAR1"
+    path.unlink(missing_ok=True)
+    if how == "a folder":
+        path.mkdir()
+    else:
+        path.write_bytes({"cut": content[: len(content) // 2], "emptied": b"", "another type": b"[1]"}[how])
+    assert said in read_run(work).missing
+    assert "This page is not complete." in text_of(write_report(work).read_text(encoding="utf-8"))
+
+
 def test_a_run_that_only_reconstructed_has_a_page_that_says_so(work):
     for gone in ("pairs", "model", "sfm/models"):
         shutil.rmtree(work / gone)

@@ -1,5 +1,6 @@
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +100,33 @@ def test_an_array_is_made_with_its_room_reserved(tmp_path: Path, monkeypatch: py
     with pytest.raises(OSError, match="No space left on device") as error:
         create_array(tmp_path / "b.npy", (10, 3), np.float32)
     assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(tmp_path / "b.npy"))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"PAR1PAR1", b"PAR1" + bytes(40) + b"PAR1"])
+def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(f"{path}: expected JSON, got '")):
+        read_json(path)
+    with pytest.raises(
+        ValueError, match=re.escape(f"{path}: expected a Parquet table, got other bytes; delete")
+    ):
+        read_table(path)
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    write_table(path, pd.DataFrame({"name": ["a"]}))
+    with pytest.raises(ValueError, match=re.escape(f"{path}: expected the column 'place', got none")):
+        read_table(path, ["name", "place"])
+
+
+def test_a_folder_in_the_place_of_a_file_stays_and_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "stats.json"
+    (path / "somebody's").mkdir(parents=True)
+    with pytest.raises(
+        IsADirectoryError, match=re.escape(f"{path}: expected a file of ours or none, got a folder")
+    ):
+        write_json(path, {})
+    assert [entry.name for entry in tmp_path.iterdir()] == ["stats.json"]
+    assert (path / "somebody's").is_dir()

@@ -8,7 +8,17 @@ from groundwork.files import (
     discard,
     read_json,
 )
-from groundwork.records import finish, last_done, load_done, mark_done, prune
+from groundwork.records import (
+    finish,
+    forget,
+    last_done,
+    load_done,
+    mark_done,
+    prune,
+    record_of,
+    records_in,
+    verify,
+)
 
 
 def _finished(out: Path) -> Path:
@@ -131,3 +141,30 @@ def test_a_file_and_its_record_change_together(
     assert caplog.messages == []
     _grow(tmp_path, "newer")
     assert load_done(tmp_path, "pairs", "newer") is not None
+
+
+def test_a_record_can_be_read_and_forgotten_without_its_files(tmp_path: Path) -> None:
+    path = _finished(tmp_path)
+    path.unlink()
+    record = record_of(tmp_path, "mapping")
+    assert record is not None
+    assert record.facts == {"n": 2}
+    assert list(records_in(tmp_path, "map*")) == [record]
+    assert list(records_in(tmp_path, "match*")) == []
+    forget(tmp_path, "mapping")
+    assert record_of(tmp_path, "mapping") is None
+
+
+def test_rot_that_keeps_size_and_time_is_found_by_reading_everything(tmp_path: Path) -> None:
+    folder = tmp_path / "sfm"
+    path = _finished(folder)
+    before = path.stat()
+    assert verify(tmp_path) == []
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    path.write_bytes(b"12X45")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert load_done(folder, "mapping", "k1") is not None, "size and time are trusted"
+    assert verify(tmp_path) == [path]
+    assert load_done(folder, "mapping", "k1") is None
+    path.unlink()
+    assert verify(tmp_path) == []

@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from experiments import cli
-from experiments.settings.published_rows import size
+from experiments.commands.download import size
 
 
 @pytest.fixture
