@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -24,10 +24,25 @@ from sfm.origins import yield_by_origin
 from sfm.pair_filters.interface import NamedFilter, VerifiedPairs, apply_filters, load_filters
 from sfm.splitting import split_places
 
+if TYPE_CHECKING:
+    import networkx as nx
+
 _VERSION = 5
 # COLMAP's kinds of two-view geometry: calibrated, uncalibrated, planar, panoramic, either, several, of rigs.
 # Left out are none (1) and a watermark or frame that both photos carry (7).
 TRUSTED_CONFIGS = (2, 3, 4, 5, 6, 8, 9)
+GEOMETRY_KINDS = {
+    0: "undefined",
+    1: "degenerate",
+    2: "calibrated",
+    3: "uncalibrated",
+    4: "planar",
+    5: "panoramic",
+    6: "planar or panoramic",
+    7: "watermark",
+    8: "multiple",
+    9: "calibrated rig",
+}
 WATERMARK = 7
 # Pairs that are connected at a time.
 _BLOCK = 1 << 20
@@ -189,3 +204,31 @@ def number_places(pairs: Int[np.ndarray, "p 2"], num_images: int) -> Int32[np.nd
     number[sizes < 2] = -1
     place_of_image: Int32[np.ndarray, " n"] = number[labels]
     return place_of_image
+
+
+def as_networkx(folder: Path) -> "nx.Graph[str]":
+    """The match graph of a finished reconstruction, to look into: bridges, triplets, whatever is asked of it.
+
+    A node is a usable photo, by name, with `place` and `model` (-1: none) and `parts` (those of its place
+    that it is reconstructed in, as "0 2"; "" where the place stays whole). An edge is a trusted pair with
+    `weight` (its inliers), `geometry_kind` (COLMAP's, by name) and `origin` (who proposed it). All are plain
+    values, as `networkx.write_graphml` wants them. FileNotFoundError when `folder`, that of a
+    reconstruction, has no graph yet.
+    """
+    import networkx as nx  # takes a while to load, and no stage needs it
+
+    pairs, parts = read_table(folder / "graph.parquet"), read_table(folder / "parts.parquet")
+    photos = read_table(folder / "collection.parquet", ["name", "image_id"])
+    fates = read_table(folder / "images.parquet", ["name", "place", "model"])
+    usable = photos[photos["image_id"] > 0].merge(fates, on="name").sort_values("image_id")
+    own_parts = parts.astype({"part": str}).groupby("image_id")["part"].agg(" ".join)
+    graph: nx.Graph[str] = nx.Graph()
+    usable["parts"] = [own_parts.get(image_id, "") for image_id in usable["image_id"]]
+    for photo, place, model, parts_of in usable[["name", "place", "model", "parts"]].to_numpy().tolist():
+        graph.add_node(photo, place=place, model=model, parts=parts_of)
+    name = usable.set_index("image_id")["name"]
+    ends = zip(name[pairs["image_id1"]], name[pairs["image_id2"]], strict=True)
+    told = zip(pairs["inliers"], pairs["config"], pairs["origin"].astype(str), strict=True)
+    for (one, two), (inliers, kind, origin) in zip(ends, told, strict=True):
+        graph.add_edge(one, two, weight=int(inliers), geometry_kind=GEOMETRY_KINDS[kind], origin=origin)
+    return graph

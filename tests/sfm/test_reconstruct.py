@@ -10,6 +10,7 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import numpy as np
 import pandas as pd
 import pycolmap
@@ -23,6 +24,7 @@ from groundwork.lock import FolderInUse, hold
 from sfm.features import FeatureConfig
 from sfm.geometry import align_similarity, centres_in_world
 from sfm.mapper import MappingConfig
+from sfm.matchgraph import as_networkx
 from sfm.outcome import ReconstructResult
 from sfm.reconstruct import ReconstructConfig, reconstruct
 
@@ -48,6 +50,23 @@ def out(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with LocalExecutor(2) as executor:
         reconstruct(photos, folder, ReconstructConfig(), executor)
     return folder
+
+
+def test_the_match_graph_can_be_looked_into(out: Path) -> None:
+    graph = as_networkx(out)
+    images = pd.read_parquet(out / "images.parquet")
+    usable = images[images["status"].isin(["registered", "unregistered"])].set_index("name")
+    assert {name: (node["place"], node["model"]) for name, node in graph.nodes(data=True)} == {
+        name: (row["place"], row["model"]) for name, row in usable.iterrows()
+    }
+    assert {len(part) for part in nx.connected_components(graph)} == {1, 4, 6}
+    assert all(graph.nodes[one]["place"] == graph.nodes[two]["place"] for one, two in graph.edges)
+    assert sum(weight for *_, weight in graph.edges(data="weight")) == int(
+        pd.read_parquet(out / "graph.parquet")["inliers"].sum()
+    )
+    kinds = {kind for *_, kind in graph.edges(data="geometry_kind")}
+    assert kinds <= {"calibrated", "planar", "planar or panoramic", "uncalibrated"}
+    assert all(type(value) in (int, str) for *_, edge in graph.edges(data=True) for value in edge.values())
 
 
 class _Forbidden(Executor):
