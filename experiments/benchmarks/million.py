@@ -35,6 +35,7 @@ from sfm.matchgraph import build_graph
 from sfm.matching import match
 from sfm.memory import peak_bytes
 from sfm.neighbours import union
+from sfm.numbering import rank_by_content
 from sfm.photo import Photo
 from sfm.reconstruct import Matched, ReconstructConfig, tell
 from sfm.records import mark_done
@@ -139,7 +140,8 @@ def walk_through(photos: Path, out: Path, rows: int) -> list[tuple[str, float, f
     )
     mark("matching")
     sizes = collection.of_usable("width", "height").to_numpy(dtype=np.int64)
-    graph = build_graph(matches, features.store, sizes, out, config.graph.model_copy(update={"filters": ()}))
+    unfiltered = config.graph.model_copy(update={"filters": ()})
+    graph = build_graph(matches, features.store, sizes, rank_by_content(features.sha256), out, unfiltered)
     matched = Matched(
         collection=collection,
         store=features.store,
