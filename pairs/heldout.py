@@ -86,23 +86,26 @@ class _View:
 
 
 def draw_queries(
-    place: int, models: Sequence[Model], orientation: Mapping[str, int], seed: int, config: HeldoutConfig
+    place: int, models: Sequence[Model], photos: pd.DataFrame, seed: int, config: HeldoutConfig
 ) -> tuple[list[HeldoutQuery], Counter[str]]:
     """The test queries of one place, and the number of those given up by reason.
 
-    `models` are all of the place; `orientation` has the EXIF orientation of every usable image of the
-    place, in a model or not. Each image's boxes depend on the seed, its name and its points, not on other
-    places.
+    `models` are all of the place; `photos` has the EXIF `orientation` and the `content`, a digest of its
+    bytes, of every usable image of the place by name, in a model or not. Each image's boxes depend on the
+    seed, its content and its points, not on other places. Queries come in the order of `photos`.
     """
     queries: list[HeldoutQuery] = []
     dropped: Counter[str] = Counter()
+    orientation: dict[str, int] = photos["orientation"].to_dict()
     views = _views_by_name(models, orientation)
     sizes = {name: size for model in models for name, size in zip(model.names, model.sizes, strict=True)}
-    for name in sorted(views):
+    for name, content in photos["content"].items():
+        if name not in views:
+            continue
         width, height = upright_size(int(sizes[name][0]), int(sizes[name][1]), orientation[name])
         for number in range(1 + config.crops_per_image):
             kind: Literal["whole", "crop"] = "crop" if number else "whole"
-            rng = np.random.default_rng(int(key_of(seed, name, number)[:16], 16))
+            rng = np.random.default_rng(int(key_of(seed, content, number)[:16], 16))
             boxes = _boxes(width, height, config, rng) if number else iter([(0, 0, width, height)])
             box, positives = _first_with_positives(boxes, name, views[name], config.min_shared_points)
             if not positives:

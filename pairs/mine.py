@@ -90,7 +90,7 @@ def mine(sfm_dir: Path, out: Path, config: MineConfig) -> MiningResult:
     # What lies apart in one model may be seen together in another.
     apart = apart.without(candidates).without(selection.positives)
     table = _tabulate(reconstruction.images, selection.positives, apart, config)
-    heldout, given_up = _draw_heldout(table, reconstruction.model_files, config)
+    heldout, given_up = _draw_heldout(table, reconstruction, config)
     dropped = {**reconstruction.dropped, **_unused(table), **merged, **selection.dropped, **given_up}
 
     write_pair_table(table, out)
@@ -168,21 +168,20 @@ def _tabulate(images: pd.DataFrame, positives: Positives, apart: ApartPairs, con
 
 
 def _draw_heldout(
-    table: PairTable, model_files: Sequence[Path], config: MineConfig
+    table: PairTable, reconstruction: Reconstruction, config: MineConfig
 ) -> tuple[list[HeldoutQuery], Counter[str]]:
     queries: list[HeldoutQuery] = []
     dropped: Counter[str] = Counter()
     place_of = dict(zip(table.names, table.place.tolist(), strict=True))
     files_of_place: dict[int, list[Path]] = {}
-    for path in model_files:
+    for path in reconstruction.model_files:
         files_of_place.setdefault(place_of[load_model(path).names[0]], []).append(path)
     # With nothing held out the only place is tested on itself.
     tested = table.place[table.is_val] if table.is_val.any() else table.place[table.positives.query]
     for place in np.unique(tested).tolist():
-        rows = np.flatnonzero(table.place == place)
-        orientation = {table.names[row]: int(table.orientation[row]) for row in rows}
+        photos = reconstruction.images[table.place == place].set_index("name")
         models = [load_model(path) for path in files_of_place[place]]
-        drawn, given_up = draw_queries(place, models, orientation, config.seed, config.heldout)
+        drawn, given_up = draw_queries(place, models, photos, config.seed, config.heldout)
         queries += drawn
         dropped += given_up
     return queries, dropped

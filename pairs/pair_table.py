@@ -4,7 +4,6 @@ This is the waist between geometry and learning: whoever trains or evaluates nee
 """
 
 from dataclasses import dataclass, field, fields
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -31,7 +30,8 @@ class PairTable:
     """The usable images of a collection, with the pairs that geometry proves to match.
 
     Attributes:
-        names: sorted, unique; POSIX paths below the collection's root.
+        names: unique; POSIX paths below the collection's root. Rows are in the order of the photos' content
+            where mining knows it: whoever draws rows draws the same photos under any names.
         cluster: the model that the image is registered in; -1 for none.
         place: component of verified matches; -1 where the image matched nothing. A place holds >= 0 clusters.
         is_val: the image's place is held out from training; False without a place.
@@ -67,7 +67,10 @@ class PairTable:
 
 
 def write_pair_table(table: PairTable, folder: Path) -> None:
-    """Write `images.parquet`, `positives.parquet` and `apart.parquet`, each atomically."""
+    """Write `images.parquet`, `positives.parquet` and `apart.parquet`, each atomically.
+
+    Images are listed by name, with the `row` of each; pairs are in the order of the rows.
+    """
     images = pd.DataFrame(
         {
             "name": pd.Series(table.names, dtype="str"),
@@ -77,9 +80,10 @@ def write_pair_table(table: PairTable, folder: Path) -> None:
             "width": table.sizes[:, 0],
             "height": table.sizes[:, 1],
             "orientation": table.orientation,
+            "row": np.arange(table.num_images),
         }
     )
-    write_table(folder / "images.parquet", images)
+    write_table(folder / "images.parquet", images.sort_values("name", ignore_index=True))
     positives = _frame_of(table.positives, table.names)
     positives.insert(2, "strategy", positives.pop("strategy"))
     write_table(folder / "positives.parquet", positives)
@@ -91,6 +95,8 @@ def write_pair_table(table: PairTable, folder: Path) -> None:
 def read_pair_table(folder: Path) -> PairTable:
     """Read what `write_pair_table` wrote; ValueError when the files contradict themselves."""
     images = read_table(folder / "images.parquet")
+    if "row" in images:  # or the order is that of the file
+        images = images.sort_values("row")
     names = tuple(images["name"])
     positives = _arrays_of(read_table(folder / "positives.parquet"), Positives, names)
     return PairTable(
@@ -151,8 +157,8 @@ def _arrays_of(
 
 def _check_images(table: PairTable) -> None:
     names = table.names
-    if any(a >= b for a, b in pairwise(names)):
-        raise ValueError("pair table: expected names sorted and unique, got another order; sort the images")
+    if len(set(names)) < len(names):
+        raise ValueError("pair table: expected every name once, got one twice; drop repeats")
     clustered = table.cluster >= 0
     places_of_clusters = np.unique(
         np.stack([table.cluster[clustered], table.place[clustered]], axis=1), axis=0

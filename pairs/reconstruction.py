@@ -19,7 +19,11 @@ from sfm.model import Model, load_model
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reconstruction:
-    """The usable images, by name, and where their models are; `dropped` counts the other files by reason."""
+    """The usable images and where their models are; `dropped` counts the other files by reason.
+
+    `images` are in the order of their `content`, the digest of a photo's bytes. All that is drawn or told
+    apart by a row follows it: the same photos under other names are mined, held out and learned from alike.
+    """
 
     images: pd.DataFrame
     model_files: tuple[Path, ...]
@@ -78,13 +82,15 @@ def read_reconstruction(sfm_dir: Path) -> Reconstruction:
             "run reconstruct first"
         )
     files = read_table(path)
+    # Tables that others wrote may lack the digests.
+    files = files.assign(content=files["sha256" if "sha256" in files else "name"])
     is_usable = files["status"].isin(("registered", "unregistered"))
     others = files["status"][~is_usable].value_counts()
     folders = sorted(
         (f for f in (sfm_dir / "models").glob("*") if f.name.isdecimal()), key=lambda f: int(f.name)
     )
     return Reconstruction(
-        images=files[is_usable].sort_values("name", ignore_index=True),
+        images=files[is_usable].sort_values("content", ignore_index=True),
         model_files=tuple(folder / "arrays.npz" for folder in folders),
         dropped={f"image: {status}": int(count) for status, count in sorted(others.items())},
     )

@@ -28,7 +28,7 @@ from groundwork.settings import Settings
 from groundwork.tasks import run_batches, usage
 from sfm.numbering import number
 
-_VERSION = 3
+_VERSION = 4
 _BATCH = 128
 # Of fewer files, starting a task takes a quarter of the time that reading them does.
 _MIN_BATCH = 16
@@ -86,12 +86,13 @@ class Collection:
 def scan(photos: Path, out: Path, config: ScanConfig, executor: Executor) -> Collection:
     """List every file below `photos`, decode each, and write `out`/collection.parquet.
 
-    Byte-identical files are used once, under the first name. Links to files are followed, links to folders
-    are listed as rejected; `out` itself is left out where it lies below `photos`.
+    Byte-identical files are used once, under the first name, which changes no model. Links to files are
+    followed, links to folders are listed as rejected; `out` itself is left out where it lies below `photos`.
 
-    Usable photos are numbered in order of name. When photos are added later, known ones keep their image_id
-    and new ones are numbered after them, in order of name. Where a known usable photo is gone or its bytes
-    changed, all are numbered afresh. Only files of a new size or time are decoded again.
+    Usable photos are numbered in order of content (`sfm.numbering`). When photos are added later, known ones
+    keep their image_id, under any name, and new ones are numbered after them, in order of content. Where a
+    known usable photo is gone or its bytes changed, all are numbered afresh. Only files of a new name, size
+    or time are decoded again.
 
     FileNotFoundError and NotADirectoryError when there is no such folder, ValueError when no photo in it is
     usable.

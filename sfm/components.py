@@ -10,6 +10,7 @@ from jaxtyping import Int, Int32, UInt64
 
 from groundwork.memory import give_back
 from sfm.matchgraph import MatchGraph
+from sfm.numbering import digests, rank_by_content
 
 # Of `MatchGraph.pairs`, in the order of `Component.pairs`.
 _COLUMNS = ["image_id1", "image_id2", "config", "inliers", "block", "row"]
@@ -24,7 +25,8 @@ class Component:
     Attributes:
         place: number of the place it belongs to.
         part: number of the part of that place; 0 for a place that is whole.
-        image_ids: rising; the component's own number of an image is its position here plus 1.
+        image_ids: in the order of their photos' digests; the component's own number of an image is its
+            position here plus 1. The mapper, which prefers smaller numbers, does not see any other.
         camera_ids: the camera of each image, from 1; images of one camera share its intrinsics.
         pairs: its trusted pairs, sorted: image_id1, image_id2, config, inliers, block, row.
         key: made of the content alone, not of the numbers that the collection gives to images and places:
@@ -51,6 +53,7 @@ def components(usable: pd.DataFrame, graph: MatchGraph, min_size: int) -> Iterat
     `usable` is `Collection.usable`.
     """
     camera, content = _cameras(usable)
+    rank = rank_by_content(digests(usable["sha256"]))
     del usable  # of a million photos it takes 150 MB
     give_back()
     numbers = np.arange(graph.num_places + 1)
@@ -64,7 +67,8 @@ def components(usable: pd.DataFrame, graph: MatchGraph, min_size: int) -> Iterat
         for part, rows in enumerate(parts_of_place.get(place, [whole])):
             if len(rows) < min_size:
                 continue
-            pairs = own if rows is whole else own[np.isin(own[:, :2], rows + 1).all(axis=1)]
+            rows = rows[np.argsort(rank[rows])]
+            pairs = own if len(rows) == len(whole) else own[np.isin(own[:, :2], rows + 1).all(axis=1)]
             camera_ids = _numbered(camera[rows])
             yield Component(
                 place=place,
@@ -72,7 +76,9 @@ def components(usable: pd.DataFrame, graph: MatchGraph, min_size: int) -> Iterat
                 image_ids=tuple((rows + 1).tolist()),
                 camera_ids=tuple(camera_ids.tolist()),
                 pairs=pairs,
-                key=_key(content[rows], camera_ids, rows, pairs),
+                key=_key(
+                    content[rows], camera_ids, np.searchsorted(rank[rows], rank[pairs[:, :2] - 1]), pairs
+                ),
             )
 
 
@@ -117,13 +123,13 @@ def _numbered(labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
 def _key(
     content: UInt64[np.ndarray, " n"],
     camera_ids: Int[np.ndarray, " n"],
-    rows: Int[np.ndarray, " n"],
+    ends: Int[np.ndarray, "p 2"],
     pairs: Int[np.ndarray, "p 6"],
 ) -> str:
     """Of the images, their cameras, and the pairs' kinds and inliers, all in the component's own numbers."""
-    ends = np.searchsorted(rows + 1, pairs[:, :2])
-    table = np.column_stack([ends, pairs[:, 2:4]])
-    digest = hashlib.sha256(np.array([len(rows), len(pairs)], dtype="<i8").tobytes())
+    table = np.column_stack([np.sort(ends, axis=1), pairs[:, 2:4]])
+    table = table[np.lexsort((table[:, 1], table[:, 0]))]
+    digest = hashlib.sha256(np.array([len(content), len(pairs)], dtype="<i8").tobytes())
     for part in (content.astype("<u8"), camera_ids.astype("<i8"), table.astype("<i8")):
         digest.update(part.tobytes())
     return digest.hexdigest()

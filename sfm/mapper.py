@@ -64,7 +64,6 @@ class ModelFacts:
     """How one model turned out.
 
     Attributes:
-        first_name: of its images, sorted.
         way: that found it: incremental, relaxed (a narrower first pair) or global.
         images: registered ones.
         registered_share: of the component's images.
@@ -76,7 +75,6 @@ class ModelFacts:
 
     """
 
-    first_name: str
     way: str
     images: int
     registered_share: float
@@ -100,9 +98,10 @@ def map_component(
 
     with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=out.parent) as scratch:
         database = Path(scratch) / "component.db"
+        stored = {image.image_id: image for image in store.read(component.image_ids)}
         images = [
-            replace(image, image_id=number)
-            for number, image in enumerate(store.read(component.image_ids), start=1)
+            replace(stored[image_id], image_id=number)
+            for number, image_id in enumerate(component.image_ids, start=1)
         ]
         cameras = dict(enumerate(component.camera_ids, start=1))
         colmap.write_database(database, images, cameras, _geometries(component, matches))
@@ -143,7 +142,11 @@ def _geometries(component: Component, matches: Path) -> "Iterator[tuple[int, int
 
     number = {image_id: position + 1 for position, image_id in enumerate(component.image_ids)}
     for image_id1, image_id2, config, inliers in read_inliers(matches, component.pair_table):
-        yield number[image_id1], number[image_id2], colmap.PairGeometry(config=config, inliers=inliers)
+        one, two = number[image_id1], number[image_id2]
+        if one < two:
+            yield one, two, colmap.PairGeometry(config=config, inliers=inliers)
+        else:
+            yield two, one, colmap.PairGeometry(config=config, inliers=inliers[:, ::-1])
 
 
 def _keep(
@@ -169,7 +172,6 @@ def _keep(
         share = summary.images / len(component.image_ids)
         facts.append(
             ModelFacts(
-                first_name=model.names[0],
                 way=way,
                 registered_share=share,
                 seconds=round(seconds, 3),

@@ -23,7 +23,7 @@ from sfm.mapper import MappingConfig, map_component
 from sfm.matchgraph import MatchGraph
 from sfm.modelfolder import FoundModel, assemble
 
-_VERSION = 5
+_VERSION = 6
 # Of a component's memory, for each of its images: keypoints, tracks and the adjustment of all of them.
 _IMAGE_BYTES = 4_000_000
 
@@ -33,7 +33,7 @@ class Mapping:
     """All models of a collection.
 
     Attributes:
-        folders: models/<k>, k = 0, 1, ... by falling number of images, then by first name.
+        folders: models/<k>, k = 0, 1, ... by falling number of images, then by place and part.
         failed: image_id -> reason, for the images of components that kill their worker, that reach a limit
             of time or memory, or that the mapper cannot read.
         key: changes with anything that changes a model.

@@ -27,7 +27,7 @@ from sfm.splitting import split_places
 if TYPE_CHECKING:
     import networkx as nx
 
-_VERSION = 5
+_VERSION = 6
 # COLMAP's kinds of two-view geometry: calibrated, uncalibrated, planar, panoramic, either, several, of rigs.
 # Left out are none (1) and a watermark or frame that both photos carry (7).
 TRUSTED_CONFIGS = (2, 3, 4, 5, 6, 8, 9)
@@ -81,7 +81,8 @@ class MatchGraph:
     Attributes:
         pairs: trusted pairs: `image_id1, image_id2, origin, config, inliers, block, row, place`.
         folder: where their inliers are stored.
-        place_of_image: of image_id r + 1 in row r; numbered by falling size, then first image; -1 for none.
+        place_of_image: of image_id r + 1 in row r; numbered by falling size, then first image by content; -1
+            for none.
         num_places: places have at least two images.
         parts: `place, part, image_id` of the places that are reconstructed in parts, which overlap.
         key: changes with anything that changes a place or a part.
@@ -99,11 +100,17 @@ class MatchGraph:
 
 
 def build_graph(
-    matches: Matches, store: FeatureStore, sizes: Int[np.ndarray, "n 2"], out: Path, config: GraphConfig
+    matches: Matches,
+    store: FeatureStore,
+    sizes: Int[np.ndarray, "n 2"],
+    rank: Int[np.ndarray, " n"],
+    out: Path,
+    config: GraphConfig,
 ) -> MatchGraph:
     """Choose the trusted pairs and number the places; write `out`/graph.parquet.
 
-    `sizes` are the width and height of every image. Pairs that a filter took out are listed in
+    `sizes` are the width and height of every image, `rank` its place in the order of content: neither places
+    nor parts depend on the numbers of images. Pairs that a filter took out are listed in
     `out`/graph-dropped.parquet, with the filter and its reason; parts of large places in `out`/parts.parquet.
     ValueError when no pair is trusted: then there is nothing to reconstruct.
     """
@@ -114,10 +121,10 @@ def build_graph(
     )
     outputs = [out / f"{name}.parquet" for name in ("graph", "graph-dropped", "parts")]
     if not load_done(out, "graph", key):
-        facts = _make(matches, store, sizes, outputs, config, filters)
+        facts = _make(matches, store, sizes, rank, outputs, config, filters)
         mark_done(out, "graph", key, seconds=time.perf_counter() - started, facts=facts, outputs=outputs)
     pairs = read_table(outputs[0])
-    place_of_image = number_places(_rows(pairs), len(sizes))
+    place_of_image = _places(pairs, rank)
     return MatchGraph(
         pairs=pairs,
         folder=matches.folder,
@@ -133,6 +140,7 @@ def _make(
     matches: Matches,
     store: FeatureStore,
     sizes: Int[np.ndarray, "n 2"],
+    rank: Int[np.ndarray, " n"],
     outputs: Sequence[Path],
     config: GraphConfig,
     filters: Sequence[NamedFilter],
@@ -151,8 +159,8 @@ def _make(
         raise ValueError(
             f"pair filters: expected to keep a pair, got all {len(dropped)} dropped; change graph.filters"
         )
-    place_of_image = number_places(_rows(pairs), len(sizes))
-    parts = split_places(pairs, place_of_image, config.max_component, config.overlap)
+    place_of_image = _places(pairs, rank)
+    parts = split_places(pairs, place_of_image, rank, config.max_component, config.overlap)
     tables = (pairs.assign(place=place_of_image[_rows(pairs)[:, 0]]), dropped, parts)
     for path, table in zip(outputs, tables, strict=True):
         write_table(path, table)
@@ -187,6 +195,11 @@ def _counted(tried: pd.DataFrame, dropped: pd.DataFrame, config: GraphConfig) ->
 def _rows(pairs: pd.DataFrame) -> Int32[np.ndarray, "p 2"]:
     rows: Int32[np.ndarray, "p 2"] = pairs[["image_id1", "image_id2"]].to_numpy(dtype=np.int32) - np.int32(1)
     return rows
+
+
+def _places(pairs: pd.DataFrame, rank: Int[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
+    """`number_places` of the images in the order of content, for the images by id."""
+    return number_places(rank.astype(np.int32)[_rows(pairs)], len(rank))[rank]
 
 
 def number_places(pairs: Int[np.ndarray, "p 2"], num_images: int) -> Int32[np.ndarray, " n"]:

@@ -27,7 +27,7 @@ from sfm.features import Features
 from sfm.featurestore import FeatureStore
 from sfm.matchplan import PLANNED, MatchPlan, plan_matches
 
-_VERSION = 3
+_VERSION = 4
 # A keypoint with its descriptor, as stored and as a unit row; products of two images come on top, twice.
 _KEYPOINT_BYTES = 700
 _Pair = tuple[int, int]
@@ -83,7 +83,8 @@ def match(
 
     A pair that was matched with the same settings is not matched again as long as the photos that were there
     then are the first ones of the collection: blocks of pairs stay, new pairs go to new blocks. The outcome
-    of a pair depends on its two photos, settings and seed alone.
+    of a pair depends on its two photos, settings and seed alone: whatever their numbers, the photo whose
+    digest is the smaller is the first one.
     """
     started, folder = time.perf_counter(), out / "matches"
     base = key_of("matching", _VERSION, version("pycolmap"), config, seed, features.settings_key)
@@ -145,10 +146,14 @@ class _Blocks(LazyBatches[_Pair]):
         return self._plan.num_blocks
 
     def batch(self, block: int) -> Batch[_Pair]:
-        """The pairs of one block."""
+        """The pairs of one block, the photo with the smaller digest first in each."""
         pairs = self._plan.image_ids[self._plan.rows(block)].astype(np.int64)
         digest = hashlib.sha256(pairs.tobytes() + self._features.sha256[pairs - 1].tobytes()).hexdigest()
-        items = tuple((one, two) for one, two in pairs.tolist())
+        flipped = self._features.sha256[pairs[:, 0] - 1] > self._features.sha256[pairs[:, 1] - 1]
+        items = tuple(
+            (two, one) if flip else (one, two)
+            for (one, two), flip in zip(pairs.tolist(), flipped, strict=True)
+        )
         counts = self._features.num_keypoints[np.unique(pairs) - 1]
         memory_bytes = CHILD_BYTES + _KEYPOINT_BYTES * int(counts.sum()) + 8 * int(counts.max()) ** 2
         name, key = _name(block), key_of(self._base, digest)
@@ -210,7 +215,8 @@ def _match_batch(
             seed=seed,
         )
         configs.append(geometry.config)
-        inliers.append(geometry.inliers)
+        # They are kept by the pair's numbers.
+        inliers.append(geometry.inliers if one < two else geometry.inliers[:, ::-1])
     counts = [len(rows) for rows in inliers]
     path = folder / f"{batch.name}.npz"
     with atomic_path(path) as unfinished, unfinished.open("wb") as file:

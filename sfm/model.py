@@ -5,7 +5,6 @@ needs numpy only. Cameras see the +z axis: x_cam = rotation @ x_world + translat
 """
 
 from dataclasses import dataclass, fields
-from itertools import pairwise
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -38,7 +37,8 @@ class Model:
     construction and held as read-only views in float64 and int64.
 
     Attributes:
-        names: images, sorted, unique; POSIX paths below the collection's root.
+        names: images, unique; POSIX paths below the collection's root. Their order is that of the ids in
+            COLMAP's files, in a model of our own that of the photos' digests: names do not decide it.
         rotations: cam_from_world.
         translations: cam_from_world, in units of the model.
         focal_px: mean of the camera's two focal lengths.
@@ -120,9 +120,9 @@ def load_model(path: Path) -> Model:
 
 def _check_values(model: Model) -> None:
     names = model.names
-    if not names or any(a >= b for a, b in pairwise(names)):
+    if not names or len(set(names)) < len(names):
         raise ValueError(
-            f"model: expected at least one name, sorted and unique, got {names[:3]}...; sort the images"
+            f"model: expected at least one name, all different, got {names[:3]}...; drop repeats"
         )
     if model.place < -1:
         raise ValueError(

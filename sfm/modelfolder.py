@@ -42,10 +42,10 @@ class FoundModel:
 def assemble(found: Sequence[FoundModel], out: Path) -> int:
     """Make `out`/models and `out`/models.parquet of these models, in place of older ones; return how many.
 
-    Models are numbered by falling number of images, then by first name. Files are hard links to the found
+    Models are numbered by falling number of images, equal ones as given. Files are hard links to the found
     ones, or copies where the file system has no links.
     """
-    ordered = sorted(found, key=lambda model: (-model.facts["images"], model.facts["first_name"]))
+    ordered = sorted(found, key=lambda model: -model.facts["images"])
     with atomic_path(out / "models") as unfinished:
         unfinished.mkdir()
         for number, model in enumerate(ordered):

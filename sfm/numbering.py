@@ -1,4 +1,8 @@
-"""Which files of a collection are used as photos, and under which image_id: a known photo keeps its own."""
+"""Which files of a collection are used as photos, and under which image_id: a known photo keeps its own.
+
+A photo is its bytes. Names and folders decide neither numbers nor the order in which photos are worked on:
+the same photos under other names give the same models.
+"""
 
 import logging
 
@@ -14,22 +18,24 @@ _ROWS = 65_536
 
 def number(files: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
     """Give each file its status and each usable photo its image_id."""
-    known_id = _known_ids(files, before)
-    # Of equal files a known one is used, else the first by name.
+    known = before[before["image_id"] > 0].sort_values("image_id")
+    # Of equal files the one that was used before is used, else the first by name.
     sound = np.flatnonzero(files["reason"] == "")
-    sound = sound[np.argsort(known_id[sound] == 0, kind="stable")]
-    _, first, group = np.unique(digests(files["sha256"])[sound], return_index=True, return_inverse=True)
+    was_used = files["name"].isin(known["name"]).to_numpy()[sound]
+    sound = sound[np.argsort(~was_used, kind="stable")]
+    photos, first, group = np.unique(digests(files["sha256"])[sound], return_index=True, return_inverse=True)
     used_row = np.full(len(files), -1)
     used_row[sound] = sound[first[group]]
-    used = used_row == np.arange(len(files))
-    image_id, new = np.where(used, known_id, 0), used & (known_id == 0)
-    image_id[new] = known_id.max(initial=0) + 1 + np.arange(int(new.sum()))
-    copies = np.flatnonzero((used_row >= 0) & ~used)
+    image_id = np.zeros(len(files), dtype=np.int64)
+    image_id[sound[first]] = _image_ids(photos, digests(known["sha256"]))
+    copies = np.flatnonzero((used_row >= 0) & (image_id == 0))
     reason = files["reason"].copy()
     reason.iloc[copies] = "same bytes as " + files["name"].iloc[used_row[copies]].to_numpy()
     status = pd.array(["rejected", "duplicate", "usable"], dtype="str")
     return files.assign(
-        status=status.take((used_row >= 0).astype(np.int64) + used), reason=reason, image_id=image_id
+        status=status.take((used_row >= 0).astype(np.int64) + (image_id > 0)),
+        reason=reason,
+        image_id=image_id,
     )
 
 
@@ -40,13 +46,27 @@ def digests(sha256: "pd.Series[str]") -> Shaped[np.ndarray, " n"]:
     return np.concatenate([np.empty(0, dtype="S64"), *parts])
 
 
-def _known_ids(files: pd.DataFrame, before: pd.DataFrame) -> Int[np.ndarray, " n"]:
-    """The image_id each file has already, 0 for new ones; all 0 where a known photo is gone or changed."""
-    known = before.loc[before["image_id"] > 0, ["name", "sha256", "image_id"]]
-    columns = ["name", "sha256"]
-    ids = files[columns].merge(known, how="left", on=columns)["image_id"] if len(known) else None
-    if ids is None or int(ids.notna().sum()) < len(known):
-        if ids is not None:
-            logger.info("scan: known photos are gone or changed; all photos are numbered afresh")
-        return np.zeros(len(files), dtype=np.int64)
-    return ids.fillna(0).to_numpy(dtype=np.int64)
+def rank_by_content(sha256: Shaped[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """The place of each photo in the order of their digests: the one order that every stage works in.
+
+    In a collection that has not grown it is image_id - 1.
+    """
+    rank = np.empty(len(sha256), dtype=np.int64)
+    rank[np.argsort(sha256, kind="stable")] = np.arange(len(sha256))
+    return rank
+
+
+def _image_ids(photos: Shaped[np.ndarray, " n"], known: Shaped[np.ndarray, " k"]) -> Int[np.ndarray, " n"]:
+    """A number for each of the sorted photos: that of a known one, and the next ones for the others.
+
+    `known` are the photos of the numbers 1, 2, ...; where one of them is gone, none counts.
+    """
+    image_id = np.zeros(len(photos), dtype=np.int64)
+    place = np.searchsorted(photos, known)
+    if len(known) <= len(photos) and (photos[np.minimum(place, len(photos) - 1)] == known).all():
+        image_id[place] = np.arange(1, len(known) + 1)
+    else:
+        logger.info("scan: known photos are gone or changed; all photos are numbered afresh")
+    new = image_id == 0
+    image_id[new] = image_id.max(initial=0) + 1 + np.arange(int(new.sum()))
+    return image_id

@@ -50,8 +50,9 @@ class ReconstructResult:
     """What `reconstruct` leaves in its folder.
 
     Attributes:
-        images: one row a file: `name, status (registered|unregistered|duplicate|rejected), reason, model,
-            place (-1: none), width, height (stored pixels), orientation (EXIF)`.
+        images: one row a file, by name: `name, status (registered|unregistered|duplicate|rejected), reason,
+            model, place (-1: none), width, height (stored pixels), orientation (EXIF), sha256` (of the bytes;
+            empty where they could not be read).
         model_folders: a COLMAP model each, with arrays.npz beside it.
 
     """
@@ -131,7 +132,8 @@ def describe_files(table: pd.DataFrame, fates: pd.DataFrame) -> pd.DataFrame:
     untold = table.iloc[others][["status", "reason"]].set_axis(others).assign(model=-1, place=-1)
     every = pd.concat([told, untold]).sort_index().set_axis(table.index)
     columns = ["status", "reason", "model", "place"]
-    return pd.concat([table["name"], every[columns], table[["width", "height", "orientation"]]], axis=1)
+    own = table[["width", "height", "orientation", "sha256"]]
+    return pd.concat([table["name"], every[columns], own], axis=1)
 
 
 def _records(out: Path, stages: Sequence[str]) -> dict[str, dict[str, Any]]:

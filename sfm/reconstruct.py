@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
 from pydantic import Field
 
 from groundwork.files import read_table, sweep, write_json
@@ -26,11 +25,12 @@ from sfm.featurestore import FeatureStore
 from sfm.mapper import MappingConfig
 from sfm.mapping import Mapping, map_places
 from sfm.matchgraph import GraphConfig, MatchGraph, build_graph
-from sfm.matching import MatchingConfig, match
+from sfm.matching import Matches, MatchingConfig, match
+from sfm.numbering import digests, rank_by_content
 from sfm.outcome import ReconstructResult, conclude, describe_files, model_of_image
 from sfm.pairlists import write_pair_lists
 
-_VERSION = 2
+_VERSION = 3
 _DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -123,7 +123,7 @@ def _match(collection: Collection, out: Path, config: ReconstructConfig, executo
         collection=collection,
         store=features.store,
         candidates=out / "candidates.parquet",
-        graph=build_graph(matches, features.store, _sizes(collection), out, config.graph),
+        graph=_graph(collection, matches, features.store, out, config.graph),
         unmatched=dict.fromkeys(few.tolist(), ("unregistered", "too few keypoints")) | failed,
         stages=("features", "vlad", "candidates", "matching", "graph"),
     )
@@ -133,19 +133,22 @@ def _take_over(
     collection: Collection, database: Path, out: Path, config: ReconstructConfig, executor: Executor
 ) -> Matched:
     imported = import_matches(collection, database, out, executor)
-    sizes = _sizes(imported.collection)
     return Matched(
         collection=imported.collection,
         store=imported.store,
         candidates=imported.matches.folder / "pairs.parquet",
-        graph=build_graph(imported.matches, imported.store, sizes, out, config.graph),
+        graph=_graph(imported.collection, imported.matches, imported.store, out, config.graph),
         unmatched=dict.fromkeys(imported.missing, ("unregistered", "not in the database")),
         stages=("import", "graph"),
     )
 
 
-def _sizes(collection: Collection) -> Int[np.ndarray, "n 2"]:
-    return collection.of_usable("width", "height").to_numpy(dtype=np.int64)
+def _graph(
+    collection: Collection, matches: Matches, store: FeatureStore, out: Path, config: GraphConfig
+) -> MatchGraph:
+    sizes = collection.of_usable("width", "height").to_numpy(dtype=np.int64)
+    rank = rank_by_content(digests(collection.of_usable("sha256")["sha256"]))
+    return build_graph(matches, store, sizes, rank, out, config)
 
 
 def tell(

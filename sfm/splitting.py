@@ -21,20 +21,26 @@ _DENSE = 1000
 
 
 def split_places(
-    pairs: pd.DataFrame, place_of_image: Int[np.ndarray, " n"], max_images: int, overlap: int
+    pairs: pd.DataFrame,
+    place_of_image: Int[np.ndarray, " n"],
+    rank: Int[np.ndarray, " n"],
+    max_images: int,
+    overlap: int,
 ) -> pd.DataFrame:
     """The parts of every place of more than `max_images`, as rows `place, part, image_id`.
 
-    `pairs` are trusted pairs: `image_id1, image_id2, inliers`. Places that stay whole have no row.
+    `pairs` are trusted pairs: `image_id1, image_id2, inliers`; images are taken in the order of their `rank`.
+    Places that stay whole have no row.
     """
     sizes = np.bincount(place_of_image[place_of_image >= 0])
     ends = pairs[["image_id1", "image_id2"]].to_numpy(dtype=np.int32) - np.int32(1)
     found = [np.empty((0, 3), dtype=np.int64)]
     for place in np.flatnonzero(sizes > max_images).tolist():
         images = np.flatnonzero(place_of_image == place)
+        images = images[np.argsort(rank[images])]
         own = place_of_image[ends[:, 0]] == place
         inliers = pairs["inliers"].to_numpy(dtype=np.float64)[own]
-        graph = _graph(np.searchsorted(images, ends[own]), inliers, len(images))
+        graph = _graph(np.searchsorted(rank[images], rank[ends[own]]), inliers, len(images))
         for part, rows in enumerate(split(graph, max_images, overlap)):
             numbers = np.broadcast_to((place, part), (len(rows), 2))
             found.append(np.column_stack([numbers, images[rows] + 1]))

@@ -27,8 +27,9 @@ from sfm.correspondence import unit_descriptors
 from sfm.descriptors import require_descriptors
 from sfm.features import Features
 from sfm.featurestore import FeatureStore
+from sfm.numbering import rank_by_content
 
-_VERSION = 2
+_VERSION = 3
 _SAMPLED_IMAGES = 1024
 _SAMPLED_DESCRIPTORS = 50_000
 _KMEANS_ROUNDS = 20
@@ -48,7 +49,7 @@ def describe_images(
 ) -> Float32[np.ndarray, "n d"]:
     """Return a memory map of unit rows, row r for image_id r + 1; zero rows for images without keypoints.
 
-    Codebook and PCA are learned on a seeded sample of at most 1,024 of the images. Written to
+    Codebook and PCA are learned on a seeded sample of at most 1,024 of the images, by content. Written to
     `out`/features/vlad.npy. When photos are added, the codebook is kept until there are twice as many images
     as it was learned on, and with it the rows of the images that were there.
     """
@@ -153,10 +154,12 @@ def _codebook(
     path, num_images = folder / "codebook.npz", len(features.num_keypoints)
     record = load_done(folder, "codebook", key)
     if not record or not features.extends(record.basis) or num_images > 2 * record.basis["images"]:
-        described = np.flatnonzero(features.num_keypoints) + 1
+        by_content = np.argsort(rank_by_content(features.sha256))
+        described = by_content[features.num_keypoints[by_content] > 0] + 1
         rng = np.random.default_rng(seed)
-        chosen = np.sort(rng.permutation(described)[:_SAMPLED_IMAGES]).tolist()
-        require_descriptors(features, chosen, executor)
+        sample = np.sort(rng.permutation(len(described))[:_SAMPLED_IMAGES])
+        chosen = described[sample].tolist()
+        require_descriptors(features, sorted(chosen), executor)
         executor.submit(_learn, features.store, chosen, path, config, rng).result()
         record = mark_done(folder, "codebook", key, basis=features.basis, outputs=[path])
     return _Codebook(path, record.outputs[path.name].sha256)
@@ -204,7 +207,8 @@ class _Rows(LazyBatches[int]):
 def _learn(
     store: FeatureStore, image_ids: Sequence[int], path: Path, config: VladConfig, rng: np.random.Generator
 ) -> None:
-    local = [unit_descriptors(descriptors) for _, descriptors in store.read_descriptors(image_ids)]
+    found = dict(store.read_descriptors(image_ids))
+    local = [unit_descriptors(found.pop(image_id)) for image_id in image_ids]
     each = max(16, _SAMPLED_DESCRIPTORS // max(1, len(local)))
     sample = [rows[rng.permutation(len(rows))[:each]] for rows in local]
     centres = kmeans(np.concatenate([*sample, np.empty((0, 128), np.float32)]), config.words, rng)

@@ -38,6 +38,7 @@ from sfm.mapping import map_places
 from sfm.matchgraph import build_graph
 from sfm.matching import match
 from sfm.neighbours import union
+from sfm.numbering import rank_by_content
 from sfm.reconstruct import Matched, ReconstructConfig, tell
 from sfm.vlad import describe_images
 
@@ -139,7 +140,8 @@ def walk_through(photos: Path, out: Path, rows: int) -> list[tuple[str, float, f
     )
     mark("matching")
     sizes = collection.of_usable("width", "height").to_numpy(dtype=np.int64)
-    graph = build_graph(matches, features.store, sizes, out, config.graph.model_copy(update={"filters": ()}))
+    unfiltered = config.graph.model_copy(update={"filters": ()})
+    graph = build_graph(matches, features.store, sizes, rank_by_content(features.sha256), out, unfiltered)
     matched = Matched(
         collection=collection,
         store=features.store,

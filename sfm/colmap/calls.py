@@ -82,10 +82,11 @@ def verify(
 
 
 def read_reconstruction(folder: Path) -> Model:
-    """Read a COLMAP model folder as plain arrays, of no known place."""
+    """Read a COLMAP model folder as plain arrays, of no known place; images in the order of their ids."""
     reconstruction = pycolmap.Reconstruction(folder)
     images = sorted(
-        (image for image in reconstruction.images.values() if image.has_pose), key=lambda image: image.name
+        (image for image in reconstruction.images.values() if image.has_pose),
+        key=lambda image: image.image_id,
     )
     row_of_point = {point_id: row for row, point_id in enumerate(sorted(reconstruction.points3D))}
     points = [reconstruction.points3D[point_id].xyz for point_id in row_of_point]

@@ -34,7 +34,7 @@ from sfm.outcome import model_of_image
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class ImportedModels:
     """Models of others, as our own.
 
     Attributes:
-        folders: models/<k>, k = 0, 1, ... by falling number of images, then by first name.
+        folders: models/<k>, k = 0, 1, ... by falling number of images, then as they were found.
         place_of_image: of image_id r + 1 in row r; -1 for none.
         num_places: numbered by falling size.
         key: changes with anything that changes a model or a place.
@@ -211,7 +211,6 @@ def _found(
         model = load_model(folder / "arrays.npz")
         place = int(place_of_image[row_of[model.names[0]]])
         facts = ModelFacts(
-            first_name=model.names[0],
             way="imported",
             images=model.num_images,
             registered_share=model.num_images / int(sizes[place]),

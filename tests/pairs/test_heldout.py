@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from pydantic import ValidationError
 
@@ -13,6 +14,12 @@ CONFIG = HeldoutConfig(min_shared_points=10)
 def orientations(model, *others) -> dict[str, int]:
     cycle = dict(zip(model.names, np.arange(model.num_images) % 8 + 1, strict=True))
     return {name: int(value) for name, value in cycle.items()} | dict.fromkeys(others, 1)
+
+
+def draw(place, models, orientation, seed, config):
+    """The queries of photos whose content is in the order of their names."""
+    photos = pd.DataFrame({"orientation": orientation, "content": {name: name for name in orientation}})
+    return draw_queries(place, models, photos.sort_index(), seed, config)
 
 
 def naive_positives(model, orientation, query) -> list[str]:
@@ -32,7 +39,7 @@ def naive_positives(model, orientation, query) -> list[str]:
 def test_positives_share_enough_points_inside_the_box_and_the_rest_of_the_place_is_junk(ring_model):
     model = ring_model(2)
     orientation = orientations(model, "loose.jpg")
-    queries, dropped = draw_queries(4, [model], orientation, 0, CONFIG)
+    queries, dropped = draw(4, [model], orientation, 0, CONFIG)
 
     kinds = [query.kind for query in queries]
     assert kinds.count("whole") == model.num_images
@@ -50,7 +57,7 @@ def test_positives_share_enough_points_inside_the_box_and_the_rest_of_the_place_
 def test_whole_queries_are_the_upright_photo_and_crops_12_to_36_percent_of_it(ring_model):
     model = ring_model(2)
     orientation = orientations(model)
-    queries, _ = draw_queries(0, [model], orientation, 1, CONFIG)
+    queries, _ = draw(0, [model], orientation, 1, CONFIG)
     areas, stretches = [], []
     for query in queries:
         size = model.sizes[model.names.index(query.query)]
@@ -75,11 +82,11 @@ def test_whole_queries_are_the_upright_photo_and_crops_12_to_36_percent_of_it(ri
 
 def test_the_seed_fixes_the_queries_of_an_image_whatever_else_is_there(ring_model):
     model = ring_model(2)
-    first, _ = draw_queries(0, [model], orientations(model), 5, CONFIG)
-    with_another, _ = draw_queries(
+    first, _ = draw(0, [model], orientations(model), 5, CONFIG)
+    with_another, _ = draw(
         0, [model, ring_model(1)], orientations(ring_model(1)) | orientations(model), 5, CONFIG
     )
-    other_seed, _ = draw_queries(0, [model], orientations(model), 6, CONFIG)
+    other_seed, _ = draw(0, [model], orientations(model), 6, CONFIG)
 
     names = [query.query for query in with_another]
     assert names == sorted(names)
@@ -92,8 +99,8 @@ def test_the_seed_fixes_the_queries_of_an_image_whatever_else_is_there(ring_mode
 def test_the_first_box_with_positives_is_taken(ring_model):
     model = ring_model(2)
     config = CONFIG.model_copy(update={"tries": 1})
-    one_try, given_up = draw_queries(0, [model], orientations(model), 0, config)
-    many_tries, _ = draw_queries(0, [model], orientations(model), 0, CONFIG)
+    one_try, given_up = draw(0, [model], orientations(model), 0, config)
+    many_tries, _ = draw(0, [model], orientations(model), 0, CONFIG)
     assert given_up.total() > 0
     assert len(one_try) < len(many_tries)
     assert {(query.query, query.box) for query in one_try} <= {
@@ -111,15 +118,15 @@ def test_of_two_models_with_the_image_the_one_that_shares_more_counts(ring_model
         track_xy=model.track_xy[keep],
     )
     orientation = orientations(model)
-    alone, _ = draw_queries(0, [model], orientation, 0, CONFIG)
-    both, _ = draw_queries(0, [thin, model], orientation, 0, CONFIG)
+    alone, _ = draw(0, [model], orientation, 0, CONFIG)
+    both, _ = draw(0, [thin, model], orientation, 0, CONFIG)
     assert both == alone
-    assert draw_queries(0, [thin], orientation, 0, CONFIG)[0] != alone
+    assert draw(0, [thin], orientation, 0, CONFIG)[0] != alone
 
 
 def test_images_that_share_too_little_are_counted_not_asked(ring_model):
     model = ring_model(2)
-    queries, dropped = draw_queries(
+    queries, dropped = draw(
         0, [model], orientations(model), 0, HeldoutConfig(min_shared_points=10_000, crops_per_image=1)
     )
     assert queries == []
@@ -131,7 +138,7 @@ def test_images_that_share_too_little_are_counted_not_asked(ring_model):
 
 def test_queries_go_through_their_file(ring_model, tmp_path):
     model = ring_model(2)
-    queries, _ = draw_queries(0, [model], orientations(model), 0, CONFIG)
+    queries, _ = draw(0, [model], orientations(model), 0, CONFIG)
     write_heldout(queries, tmp_path / "heldout.parquet")
     assert read_heldout(tmp_path / "heldout.parquet") == tuple(queries)
     write_heldout([], tmp_path / "heldout.parquet")

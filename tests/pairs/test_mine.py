@@ -1,3 +1,4 @@
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,22 +9,29 @@ import pairs.reconstruction
 from groundwork.files import write_json, write_table
 from groundwork.records import mark_done
 from pairs.mine import MineConfig, mine
+from pairs.pair_table import read_pair_table
 from sfm.model import Model, save_model
 
 CONFIG = MineConfig.model_validate({"heldout": {"min_shared_points": 10}})
 
 
-def write_reconstruction(folder: Path, models: list[Model], extra=()) -> None:
-    """The files that mining reads; `extra` are rows (name, status, place)."""
+def write_reconstruction(folder: Path, models: list[Model], extra=(), rename=str) -> None:
+    """The files that mining reads; `extra` are rows (name, status, place).
+
+    A photo's content is in the order of its name before it is renamed.
+    """
     rows = {}
     for number, model in enumerate(models):
-        save_model(model, folder / "models" / str(number) / "arrays.npz")
+        renamed = replace(model, names=tuple(map(rename, model.names)))
+        save_model(renamed, folder / "models" / str(number) / "arrays.npz")
         for name, (width, height) in zip(model.names, model.sizes.tolist(), strict=True):
             rows.setdefault(name, (name, "registered", "", number, model.place, width, height, 1))
     for name, status, place in extra:
         rows[name] = (name, status, "", -1, place, 40, 30, 1)
     columns = ["name", "status", "reason", "model", "place", "width", "height", "orientation"]
-    write_table(folder / "images.parquet", pd.DataFrame(sorted(rows.values()), columns=columns))
+    images = pd.DataFrame(rows.values(), columns=columns)
+    images = images.assign(sha256="of " + images["name"], name=images["name"].map(rename))
+    write_table(folder / "images.parquet", images.sort_values("name", ignore_index=True))
     write_json(folder / "photos.json", {"version": 1, "photos": "/somewhere/photos"})
 
 
@@ -46,6 +54,39 @@ def reconstruction(ring_model, tmp_path) -> Path:
     ]
     write_reconstruction(tmp_path / "sfm", models, extra)
     return tmp_path / "sfm"
+
+
+def backwards(name: str) -> str:
+    """Another name, by which photos have another order."""
+    return f"deep/{name[::-1]}"
+
+
+def test_other_names_give_the_same_pairs(ring_model, tmp_path):
+    models = [ring_model(seed, place=seed) for seed in range(4)]
+    extra = [("00-loose.jpg", "unregistered", 0), ("neither.jpg", "unregistered", -1)]
+    found = []
+    for folder, rename in (("first", str), ("other", backwards)):
+        write_reconstruction(tmp_path / folder, models, extra, rename)
+        mined = mine(tmp_path / folder, tmp_path / folder / "pairs", CONFIG)
+        found.append((mined, read_pair_table(tmp_path / folder / "pairs")))
+    (first, one), (other, two) = found
+    assert one.names != tuple(sorted(two.names))
+    assert tuple(map(backwards, one.names)) == two.names
+    for array in ("cluster", "place", "is_val", "sizes"):
+        np.testing.assert_array_equal(getattr(one, array), getattr(two, array))
+    for field in fields(one.positives):
+        np.testing.assert_array_equal(getattr(one.positives, field.name), getattr(two.positives, field.name))
+    for query, renamed in zip(first.heldout, other.heldout, strict=True):
+        assert (renamed.query, renamed.box, renamed.seed) == (backwards(query.query), query.box, query.seed)
+        assert set(renamed.positives) == set(map(backwards, query.positives))
+        assert set(renamed.junk) == set(map(backwards, query.junk))
+
+
+def test_tables_without_digests_are_mined_by_name(ring_model, tmp_path):
+    write_reconstruction(tmp_path, [ring_model(seed, place=seed) for seed in range(2)], rename=backwards)
+    images = pd.read_parquet(tmp_path / "images.parquet").drop(columns="sha256")
+    write_table(tmp_path / "images.parquet", images)
+    assert list(mine(tmp_path, tmp_path / "pairs", CONFIG).table.names) == images["name"].tolist()
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

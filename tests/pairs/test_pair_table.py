@@ -55,7 +55,7 @@ def test_files_bring_back_the_same_table(tmp_path):
 def test_columns_that_others_read(tmp_path):
     write_pair_table(table(), tmp_path)
     images = pd.read_parquet(tmp_path / "images.parquet")
-    assert list(images) == ["name", "cluster", "place", "split", "width", "height", "orientation"]
+    assert list(images) == ["name", "cluster", "place", "split", "width", "height", "orientation", "row"]
     assert images["split"].tolist() == ["train", "train", "train", "val", "val"]
     pairs = pd.read_parquet(tmp_path / "positives.parquet")
     assert list(pairs) == [
@@ -63,6 +63,20 @@ def test_columns_that_others_read(tmp_path):
     ]  # fmt: skip
     assert pairs["query"].tolist() == ["a b.jpg", "c.jpg", "é/e.jpg"]
     assert pairs["positive"].tolist() == ["c.jpg", "a b.jpg", "é/f.jpg"]
+
+
+def test_images_are_listed_by_name_and_read_in_their_order(tmp_path):
+    written = table(names=NAMES[::-1])
+    write_pair_table(written, tmp_path)
+    assert pd.read_parquet(tmp_path / "images.parquet")["name"].tolist() == list(NAMES)
+    read = read_pair_table(tmp_path)
+    assert read.names == NAMES[::-1]
+    np.testing.assert_array_equal(read.place, written.place)
+    np.testing.assert_array_equal(read.positives.query, written.positives.query)
+    # A table without rows is taken as it lies.
+    images = pd.read_parquet(tmp_path / "images.parquet").drop(columns="row")
+    images.to_parquet(tmp_path / "images.parquet")
+    assert read_pair_table(tmp_path).names == NAMES
 
 
 def test_candidates_go_through_their_file(tmp_path):
@@ -99,7 +113,7 @@ def test_a_name_that_is_no_image_stops_the_reading(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"names": NAMES[::-1]}, "expected names sorted and unique"),
+        ({"names": (*NAMES[:-1], NAMES[0])}, "expected every name once"),
         ({"cluster": np.array([0, 0, 1, 3, 3])}, "a place for every image of a cluster"),
         ({"cluster": np.array([0, 0, -1, 0, 0])}, "one place for every cluster"),
         ({"is_val": np.array([False, True, False, True, True])}, "every place on one side of the split"),

@@ -16,6 +16,7 @@ from sfm.features import FeatureConfig, Features
 from sfm.featurestore import FeatureStore, ImageFeatures, write_shard
 from sfm.matchgraph import GraphConfig, MatchGraph, build_graph
 from sfm.matching import Matches
+from sfm.numbering import digests, rank_by_content
 from sfm.pair_filters.interface import VerifiedPairs
 
 WIDTH, HEIGHT = 480, 360
@@ -135,7 +136,9 @@ def _build_world(
     matches = Matches(pairs=pd.DataFrame(rows, columns=columns), folder=folder / "matches", key="matches")
     _write_block(matches.folder, inliers)
     sizes = np.array([(image.width, image.height) for image in images])
-    graph = build_graph(matches, store, sizes, folder, config)
+    collection = _collection(images)
+    rank = rank_by_content(digests(collection.table["sha256"]))
+    graph = build_graph(matches, store, sizes, rank, folder, config)
     counts = np.array([len(image.keypoints) for image in images])
     features = Features(
         store=store,
@@ -146,7 +149,7 @@ def _build_world(
         sha256=np.zeros(len(images), dtype="S64"),
         config=FeatureConfig(),
     )
-    return World(collection=_collection(images), features=features, graph=graph)
+    return World(collection=collection, features=features, graph=graph)
 
 
 def _features(image_id: int, name: str, image: pycolmap.Image) -> ImageFeatures:
@@ -215,7 +218,8 @@ def _collection(images: Sequence[ImageFeatures]) -> Collection:
         {
             "name": [image.name for image in images],
             "status": "usable",
-            "sha256": [f"hash of {image.name}" for image in images],
+            # In the order of names.
+            "sha256": [f"hash of {image.name:0>20}" for image in images],
             "width": [image.width for image in images],
             "height": [image.height for image in images],
             "focal_px": [image.focal_px for image in images],

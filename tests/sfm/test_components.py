@@ -7,6 +7,7 @@ from sfm.components import Component, components
 from sfm.featurestore import FeatureStore
 from sfm.matchgraph import GraphConfig, build_graph
 from sfm.matching import Matches
+from sfm.numbering import digests, rank_by_content
 
 PAIRS = [(1, 2, 3, 40), (2, 4, 2, 50), (5, 6, 3, 30)]
 
@@ -33,7 +34,8 @@ def _components(
     matches = Matches(pairs=table, folder=out, key="m")
     store = FeatureStore(folder=out, shard_size=4)
     sizes = usable[["width", "height"]].to_numpy()
-    graph = build_graph(matches, store, sizes, out / str(len(usable)), GraphConfig(filters=()))
+    rank = rank_by_content(digests(usable["sha256"]))
+    graph = build_graph(matches, store, sizes, rank, out / str(len(usable)), GraphConfig(filters=()))
     return list(components(usable, graph, min_size))
 
 
@@ -58,6 +60,8 @@ def test_the_key_is_made_of_the_content(tmp_path: Path) -> None:
     shifted = pd.concat([usable.iloc[[2]], usable.iloc[:2], usable.iloc[[3]]], ignore_index=True)
     shifted["image_id"] = range(1, 5)
     assert key(shifted, [(3, 4, 2, 50), (2, 3, 3, 40)], "shifted") == expected
+    turned = usable.iloc[[3, 1, 0]].reset_index(drop=True)
+    assert key(turned, [(1, 2, 2, 50), (2, 3, 3, 40)], "turned") == expected
     changes = [
         key(usable, [(1, 2, 3, 41), *PAIRS[1:]], "inliers"),
         key(usable, [(1, 2, 2, 40), *PAIRS[1:]], "config"),

@@ -145,7 +145,10 @@ def test_nothing_is_done_twice(
             "UPDATE cameras SET model = 99",
             "cameras as this version of COLMAP knows them, got camera 1 of model 99 with 8 parameters;",
         ),
-        ("UPDATE keypoints SET data = x'0011'", "3840 bytes of keypoints of image 8, got 2; check the file"),
+        (
+            "UPDATE keypoints SET data = x'0011' WHERE image_id = 8",
+            "3840 bytes of keypoints of image 8, got 2; check the file",
+        ),
         (
             "UPDATE keypoints SET rows = 9, data = substr(data, 1, 9 * 24)",
             "inliers of pair 2147483649 among 9 and 9 keypoints, got rows up to 159;",

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +38,25 @@ def test_without_pairs_there_is_no_place() -> None:
     assert number_places(np.empty((0, 2), dtype=np.int64), 3).tolist() == [-1, -1, -1]
 
 
-def _graph(out: Path, *rows: tuple[int, int, int, int], filters: tuple[str, ...] = ()) -> MatchGraph:
+def _graph(
+    out: Path,
+    *rows: tuple[int, int, int, int],
+    filters: tuple[str, ...] = (),
+    rank: Sequence[int] = range(7),
+) -> MatchGraph:
     pairs = pd.DataFrame(rows, columns=["image_id1", "image_id2", "config", "inliers"])
     pairs = pairs.assign(origin="all", block=0, row=range(len(rows)))
     matches = Matches(pairs=pairs, folder=out / "matches", key="k")
     store = FeatureStore(folder=out, shard_size=4)
-    return build_graph(matches, store, np.full((7, 2), 90), out, GraphConfig(min_inliers=20, filters=filters))
+    config = GraphConfig(min_inliers=20, filters=filters)
+    return build_graph(matches, store, np.full((7, 2), 90), np.array(rank), out, config)
+
+
+def test_places_are_numbered_by_content(tmp_path: Path) -> None:
+    pairs = [(1, 2, 2, 30), (4, 5, 2, 30), (6, 7, 2, 30)]
+    graph = _graph(tmp_path, *pairs, rank=[5, 6, 0, 3, 4, 1, 2])
+    assert graph.place_of_image.tolist() == [2, 2, -1, 1, 1, 0, 0]
+    assert graph.pairs["place"].tolist() == [2, 1, 0]
 
 
 def test_only_trusted_pairs_connect(tmp_path: Path) -> None:

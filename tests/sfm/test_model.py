@@ -67,8 +67,7 @@ def test_a_model_without_points_is_one():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("names", ("b", "a", "c"), "sorted and unique, got"),
-        ("names", ("a", "a", "b"), "sorted and unique, got"),
+        ("names", ("a", "b", "a"), "all different, got"),
         ("names", ("a", "b"), r"'rotations' of shape \(2, 3, 3\), got \(3, 3, 3\)"),
         ("rotations", 2 * np.stack([np.eye(3)] * 3), "rotation matrices, got another matrix for 'a/1 2.jpg'"),
         ("rotations", np.stack([np.eye(3), np.eye(3), np.diag([1, 1, -1])]), "another matrix for 'é.jpg'"),

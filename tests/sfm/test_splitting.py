@@ -140,10 +140,17 @@ def test_only_large_places_are_split() -> None:
     inliers = np.concatenate([graph.toarray()[edges[:, 0], edges[:, 1]], [30, 30]]).astype(int)
     pairs = pd.DataFrame({"image_id1": ends[:, 0], "image_id2": ends[:, 1], "inliers": inliers})
     place_of_image = np.array([1, 1, 1, *[0] * 46])
-    table = split_places(pairs, place_of_image, 30, 3)
+    table = split_places(pairs, place_of_image, np.arange(49), 30, 3)
     assert set(table["place"]) == {0}
     assert sorted(table["part"].unique()) == [0, 1]
     assert set(table["image_id"]) == set(range(4, 50))
     assert table.groupby("part").size().tolist() != []
     assert len(table) == 46 + 6
-    assert len(split_places(pairs, place_of_image, 46, 3)) == 0
+    assert len(split_places(pairs, place_of_image, np.arange(49), 46, 3)) == 0
+    # The same images under other numbers are parted alike.
+    rank = np.random.default_rng(5).permutation(49)
+    renumbered = pairs.assign(
+        image_id1=rank[pairs["image_id1"] - 1] + 1, image_id2=rank[pairs["image_id2"] - 1] + 1
+    )
+    other = split_places(renumbered, place_of_image[np.argsort(rank)], np.argsort(rank), 30, 3)
+    assert other.assign(image_id=rank.argsort()[other["image_id"] - 1] + 1).equals(table)
