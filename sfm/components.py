@@ -10,6 +10,7 @@ from jaxtyping import Int, Int32, UInt64
 
 from sfm.matchgraph import MatchGraph
 from sfm.memory import give_back
+from sfm.printed import PrintedKeypoints
 
 # Of `MatchGraph.pairs`, in the order of `Component.pairs`.
 _COLUMNS = ["image_id1", "image_id2", "config", "inliers", "block", "row"]
@@ -27,6 +28,7 @@ class Component:
         image_ids: rising; the component's own number of an image is its position here plus 1.
         camera_ids: the camera of each image, from 1; images of one camera share its intrinsics.
         pairs: its trusted pairs, sorted: image_id1, image_id2, config, inliers, block, row.
+        printed: keypoints of its images that lie on print.
         key: made of the content alone, not of the numbers that the collection gives to images and places:
             photos added elsewhere do not change it.
 
@@ -37,6 +39,7 @@ class Component:
     image_ids: tuple[int, ...]
     camera_ids: tuple[int, ...]
     pairs: Int32[np.ndarray, "p 6"]
+    printed: PrintedKeypoints
     key: str
 
     @property
@@ -66,13 +69,15 @@ def components(usable: pd.DataFrame, graph: MatchGraph, min_size: int) -> Iterat
                 continue
             pairs = own if rows is whole else own[np.isin(own[:, :2], rows + 1).all(axis=1)]
             camera_ids = _numbered(camera[rows])
+            printed = graph.printed.of_images(rows + 1)
             yield Component(
                 place=place,
                 part=part,
                 image_ids=tuple((rows + 1).tolist()),
                 camera_ids=tuple(camera_ids.tolist()),
                 pairs=pairs,
-                key=_key(content[rows], camera_ids, rows, pairs),
+                printed=printed,
+                key=_key(content[rows], camera_ids, rows, pairs, printed),
             )
 
 
@@ -119,12 +124,15 @@ def _key(
     camera_ids: Int[np.ndarray, " n"],
     rows: Int[np.ndarray, " n"],
     pairs: Int[np.ndarray, "p 6"],
+    printed: PrintedKeypoints,
 ) -> str:
-    """Of the images, their cameras, and the pairs' kinds and inliers, all in the component's own numbers."""
+    """Of images, cameras, the pairs' kinds and inliers, and print, all in the component's own numbers."""
     ends = np.searchsorted(rows + 1, pairs[:, :2])
     table = np.column_stack([ends, pairs[:, 2:4]])
+    image_ids, keypoints = printed.table().to_numpy().T
+    marks = np.column_stack([np.searchsorted(rows + 1, image_ids), keypoints])
     digest = hashlib.sha256(np.array([len(rows), len(pairs)], dtype="<i8").tobytes())
-    for part in (content.astype("<u8"), camera_ids.astype("<i8"), table.astype("<i8")):
+    for part in (content.astype("<u8"), *(part.astype("<i8") for part in (camera_ids, table, marks))):
         digest.update(part.tobytes())
     return digest.hexdigest()
 

@@ -142,7 +142,8 @@ def _geometries(component: Component, matches: Path) -> "Iterator[tuple[int, int
 
     number = {image_id: position + 1 for position, image_id in enumerate(component.image_ids)}
     for image_id1, image_id2, config, inliers in read_inliers(matches, component.pair_table):
-        yield number[image_id1], number[image_id2], colmap.PairGeometry(config=config, inliers=inliers)
+        beside = component.printed.beside(image_id1, image_id2, inliers)
+        yield number[image_id1], number[image_id2], colmap.PairGeometry(config=config, inliers=beside)
 
 
 def _keep(

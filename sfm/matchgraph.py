@@ -19,12 +19,13 @@ from sfm.matching import Matches
 from sfm.memory import give_back
 from sfm.origins import yield_by_origin
 from sfm.pairfilters import NamedFilter, VerifiedPairs, apply_filters, load_filters
+from sfm.printed import PrintedKeypoints
 from sfm.records import load_done, mark_done
 from sfm.settings import Settings
 from sfm.splitting import split_places
 from sfm.store import read_table, write_table
 
-_VERSION = 5
+_VERSION = 6
 # COLMAP's kinds of two-view geometry: calibrated, uncalibrated, planar, panoramic, either, several, of rigs.
 # Left out are none (1) and a watermark or frame that both photos carry (7).
 TRUSTED_CONFIGS = (2, 3, 4, 5, 6, 8, 9)
@@ -64,11 +65,13 @@ class MatchGraph:
     """Trusted pairs and the places they connect.
 
     Attributes:
-        pairs: trusted pairs: `image_id1, image_id2, origin, config, inliers, block, row, place`.
+        pairs: trusted pairs: `image_id1, image_id2, origin, config, inliers, block, row, place`; of the
+            inliers, those beside print are counted.
         folder: where their inliers are stored.
         place_of_image: of image_id r + 1 in row r; numbered by falling size, then first image; -1 for none.
         num_places: places have at least two images.
         parts: `place, part, image_id` of the places that are reconstructed in parts, which overlap.
+        printed: keypoints that lie on print; their matches count for nothing.
         key: changes with anything that changes a place or a part.
         matches_key: of the matches: changes with anything that changes the inliers of a pair.
 
@@ -79,6 +82,7 @@ class MatchGraph:
     place_of_image: Int32[np.ndarray, " n"]
     num_places: int
     parts: pd.DataFrame
+    printed: PrintedKeypoints
     key: str
     matches_key: str
 
@@ -89,7 +93,8 @@ def build_graph(
     """Choose the trusted pairs and number the places; write `out`/graph.parquet.
 
     `sizes` are the width and height of every image. Pairs that a filter took out are listed in
-    `out`/graph-dropped.parquet, with the filter and its reason; parts of large places in `out`/parts.parquet.
+    `out`/graph-dropped.parquet, with the filter and its reason; parts of large places in `out`/parts.parquet;
+    keypoints that lie on print in `out`/graph-print.parquet.
     ValueError when no pair is trusted: then there is nothing to reconstruct.
     """
     started = time.perf_counter()
@@ -97,7 +102,7 @@ def build_graph(
     key = key_of(
         "graph", _VERSION, config, [each.key for each in filters], matches.key, key_of_table(matches.pairs)
     )
-    outputs = [out / f"{name}.parquet" for name in ("graph", "graph-dropped", "parts")]
+    outputs = [out / f"{name}.parquet" for name in ("graph", "graph-dropped", "parts", "graph-print")]
     if not load_done(out, "graph", key):
         facts = _make(matches, store, sizes, outputs, config, filters)
         mark_done(out, "graph", key, seconds=time.perf_counter() - started, facts=facts, outputs=outputs)
@@ -109,6 +114,7 @@ def build_graph(
         place_of_image=place_of_image,
         num_places=int(place_of_image.max()) + 1,
         parts=read_table(outputs[2]),
+        printed=PrintedKeypoints.of_table(read_table(outputs[3])),
         key=key,
         matches_key=matches.key,
     )
@@ -129,16 +135,19 @@ def _make(
         sizes=sizes,
         matches=matches.folder,
         store=store,
+        min_inliers=config.min_inliers,
     )
     give_back()
-    pairs, dropped = apply_filters(filters, verified)
+    verified, dropped = apply_filters(filters, verified)
+    pairs = verified.pairs
     if not len(pairs):
         raise ValueError(
             f"pair filters: expected to keep a pair, got all {len(dropped)} dropped; change graph.filters"
         )
     place_of_image = number_places(_rows(pairs), len(sizes))
     parts = split_places(pairs, place_of_image, config.max_component, config.overlap)
-    tables = (pairs.assign(place=place_of_image[_rows(pairs)[:, 0]]), dropped, parts)
+    printed = verified.printed.table()
+    tables = (pairs.assign(place=place_of_image[_rows(pairs)[:, 0]]), dropped, parts, printed)
     for path, table in zip(outputs, tables, strict=True):
         write_table(path, table)
     return {

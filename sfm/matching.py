@@ -26,8 +26,9 @@ from sfm.records import finish, last_done, load_done, prune
 from sfm.settings import Settings
 from sfm.store import atomic_path, read_table
 from sfm.tasks import finished_batches, usage
+from sfm.verification import verify_behind_print
 
-_VERSION = 3
+_VERSION = 4
 # A keypoint with its descriptor, as stored and as a unit row; products of two images come on top, twice.
 _KEYPOINT_BYTES = 700
 _Pair = tuple[int, int]
@@ -79,7 +80,8 @@ def match(
 
     Most candidates of a mixed collection show different things. They are told by a preview of their largest
     keypoints at a tenth of the cost (C. Wu, "Towards linear-time incremental structure from motion",
-    3DV 2013).
+    3DV 2013). Where print that both photos carry makes up the geometry of a pair, what lies behind it is
+    verified without it (`sfm.verification`).
 
     A pair that was matched with the same settings is not matched again as long as the photos that were there
     then are the first ones of the collection: blocks of pairs stay, new pairs go to new blocks. The outcome
@@ -199,15 +201,16 @@ def _match_batch(
     configs, inliers = [], []
     for one, two in batch.items:
         matches = _putative_matches(descriptors[one], descriptors[two], config)
-        geometry = colmap.verify(
+        verify = partial(
+            colmap.verify,
             images[one],
             images[two],
-            matches,
             max_error_px=config.max_error_px,
             max_trials=config.max_trials,
             min_inliers=config.min_inliers,
             seed=seed,
         )
+        geometry = verify_behind_print(verify, images[one], images[two], matches)
         configs.append(geometry.config)
         inliers.append(geometry.inliers)
     counts = [len(rows) for rows in inliers]
