@@ -20,8 +20,9 @@ _TOLERANCE = 0.003
 _MIN_TOLERANCE_PX = 3.0
 # COLMAP looks for watermarks in a border of a tenth of the diagonal.
 _BORDER = 0.1
-# Of the matches that keep their depth below an edge, those of print are in the border.
-_BORDER_SHARE = 0.8
+# Of the matches that keep their depth below an edge, so many are in the border if they lie on print; of those
+# in a patch, so many keep their place.
+_PURE_SHARE = 0.8
 # A logo may also stand elsewhere: its matches fill little of the photo. Those of a camera on a tripod, which
 # keep their places too and prove the same place, are spread.
 _PATCH_AREA = 0.1
@@ -67,11 +68,12 @@ class MatchedPoints:
         return np.maximum(_MIN_TOLERANCE_PX, self.share_px(_TOLERANCE))
 
     def medians(self, values: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
-        """The median of its pair for each match, the upper one of two; NaN counts as large."""
+        """The median of its pair for each match, the upper one of two."""
         ordered = values[np.lexsort((values, self.pair))]
         number = np.bincount(self.pair, minlength=len(self.sizes))
         middle = np.cumsum(number) - number + number // 2
-        return ordered[np.minimum(middle, len(ordered) - 1)][self.pair]
+        found: Float[np.ndarray, " m"] = ordered[middle[self.pair]]
+        return found
 
     def take(self, pairs: Bool[np.ndarray, " p"]) -> "MatchedPoints":
         """Some of the pairs."""
@@ -106,7 +108,7 @@ def find_print(matched: MatchedPoints) -> Print:
         patch.offer(_unmoved(matched, *depths))
     in_border, in_patch = (matched.explain(most.matches) for most in (border, patch))
     for pair in np.flatnonzero(in_patch).tolist():
-        in_patch[pair] = _is_small(matched, pair, patch.matches)
+        in_patch[pair] = _is_patch(matched, pair, patch.matches)
     reasons = np.full(len(matched.sizes), "", dtype=object)
     reasons[in_patch], reasons[in_border] = PATCH, BORDER
     matches = np.where(in_border[matched.pair], border.matches, patch.matches & in_patch[matched.pair])
@@ -189,7 +191,7 @@ def _in_border(
     level = np.abs(one - two) <= matched.tolerance_px[:, None]
     border = _BORDER * np.hypot(*matched.sizes[:, 0].T)[matched.pair, None]
     found = (level & (one <= border) & (two <= border)).any(axis=1)
-    pure = matched.count(found) >= _BORDER_SHARE * matched.count(level.any(axis=1))
+    pure = matched.count(found) >= _PURE_SHARE * matched.count(level.any(axis=1))
     return np.asarray(found & pure[matched.pair])
 
 
@@ -203,12 +205,14 @@ def _unmoved(
     return np.asarray((level[:, :2] | level[:, 2:] | central).all(axis=1))
 
 
-def _is_small(matched: MatchedPoints, pair: int, matches: Bool[np.ndarray, " m"]) -> bool:
-    """Whether some matches of a pair fill little of both photos, a twentieth left out on each side."""
+def _is_patch(matched: MatchedPoints, pair: int, unmoved: Bool[np.ndarray, " m"]) -> bool:
+    """Whether the unmoved matches of a pair fill little of both photos, and few others lie among them."""
     start, end = np.searchsorted(matched.pair, [pair, pair + 1])
-    own = start + np.flatnonzero(matches[start:end])
+    own = unmoved[start:end]
     for points, size in zip((matched.one, matched.two), matched.sizes[pair], strict=True):
-        low, high = np.quantile(points[own], [0.05, 0.95], axis=0)
-        if np.prod((high - low) / size) > _PATCH_AREA:
+        # A twentieth may lie outside on each side.
+        low, high = np.quantile(points[start:end][own], [0.05, 0.95], axis=0)
+        inside = ((points[start:end] >= low) & (points[start:end] <= high)).all(axis=1)
+        if np.prod((high - low) / size) > _PATCH_AREA or own[inside].mean() < _PURE_SHARE:
             return False
     return True
