@@ -11,6 +11,7 @@ from jaxtyping import Int, Int32, UInt64
 from groundwork.memory import give_back
 from sfm.matchgraph import MatchGraph
 from sfm.numbering import digests, rank_by_content
+from sfm.printed import PrintedKeypoints
 
 # Of `MatchGraph.pairs`, in the order of `Component.pairs`.
 _COLUMNS = ["image_id1", "image_id2", "config", "inliers", "block", "row"]
@@ -29,6 +30,7 @@ class Component:
             position here plus 1. The mapper, which prefers smaller numbers, does not see any other.
         camera_ids: the camera of each image, from 1; images of one camera share its intrinsics.
         pairs: its trusted pairs, sorted: image_id1, image_id2, config, inliers, block, row.
+        printed: keypoints of its images that lie on print.
         key: made of the content alone, not of the numbers that the collection gives to images and places:
             photos added elsewhere do not change it.
 
@@ -39,6 +41,7 @@ class Component:
     image_ids: tuple[int, ...]
     camera_ids: tuple[int, ...]
     pairs: Int32[np.ndarray, "p 6"]
+    printed: PrintedKeypoints
     key: str
 
     @property
@@ -70,15 +73,17 @@ def components(usable: pd.DataFrame, graph: MatchGraph, min_size: int) -> Iterat
             rows = rows[np.argsort(rank[rows])]
             pairs = own if len(rows) == len(whole) else own[np.isin(own[:, :2], rows + 1).all(axis=1)]
             camera_ids = _numbered(camera[rows])
+            printed = graph.printed.of_images(np.sort(rows) + 1)
+            image_ids, keypoints = printed.table().to_numpy().T
+            marks = np.column_stack([_own_numbers(rows, image_ids), keypoints])
             yield Component(
                 place=place,
                 part=part,
                 image_ids=tuple((rows + 1).tolist()),
                 camera_ids=tuple(camera_ids.tolist()),
                 pairs=pairs,
-                key=_key(
-                    content[rows], camera_ids, np.searchsorted(rank[rows], rank[pairs[:, :2] - 1]), pairs
-                ),
+                printed=printed,
+                key=_key(content[rows], camera_ids, _own_numbers(rows, pairs[:, :2]), pairs, marks),
             )
 
 
@@ -120,17 +125,26 @@ def _numbered(labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     return numbers
 
 
+def _own_numbers(rows: Int[np.ndarray, " n"], image_ids: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
+    """Where each image stands in `rows`, in whatever order these are."""
+    order = np.argsort(rows)
+    positions: Int[np.ndarray, ...] = order[np.searchsorted(rows, image_ids - 1, sorter=order)]
+    return positions
+
+
 def _key(
     content: UInt64[np.ndarray, " n"],
     camera_ids: Int[np.ndarray, " n"],
     ends: Int[np.ndarray, "p 2"],
     pairs: Int[np.ndarray, "p 6"],
+    marks: Int[np.ndarray, "k 2"],
 ) -> str:
-    """Of the images, their cameras, and the pairs' kinds and inliers, all in the component's own numbers."""
+    """Of images, cameras, the pairs' kinds and inliers, and print, all in the component's own numbers."""
     table = np.column_stack([np.sort(ends, axis=1), pairs[:, 2:4]])
     table = table[np.lexsort((table[:, 1], table[:, 0]))]
+    marks = marks[np.lexsort((marks[:, 1], marks[:, 0]))]
     digest = hashlib.sha256(np.array([len(content), len(pairs)], dtype="<i8").tobytes())
-    for part in (content.astype("<u8"), camera_ids.astype("<i8"), table.astype("<i8")):
+    for part in (content.astype("<u8"), *(part.astype("<i8") for part in (camera_ids, table, marks))):
         digest.update(part.tobytes())
     return digest.hexdigest()
 

@@ -142,6 +142,7 @@ def _geometries(component: Component, matches: Path) -> "Iterator[tuple[int, int
 
     number = {image_id: position + 1 for position, image_id in enumerate(component.image_ids)}
     for image_id1, image_id2, config, inliers in read_inliers(matches, component.pair_table):
+        inliers = component.printed.beside(image_id1, image_id2, inliers)
         one, two = number[image_id1], number[image_id2]
         if one < two:
             yield one, two, colmap.PairGeometry(config=config, inliers=inliers)

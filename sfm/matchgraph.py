@@ -22,6 +22,7 @@ from sfm.featurestore import FeatureStore
 from sfm.matching import Matches
 from sfm.origins import yield_by_origin
 from sfm.pair_filters.interface import NamedFilter, VerifiedPairs, apply_filters, load_filters
+from sfm.printed import PrintedKeypoints
 from sfm.splitting import split_places
 
 if TYPE_CHECKING:
@@ -79,12 +80,14 @@ class MatchGraph:
     """Trusted pairs and the places they connect.
 
     Attributes:
-        pairs: trusted pairs: `image_id1, image_id2, origin, config, inliers, block, row, place`.
+        pairs: trusted pairs: `image_id1, image_id2, origin, config, inliers, block, row, place`; of the
+            inliers, those beside print are counted.
         folder: where their inliers are stored.
         place_of_image: of image_id r + 1 in row r; numbered by falling size, then first image by content; -1
             for none.
         num_places: places have at least two images.
         parts: `place, part, image_id` of the places that are reconstructed in parts, which overlap.
+        printed: keypoints that lie on print; their matches count for nothing.
         key: changes with anything that changes a place or a part.
         matches_key: of the matches: changes with anything that changes the inliers of a pair.
 
@@ -95,6 +98,7 @@ class MatchGraph:
     place_of_image: Int32[np.ndarray, " n"]
     num_places: int
     parts: pd.DataFrame
+    printed: PrintedKeypoints
     key: str
     matches_key: str
 
@@ -111,7 +115,8 @@ def build_graph(
 
     `sizes` are the width and height of every image, `rank` its place in the order of content: neither places
     nor parts depend on the numbers of images. Pairs that a filter took out are listed in
-    `out`/graph-dropped.parquet, with the filter and its reason; parts of large places in `out`/parts.parquet.
+    `out`/graph-dropped.parquet, with the filter and its reason; parts of large places in `out`/parts.parquet;
+    keypoints that lie on print in `out`/graph-print.parquet.
     ValueError when no pair is trusted: then there is nothing to reconstruct.
     """
     started = time.perf_counter()
@@ -119,7 +124,7 @@ def build_graph(
     key = key_of(
         "graph", _VERSION, config, [each.key for each in filters], matches.key, key_of_table(matches.pairs)
     )
-    outputs = [out / f"{name}.parquet" for name in ("graph", "graph-dropped", "parts")]
+    outputs = [out / f"{name}.parquet" for name in ("graph", "graph-dropped", "parts", "graph-print")]
     if not load_done(out, "graph", key):
         facts = _make(matches, store, sizes, rank, outputs, config, filters)
         mark_done(out, "graph", key, seconds=time.perf_counter() - started, facts=facts, outputs=outputs)
@@ -131,6 +136,7 @@ def build_graph(
         place_of_image=place_of_image,
         num_places=int(place_of_image.max()) + 1,
         parts=read_table(outputs[2]),
+        printed=PrintedKeypoints.of_table(read_table(outputs[3])),
         key=key,
         matches_key=matches.key,
     )
@@ -152,16 +158,19 @@ def _make(
         sizes=sizes,
         matches=matches.folder,
         store=store,
+        min_inliers=config.min_inliers,
     )
     give_back()
-    pairs, dropped = apply_filters(filters, verified)
+    verified, dropped = apply_filters(filters, verified)
+    pairs = verified.pairs
     if not len(pairs):
         raise ValueError(
             f"pair filters: expected to keep a pair, got all {len(dropped)} dropped; change graph.filters"
         )
     place_of_image = _places(pairs, rank)
     parts = split_places(pairs, place_of_image, rank, config.max_component, config.overlap)
-    tables = (pairs.assign(place=place_of_image[_rows(pairs)[:, 0]]), dropped, parts)
+    printed = verified.printed.table()
+    tables = (pairs.assign(place=place_of_image[_rows(pairs)[:, 0]]), dropped, parts, printed)
     for path, table in zip(outputs, tables, strict=True):
         write_table(path, table)
     return {

@@ -26,6 +26,7 @@ from sfm.descriptors import require_descriptors
 from sfm.features import Features
 from sfm.featurestore import FeatureStore
 from sfm.matchplan import PLANNED, MatchPlan, plan_matches
+from sfm.verification import verify_behind_print
 
 _VERSION = 4
 # A keypoint with its descriptor, as stored and as a unit row; products of two images come on top, twice.
@@ -79,7 +80,8 @@ def match(
 
     Most candidates of a mixed collection show different things. They are told by a preview of their largest
     keypoints at a tenth of the cost (C. Wu, "Towards linear-time incremental structure from motion",
-    3DV 2013).
+    3DV 2013). Where print that both photos carry makes up the geometry of a pair, what lies behind it is
+    verified without it (`sfm.verification`).
 
     A pair that was matched with the same settings is not matched again as long as the photos that were there
     then are the first ones of the collection: blocks of pairs stay, new pairs go to new blocks. The outcome
@@ -205,15 +207,16 @@ def _match_batch(
     configs, inliers = [], []
     for one, two in batch.items:
         matches = _putative_matches(descriptors[one], descriptors[two], config)
-        geometry = colmap.verify(
+        verify = partial(
+            colmap.verify,
             images[one],
             images[two],
-            matches,
             max_error_px=config.max_error_px,
             max_trials=config.max_trials,
             min_inliers=config.min_inliers,
             seed=seed,
         )
+        geometry = verify_behind_print(verify, images[one], images[two], matches)
         configs.append(geometry.config)
         # They are kept by the pair's numbers.
         inliers.append(geometry.inliers if one < two else geometry.inliers[:, ::-1])

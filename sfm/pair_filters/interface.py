@@ -8,7 +8,7 @@ built-in ones, the entry point of an installed package in the group `cnnimretrie
 import hashlib
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float32, Int, Shaped, UInt32
 
 from sfm.featurestore import FeatureStore
 from sfm.matching import read_inliers
+from sfm.printed import PrintedKeypoints
 
 GROUP = "cnnimretrieval.pair_filters"
 BUILT_IN = {
@@ -38,6 +39,8 @@ class VerifiedPairs:
         sizes: width and height in stored pixels, of image_id r + 1 in row r.
         matches: the folder of the inliers.
         store: the keypoints.
+        min_inliers: of a trusted pair.
+        printed: keypoints that filters before found on print: their matches are left out.
 
     """
 
@@ -46,6 +49,8 @@ class VerifiedPairs:
     sizes: Int[np.ndarray, "n 2"]
     matches: Path
     store: FeatureStore
+    min_inliers: int
+    printed: PrintedKeypoints = field(default_factory=PrintedKeypoints)
 
     def read_inliers(
         self, rows: Int[np.ndarray, " p"]
@@ -59,7 +64,7 @@ class VerifiedPairs:
         starts = np.flatnonzero(np.diff(np.sort(blocks))) + 1
         for part in np.split(ordered, starts) if len(ordered) else []:
             found = read_inliers(self.matches, self.pairs.iloc[part])
-            yield part, [inliers for _, _, _, inliers in found]
+            yield part, [self.printed.beside(one, two, inliers) for one, two, _, inliers in found]
 
     def keypoints(self, image_ids: Iterable[int]) -> dict[int, Float32[np.ndarray, "k 2"]]:
         """x, y of the keypoints of some images, in stored pixels."""
@@ -69,10 +74,15 @@ class VerifiedPairs:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Verdict:
-    """Which pairs stay: `keep` has a value for each row of `pairs`, `reasons` one for each row not kept."""
+    """Which pairs stay: `keep` has a value for each row of `pairs`, `reasons` one for each row not kept.
+
+    `printed` are keypoints that lie on print, whatever pair they match in: matches of theirs are left out of
+    the pairs that stay, and pairs of which too few are left go, too.
+    """
 
     keep: Bool[np.ndarray, " p"]
     reasons: Shaped[np.ndarray, " d"]
+    printed: PrintedKeypoints = field(default_factory=PrintedKeypoints)
 
 
 PairFilter = Callable[[VerifiedPairs], Verdict]
@@ -94,8 +104,8 @@ def load_filters(names: Iterable[str]) -> tuple[NamedFilter, ...]:
 
 def apply_filters(
     filters: Sequence[NamedFilter], verified: VerifiedPairs
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The pairs that every filter keeps, and those that go, with the columns `filter` and `reason`.
+) -> tuple[VerifiedPairs, pd.DataFrame]:
+    """What every filter keeps, and the pairs that go, with the columns `filter` and `reason`.
 
     Each filter sees what the ones before it kept. ValueError where a verdict does not fit the pairs.
     """
@@ -105,8 +115,25 @@ def apply_filters(
         dropped = verified.pairs[~verdict.keep]
         gone.append(dropped.assign(filter=each.name, reason=verdict.reasons.astype(str)))
         verified = replace(verified, pairs=verified.pairs[verdict.keep].reset_index(drop=True))
+        if len(verdict.printed):
+            verified, few = _beside_print(verified, verdict.printed)
+            gone.append(few.assign(filter=each.name, reason="too few matches beside print"))
     none = verified.pairs.iloc[:0].assign(filter="", reason="")
-    return verified.pairs, pd.concat([none, *gone], ignore_index=True)
+    return verified, pd.concat([none, *gone], ignore_index=True)
+
+
+def _beside_print(verified: VerifiedPairs, printed: PrintedKeypoints) -> tuple[VerifiedPairs, pd.DataFrame]:
+    """The pairs with their matches beside print, and those of which too few are left."""
+    found = replace(verified, printed=PrintedKeypoints.union([verified.printed, printed]))
+    ends = verified.pairs[["image_id1", "image_id2"]]
+    touched = np.flatnonzero(ends.isin(printed.image_ids).any(axis=1))
+    inliers = verified.pairs["inliers"].to_numpy(copy=True)
+    for rows, left in found.read_inliers(touched):
+        inliers[rows] = [len(matches) for matches in left]
+    enough = inliers >= verified.min_inliers
+    enough |= inliers == verified.pairs["inliers"].to_numpy()
+    kept = verified.pairs.assign(inliers=inliers)[enough].reset_index(drop=True)
+    return replace(found, pairs=kept), verified.pairs[~enough]
 
 
 def _verdict(named: NamedFilter, verified: VerifiedPairs) -> Verdict:

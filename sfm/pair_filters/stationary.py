@@ -1,103 +1,121 @@
-"""A pair filter: matches that do not move belong to a frame, a date or a logo that both photos carry."""
+"""A pair filter: matches on print, a bar, a date, a logo or a frame of both photos, prove no common place."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, UInt32
+from jaxtyping import Bool, Int, Shaped, UInt32
 
+from sfm.marks import MatchedPoints, find_lines, find_print
+from sfm.matchgraph import WATERMARK, number_places
 from sfm.pair_filters.interface import Verdict, VerifiedPairs
+from sfm.printed import PrintedKeypoints
 
-# A pair is judged by its matches when at least this share of them lies where it lay in the other photo.
-_UNMOVED_SHARE = 0.8
-# Unmoved: by this much of the longer side, but at least 2 px.
-_TOLERANCE = 0.002
-_MIN_TOLERANCE_PX = 2.0
-# COLMAP looks for watermarks in a border of a tenth of the diagonal.
-_BORDER = 0.1
-_BORDER_SHARE = 0.8
-# A logo may also stand elsewhere: its matches fill little of the photo. Those of a camera on a tripod, which
-# are unmoved too and prove the same place, are spread.
-_PATCH_AREA = 0.1
+# A line of text that stands elsewhere in each photo is told by what it connects: so many places and lone
+# photos at once, so many places among them. What is seen far away connects two, or lone photos.
+_CONNECTED = 3
+_CONNECTED_PLACES = 2
+_RECURRING = "print that recurs"
+# Sets of keypoints are put together when so many are waiting.
+_WAITING = 64
 
 
 def drop_stationary(verified: VerifiedPairs) -> Verdict:
-    """Take out pairs whose matches stand still in the border or in a small patch of both photos.
+    """Take out pairs that print explains, and tell the keypoints that lie on it.
 
-    Places are measured from the corner that explains most: photos of different sizes carry their marks at the
-    same distance from one of their corners.
+    A pair with enough matches beside the print stays. Pairs in which verification itself found a watermark
+    are not trusted anyhow, but tell where the print is.
     """
-    reasons = np.full(len(verified.pairs), "", dtype=object)
-    ends = verified.pairs[["image_id1", "image_id2"]].to_numpy(dtype=np.int64)
-    for rows, inliers in verified.read_inliers(np.arange(len(ends))):
-        one, two = _matched_points(verified, ends[rows], inliers)
-        starts = np.concatenate([[0], np.cumsum([len(matches) for matches in inliers])])
-        sizes = verified.sizes[ends[rows] - 1]
-        unmoved, share = _unmoved(one, two, sizes, starts)
-        for pair in np.flatnonzero(share >= _UNMOVED_SHARE).tolist():
-            own = slice(starts[pair], starts[pair + 1])
-            points = (one[own][unmoved[own]], two[own][unmoved[own]])
-            reasons[rows[pair]] = _reason(points, sizes[pair])
+    found = _look(verified)
+    tried = verified.tried
+    marks = tried[(tried["config"] == WATERMARK) & (tried["row"] >= 0) & (tried["inliers"] > 0)]
+    more = _look(replace(verified, pairs=marks.reset_index(drop=True)))
+    reasons = found.reasons
+    lines = _recurring(verified, reasons == "", found.lines)
+    reasons[lines] = _RECURRING
+    printed = [found.printed, more.printed, _on_lines(verified, np.flatnonzero(lines))]
     keep = reasons == ""
-    return Verdict(keep=keep, reasons=reasons[~keep])
+    return Verdict(keep=keep, reasons=reasons[~keep], printed=PrintedKeypoints.union(printed))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Found:
+    """Of each pair why it goes, if it does, and whether most of it lies on a line; the keypoints on print."""
+
+    reasons: Shaped[np.ndarray, " p"]
+    lines: Bool[np.ndarray, " p"]
+    printed: PrintedKeypoints
+
+
+def _look(verified: VerifiedPairs) -> _Found:
+    reasons = np.full(len(verified.pairs), "", dtype=object)
+    lines = np.zeros(len(reasons), dtype=np.bool_)
+
+    def judge(rows: Int[np.ndarray, " b"], matched: MatchedPoints) -> Bool[np.ndarray, " m"]:
+        found = find_print(matched)
+        beside = matched.count(~found.matches)
+        reasons[rows] = np.where(beside < verified.min_inliers, found.reasons, "")
+        lines[rows] = matched.count(find_lines(matched)) > 0
+        return found.matches
+
+    printed = _collect(verified, np.arange(len(reasons)), judge)
+    return _Found(reasons=reasons, lines=lines, printed=printed)
+
+
+def _on_lines(verified: VerifiedPairs, rows: Int[np.ndarray, " r"]) -> PrintedKeypoints:
+    return _collect(verified, rows, lambda _, matched: find_lines(matched))
+
+
+def _collect(
+    verified: VerifiedPairs,
+    rows: Int[np.ndarray, " r"],
+    find: Callable[[Int[np.ndarray, " b"], MatchedPoints], Bool[np.ndarray, " m"]],
+) -> PrintedKeypoints:
+    """The keypoints of the matches that `find` finds, block by block."""
+    ends = verified.pairs[["image_id1", "image_id2"]].to_numpy(dtype=np.int64)
+    parts = [PrintedKeypoints()]
+    for own, inliers in verified.read_inliers(rows):
+        matched = _matched_points(verified, ends[own], inliers)
+        on_print = find(own, matched)
+        images = ends[own][matched.pair][on_print]
+        parts.append(PrintedKeypoints.of(images.ravel(), np.concatenate(inliers)[on_print].ravel()))
+        if len(parts) > _WAITING:
+            parts = [PrintedKeypoints.union(parts)]
+    return PrintedKeypoints.union(parts)
 
 
 def _matched_points(
     verified: VerifiedPairs, ends: Int[np.ndarray, "p 2"], inliers: Sequence[UInt32[np.ndarray, "_ 2"]]
-) -> tuple[Float32[np.ndarray, "m 2"], Float32[np.ndarray, "m 2"]]:
+) -> MatchedPoints:
     """Where the matches of some pairs lie in the first photo and in the second, pair after pair."""
     image_ids, image = np.unique(ends, return_inverse=True)
     found = verified.keypoints(image_ids.tolist())
     keypoints = [found[image_id] for image_id in image_ids.tolist()]
     first = np.cumsum([0, *map(len, keypoints)])[image.reshape(-1, 2)]
-    rows = np.concatenate(inliers) + np.repeat(first, [len(matches) for matches in inliers], axis=0)
+    pair = np.repeat(np.arange(len(ends)), [len(matches) for matches in inliers])
+    rows = np.concatenate(inliers) + first[pair]
     points = np.concatenate(keypoints)
-    return points[rows[:, 0]], points[rows[:, 1]]
+    sizes = verified.sizes[ends - 1]
+    return MatchedPoints(one=points[rows[:, 0]], two=points[rows[:, 1]], pair=pair, sizes=sizes)
 
 
-def _reason(
-    points: tuple[Float32[np.ndarray, "m 2"], Float32[np.ndarray, "m 2"]], sizes: Int[np.ndarray, "2 2"]
-) -> str:
-    """Why the unmoved matches of a pair prove nothing; empty if they do."""
-    photos = tuple(zip(points, sizes, strict=True))
-    if all(_in_border(each, size).mean() >= _BORDER_SHARE for each, size in photos):
-        return "unmoved in the border"
-    if all(_area_share(each, size) <= _PATCH_AREA for each, size in photos):
-        return "unmoved in a small patch"
-    return ""
+def _recurring(
+    verified: VerifiedPairs, keep: Bool[np.ndarray, " p"], lines: Bool[np.ndarray, " p"]
+) -> Bool[np.ndarray, " p"]:
+    """Pairs on a line that connect, with others of the kind, places which nothing else connects."""
+    num_images = len(verified.sizes)
+    rows = verified.pairs[["image_id1", "image_id2"]].to_numpy(dtype=np.int64) - 1
+    place = number_places(rows[keep & ~lines], num_images)
+    num_places = int(place.max(initial=-1)) + 1
+    node = np.where(place >= 0, place, num_places + np.arange(num_images))
+    connecting = keep & lines & (node[rows[:, 0]] != node[rows[:, 1]])
+    group = number_places(node[rows[connecting]], num_places + num_images)
+    recurs = _sizes(group) >= _CONNECTED
+    recurs &= _sizes(group[:num_places], len(recurs)) >= _CONNECTED_PLACES
+    found = np.zeros(len(rows), dtype=np.bool_)
+    found[connecting] = recurs[group[node[rows[connecting, 0]]]]
+    return found
 
 
-def _unmoved(
-    one: Float32[np.ndarray, "m 2"],
-    two: Float32[np.ndarray, "m 2"],
-    sizes: Int[np.ndarray, "p 2 2"],
-    starts: Int[np.ndarray, " p1"],
-) -> tuple[Bool[np.ndarray, " m"], Float[np.ndarray, " p"]]:
-    """Which matches lie at the same place, seen from the corner from which most of their pair do.
-
-    And their share of each pair. The matches of pair k are those from `starts[k]` to `starts[k + 1]`.
-    """
-    counts = np.diff(starts)
-    tolerance = np.maximum(_MIN_TOLERANCE_PX, _TOLERANCE * sizes.max(axis=(1, 2)))
-    shift, grown = two - one, sizes[:, 1] - sizes[:, 0]
-    best = np.zeros(len(one), dtype=np.bool_)
-    most = np.zeros(len(counts), dtype=np.int64)
-    for corner in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        apart = shift - np.repeat(grown * corner, counts, axis=0)
-        still = np.linalg.norm(apart, axis=1) <= np.repeat(tolerance, counts)
-        number = np.diff(np.concatenate([[0], np.cumsum(still)])[starts])
-        better = np.repeat(number > most, counts)
-        best[better] = still[better]
-        most = np.maximum(most, number)
-    return best, most / np.maximum(counts, 1)
-
-
-def _in_border(points: Float32[np.ndarray, "m 2"], size: Int[np.ndarray, " 2"]) -> Bool[np.ndarray, " m"]:
-    band = _BORDER * float(np.hypot(*size))
-    return np.asarray(((points < band) | (points > size - band)).any(axis=1))
-
-
-def _area_share(points: Float32[np.ndarray, "m 2"], size: Int[np.ndarray, " 2"]) -> float:
-    """Share of the photo that the points' box fills, a twentieth of them left out on each side."""
-    low: Float[np.ndarray, " 2"]
-    low, high = np.quantile(points, [0.05, 0.95], axis=0)
-    return float(np.prod((high - low) / size))
+def _sizes(group: Int[np.ndarray, " n"], number: int = 0) -> Int[np.ndarray, " g"]:
+    return np.bincount(group[group >= 0], minlength=number)

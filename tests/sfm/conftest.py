@@ -194,6 +194,7 @@ def _verified_pairs(
         sizes=np.array([size for size, _ in photos]),
         matches=folder / "matches",
         store=store,
+        min_inliers=20,
     )
 
 

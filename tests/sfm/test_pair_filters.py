@@ -30,7 +30,7 @@ def test_filters_come_one_after_the_other(verified: VerifiedPairs, tmp_path: Pat
     (tmp_path / "mine.py").write_text(CODE)
     name = f"{tmp_path}/mine.py:drop_first"
     kept, dropped = apply_filters(load_filters([name, name]), verified)
-    assert kept[["image_id1", "image_id2", "row"]].to_numpy().tolist() == [[2, 3, 2]]
+    assert kept.pairs[["image_id1", "image_id2", "row"]].to_numpy().tolist() == [[2, 3, 2]]
     columns = ["image_id1", "image_id2", "row", "filter", "reason"]
     assert dropped[columns].to_numpy().tolist() == [
         [1, 2, 0, "mine.py:drop_first", "it is the first"],
@@ -40,7 +40,7 @@ def test_filters_come_one_after_the_other(verified: VerifiedPairs, tmp_path: Pat
 
 def test_without_filters_all_stay(verified: VerifiedPairs) -> None:
     kept, dropped = apply_filters([], verified)
-    pd.testing.assert_frame_equal(kept, verified.pairs)
+    pd.testing.assert_frame_equal(kept.pairs, verified.pairs)
     assert list(dropped) == [*verified.pairs, "filter", "reason"]
     assert len(dropped) == 0
 
