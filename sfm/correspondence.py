@@ -1,16 +1,19 @@
 """Putative matches of two images: mutual nearest neighbours of local descriptors that stand out."""
 
 import numpy as np
-from jaxtyping import Float32, UInt8, UInt32
+from jaxtyping import Float32, Shaped, UInt32
 
 # Beyond this distance of unit descriptors two patches have nothing in common (COLMAP's limit).
 _MAX_DISTANCE = 0.7
 
 
-def unit_descriptors(descriptors: UInt8[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
-    """Descriptors stored as bytes, as unit rows. COLMAP's SIFT bytes already hold square roots (RootSIFT)."""
+def unit_descriptors(descriptors: Shaped[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
+    """Descriptors as they are stored, as unit rows; zero rows stay zero.
+
+    COLMAP's SIFT bytes already hold square roots (RootSIFT).
+    """
     rows = descriptors.astype(np.float32)
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1.0)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     return rows
 
 

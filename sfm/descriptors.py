@@ -17,6 +17,7 @@ from groundwork.records import last_done
 from groundwork.tasks import run_batches
 from sfm.features import FeatureConfig, Features, detector
 from sfm.featurestore import FeatureStore, write_descriptors
+from sfm.local_features.interface import FeatureFault
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,10 @@ def _describe_batch(
                 f"photo {image.name}: expected to read it again for its descriptors, got "
                 f"'{error.strerror or 'damaged'}'; put it back, or run again to go on without it"
             ) from error
+        except FeatureFault as fault:
+            raise ValueError(
+                f"photo {image.name}: expected its local features again, got '{fault}'; mend features.method"
+            ) from fault
         if len(rows) != len(image.keypoints):
             raise ValueError(
                 f"photo {image.name}: expected its {len(image.keypoints)} keypoints again, got {len(rows)}; "

@@ -14,17 +14,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Int, Shaped, UInt8
-from pydantic import Field
+from jaxtyping import Float32, Int, Shaped
+from pydantic import Field, field_validator
 
 from groundwork.batches import CHILD_BYTES, Batch, LazyBatches
 from groundwork.keys import key_of
 from groundwork.photos import load_gray
+from groundwork.plugins import load_plugin, require_plugin
 from groundwork.records import load_done, mark_done, prune
 from groundwork.settings import Settings
 from groundwork.tasks import run_batches, usage
 from sfm.collection import Collection
 from sfm.featurestore import FeatureStore, ImageFeatures, write_descriptors, write_shard
+from sfm.local_features.interface import METHODS, FeatureFault, Found, find, load_method
 from sfm.numbering import digests
 
 _VERSION = 3
@@ -41,6 +43,11 @@ _MAX_OUTGROWN = 8
 class FeatureConfig(Settings):
     """How local features are found."""
 
+    method: str = Field(
+        default="sift",
+        description="sift, or a plug-in: an entry point of another package in the group "
+        "cnnimretrieval.local_features, or path/to/file.py:Name",
+    )
     max_side_px: int = Field(
         default=1600, ge=64, description="larger photos are shrunk to this longer side first"
     )
@@ -55,11 +62,18 @@ class FeatureConfig(Settings):
         "photo costs about 8 times as much. No result depends on it.",
     )
 
+    @field_validator("method")
+    @classmethod
+    def _method_exists(cls, name: str) -> str:
+        require_plugin(name, METHODS)
+        return name
+
     @property
     def key(self) -> str:
         """Changes with anything but the photo itself that changes its features."""
-        settings = self.model_dump(mode="json", exclude={"keep_descriptors"})
-        return key_of("features", _VERSION, version("pycolmap"), version("pillow"), settings)
+        settings = self.model_dump(mode="json", exclude={"keep_descriptors", "method"})
+        code = load_plugin(self.method, METHODS).key
+        return key_of("features", _VERSION, version("pycolmap"), version("pillow"), settings, code)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +81,7 @@ class Features:
     """Local features of a collection.
 
     Attributes:
-        store: the features themselves, those of an image by falling scale.
+        store: the features themselves, the best of an image first: for SIFT the largest.
         num_keypoints: of image_id r + 1 in row r; 0 for images that failed.
         failed: image_id -> reason, for photos that became unreadable or kill their worker.
         key: changes with anything that changes a feature.
@@ -115,7 +129,7 @@ class _Item:
 def extract_features(
     collection: Collection, out: Path, config: FeatureConfig, executor: Executor
 ) -> Features:
-    """Find SIFT keypoints in every usable photo, as stored: the EXIF orientation is not applied.
+    """Find keypoints in every usable photo, as stored: the EXIF orientation is not applied.
 
     Shards go to `out`/features. The result does not depend on the number of workers: photos are dealt out
     by their number alone. The size of a shard is chosen for the collection as it is at first and kept when
@@ -200,28 +214,24 @@ def _memory_bytes(items: Sequence[_Item], config: FeatureConfig) -> int:
     return CHILD_BYTES + int(_DECODED_BYTES * pixels + _SEARCHED_BYTES * searched) + kept
 
 
-Detector = Callable[[Path, int, int], tuple[Float32[np.ndarray, "n 4"], UInt8[np.ndarray, "n 128"]]]
+PhotoDetector = Callable[[Path, int, int], Found]
 
 
-def detector(config: FeatureConfig) -> Detector:
+def detector(config: FeatureConfig) -> PhotoDetector:
     """Return a function from a photo, with its stored width and height, to its keypoints and descriptors.
 
-    Keypoints are x, y, scale (stored pixels), orientation; largest first. For child processes only: it loads
-    pycolmap. The function raises OSError for a photo that cannot be read.
+    Keypoints are x, y, scale (stored pixels), orientation; the best first. For child processes only. The
+    function raises OSError for a photo that cannot be read, FeatureFault where the method gave nothing sound.
     """
-    # In the child only: pycolmap is heavy, and ends the process when it fails.
-    from sfm.colmap import calls as colmap
+    method = load_method(config.method)
+    detect = method.detector(max_features=config.max_features, first_octave=config.first_octave)
 
-    sift = colmap.sift(max_features=config.max_features, first_octave=config.first_octave)
-
-    def detect(
-        path: Path, width: int, height: int
-    ) -> tuple[Float32[np.ndarray, "n 4"], UInt8[np.ndarray, "n 128"]]:
+    def detect_in(path: Path, width: int, height: int) -> Found:
         gray = load_gray(path, config.max_side_px)
-        keypoints, descriptors = _largest_first(*sift(gray))
+        keypoints, descriptors = find(detect, gray)
         return _in_stored_pixels(keypoints, width / gray.shape[1], height / gray.shape[0]), descriptors
 
-    return detect
+    return detect_in
 
 
 def _extract_batch(
@@ -234,6 +244,9 @@ def _extract_batch(
             keypoints, rows = detect(photos / item.name, item.width, item.height)
         except OSError as error:
             failed[item.image_id] = f"unreadable since the scan: {error.strerror or 'damaged'}"
+            continue
+        except FeatureFault as fault:
+            failed[item.image_id] = str(fault)
             continue
         descriptors.append(rows)
         images.append(
@@ -259,13 +272,6 @@ def _extract_batch(
         "failed": failed,
     }
     return facts, [path]
-
-
-def _largest_first(
-    keypoints: Float32[np.ndarray, "n 4"], descriptors: UInt8[np.ndarray, "n 128"]
-) -> tuple[Float32[np.ndarray, "n 4"], UInt8[np.ndarray, "n 128"]]:
-    order = np.argsort(-keypoints[:, 2], kind="stable")
-    return keypoints[order], descriptors[order]
 
 
 def _in_stored_pixels(

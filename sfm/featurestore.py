@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Shaped, UInt8
+from jaxtyping import Float32, Shaped
 
 from groundwork.files import atomic_path
 
@@ -34,7 +34,7 @@ class GivenCamera:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFeatures:
-    """Keypoints of one image; ours are sorted by falling scale.
+    """Keypoints of one image; of ours the best come first.
 
     Attributes:
         image_id: of the collection, from 1.
@@ -85,10 +85,10 @@ class FeatureStore:
         for shard, part in groupby(sorted(image_ids), key=self.shard_of):
             yield from _read_rows(self.folder / self.name(shard), "keypoints.npy", part)
 
-    def read_descriptors(self, image_ids: Iterable[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "n 128"]]]:
+    def read_descriptors(self, image_ids: Iterable[int]) -> Iterator[tuple[int, Shaped[np.ndarray, "n d"]]]:
         """Yield (image_id, descriptors), ids rising, a row a keypoint; KeyError for an image that has none.
 
-        SIFT: square roots of the L1-normalised histogram, as bytes.
+        Those of SIFT are square roots of the L1-normalised histogram, as bytes.
         """
         for shard, part in groupby(sorted(image_ids), key=self.shard_of):
             yield from _read_rows(self.descriptors / self.name(shard), "descriptors.npy", part)
@@ -113,14 +113,14 @@ def write_shard(path: Path, images: Sequence[ImageFeatures]) -> None:
 
 
 def write_descriptors(
-    path: Path, image_ids: Sequence[int], descriptors: Sequence[UInt8[np.ndarray, "n 128"]]
+    path: Path, image_ids: Sequence[int], descriptors: Sequence[Shaped[np.ndarray, "n d"]]
 ) -> None:
     """Write the descriptors of some images of one shard: end to end, with an index."""
     starts = np.concatenate([[0], np.cumsum([len(rows) for rows in descriptors], dtype=np.int64)])
     with atomic_path(path) as unfinished:
         unfinished.mkdir()
         np.savez(unfinished / "images.npz", image_ids=np.array(image_ids, dtype=np.int64), starts=starts)
-        rows = [*descriptors] or [np.empty((0, 128), np.uint8)]
+        rows = [part for part in descriptors if len(part)] or [np.empty((0, 128), np.uint8)]
         np.save(unfinished / "descriptors.npy", np.concatenate(rows))
 
 

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Int, Int32
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from groundwork.files import read_table, write_table
 from groundwork.keys import key_of, key_of_table
 from groundwork.memory import give_back
+from groundwork.plugins import Plugin, require_plugin
 from groundwork.records import load_done, mark_done
 from groundwork.settings import Settings
 from sfm.featurestore import FeatureStore
 from sfm.matching import Matches
 from sfm.origins import yield_by_origin
-from sfm.pair_filters.interface import NamedFilter, VerifiedPairs, apply_filters, load_filters
+from sfm.pair_filters.interface import FILTERS, VerifiedPairs, apply_filters, load_filters
 from sfm.printed import PrintedKeypoints
 from sfm.splitting import split_places
 
@@ -64,6 +65,13 @@ class GraphConfig(Settings):
     overlap: int = Field(
         default=50, ge=0, description="images that such a part takes over from its neighbours, at most"
     )
+
+    @field_validator("filters")
+    @classmethod
+    def _filters_exist(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:  # found out now, not when all is matched
+            require_plugin(name, FILTERS)
+        return names
 
     @model_validator(mode="after")
     def _check_overlap(self) -> "GraphConfig":
@@ -149,7 +157,7 @@ def _make(
     rank: Int[np.ndarray, " n"],
     outputs: Sequence[Path],
     config: GraphConfig,
-    filters: Sequence[NamedFilter],
+    filters: Sequence[Plugin],
 ) -> dict[str, Any]:
     """Write the tables of trusted pairs, dropped pairs and parts; return the counts."""
     verified = VerifiedPairs(

@@ -21,10 +21,11 @@ from groundwork.keys import key_of, key_of_table
 from groundwork.records import finish, last_done, load_done, prune
 from groundwork.settings import Settings
 from groundwork.tasks import finished_batches, usage
-from sfm.correspondence import mutual_matches, unit_descriptors
+from sfm.correspondence import unit_descriptors
 from sfm.descriptors import require_descriptors
 from sfm.features import Features
 from sfm.featurestore import FeatureStore
+from sfm.local_features.interface import LocalFeature, load_method
 from sfm.matchplan import PLANNED, MatchPlan, plan_matches
 from sfm.verification import verify_behind_print
 
@@ -97,7 +98,14 @@ def match(
     todo = [number for number, batch in enumerate(blocks) if not load_done(folder, batch.name, batch.key)]
     if todo or not load_done(out, "matching", key):
         require_descriptors(features, blocks.images(todo), executor)
-        work = partial(_match_batch, store=features.store, folder=folder, config=config, seed=seed)
+        work = partial(
+            _match_batch,
+            store=features.store,
+            folder=folder,
+            method=features.config.method,
+            config=config,
+            seed=seed,
+        )
         pairs, taken = _outcomes(plan, finished_batches(work, blocks, folder, executor, label="matching"))
         facts = {
             "pairs": len(pairs),
@@ -196,7 +204,7 @@ def _outcomes(
 
 
 def _match_batch(
-    batch: Batch[_Pair], *, store: FeatureStore, folder: Path, config: MatchingConfig, seed: int
+    batch: Batch[_Pair], *, store: FeatureStore, folder: Path, method: str, config: MatchingConfig, seed: int
 ) -> tuple[dict[str, Any], Sequence[Path]]:
     # In the child only: pycolmap is heavy, and ends the process when it fails.
     from sfm.colmap import calls as colmap
@@ -204,9 +212,9 @@ def _match_batch(
     image_ids = {image_id for pair in batch.items for image_id in pair}
     images = {image.image_id: image for image in store.read(image_ids)}
     descriptors = {image_id: unit_descriptors(rows) for image_id, rows in store.read_descriptors(image_ids)}
-    configs, inliers = [], []
+    configs, inliers, kind = [], [], load_method(method)
     for one, two in batch.items:
-        matches = _putative_matches(descriptors[one], descriptors[two], config)
+        matches = _putative_matches(kind, descriptors[one], descriptors[two], config)
         verify = partial(
             colmap.verify,
             images[one],
@@ -229,12 +237,15 @@ def _match_batch(
 
 
 def _putative_matches(
-    one: Float32[np.ndarray, "n d"], two: Float32[np.ndarray, "m d"], config: MatchingConfig
+    kind: LocalFeature,
+    one: Float32[np.ndarray, "n d"],
+    two: Float32[np.ndarray, "m d"],
+    config: MatchingConfig,
 ) -> UInt32[np.ndarray, "k 2"]:
-    """Matches of all descriptors; none where the first ones, of the largest keypoints, hardly match."""
+    """Matches of all descriptors; none where the first ones, of the best keypoints, hardly match."""
     size = config.preview_features
     if 0 < size < max(len(one), len(two)):
-        preview = mutual_matches(one[:size], two[:size], config.max_ratio)
+        preview = kind.matches(one[:size], two[:size], config.max_ratio)
         if len(preview) < config.preview_min_matches:
             return preview[:0]
-    return mutual_matches(one, two, config.max_ratio)
+    return kind.matches(one, two, config.max_ratio)

@@ -5,26 +5,27 @@ built-in ones, the entry point of an installed package in the group `cnnimretrie
 `path/to/file.py:function`.
 """
 
-import hashlib
-import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Int, Shaped, UInt32
 
+from groundwork.plugins import Plugin, PluginKind, load_plugin
 from sfm.featurestore import FeatureStore
 from sfm.matching import read_inliers
 from sfm.printed import PrintedKeypoints
 
-GROUP = "cnnimretrieval.pair_filters"
-BUILT_IN = {
-    "stationary": "sfm.pair_filters.stationary:drop_stationary",
-    "doppelgangers": "sfm.pair_filters.doppelgangers:drop_doppelgangers",
-}
+FILTERS = PluginKind(
+    setting="graph.filters",
+    group="cnnimretrieval.pair_filters",
+    built_in={
+        "stationary": "sfm.pair_filters.stationary:drop_stationary",
+        "doppelgangers": "sfm.pair_filters.doppelgangers:drop_doppelgangers",
+    },
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,23 +89,12 @@ class Verdict:
 PairFilter = Callable[[VerifiedPairs], Verdict]
 
 
-@dataclass(frozen=True, kw_only=True)
-class NamedFilter:
-    """A filter, the name that the settings gave it, and a key that changes with its code."""
-
-    name: str
-    key: str
-    judge: PairFilter
-
-
-def load_filters(names: Iterable[str]) -> tuple[NamedFilter, ...]:
+def load_filters(names: Iterable[str]) -> tuple[Plugin, ...]:
     """The filters of these names, in order; ValueError for a name that stands for none."""
-    return tuple(_load_file(name) if ":" in name else _load_entry_point(name) for name in names)
+    return tuple(load_plugin(name, FILTERS) for name in names)
 
 
-def apply_filters(
-    filters: Sequence[NamedFilter], verified: VerifiedPairs
-) -> tuple[VerifiedPairs, pd.DataFrame]:
+def apply_filters(filters: Sequence[Plugin], verified: VerifiedPairs) -> tuple[VerifiedPairs, pd.DataFrame]:
     """What every filter keeps, and the pairs that go, with the columns `filter` and `reason`.
 
     Each filter sees what the ones before it kept. ValueError where a verdict does not fit the pairs.
@@ -136,8 +126,8 @@ def _beside_print(verified: VerifiedPairs, printed: PrintedKeypoints) -> tuple[V
     return replace(found, pairs=kept), verified.pairs[~enough]
 
 
-def _verdict(named: NamedFilter, verified: VerifiedPairs) -> Verdict:
-    verdict = named.judge(verified)
+def _verdict(named: Plugin, verified: VerifiedPairs) -> Verdict:
+    verdict: Verdict = named.call(verified)
     keep, dropped = np.asarray(verdict.keep), len(verdict.reasons)
     if keep.shape != (len(verified.pairs),) or keep.dtype != np.bool_ or dropped != (~keep).sum():
         raise ValueError(
@@ -145,36 +135,3 @@ def _verdict(named: NamedFilter, verified: VerifiedPairs) -> Verdict:
             f"reason for each that goes, got {keep.dtype} {keep.shape} and {dropped} reasons; mend the filter"
         )
     return verdict
-
-
-def _load_entry_point(name: str) -> NamedFilter:
-    if name in BUILT_IN:
-        point = EntryPoint(name=name, value=BUILT_IN[name], group=GROUP)
-        return NamedFilter(name=name, key=point.value, judge=point.load())
-    installed = entry_points(group=GROUP)
-    if name not in installed.names:
-        known = ", ".join([*BUILT_IN, *sorted(installed.names)])
-        raise ValueError(
-            f"graph.filters: expected {known} or path/to/file.py:function, got '{name}'; check the name, or "
-            "install the package that brings it"
-        )
-    point = installed[name]
-    version = point.dist.version if point.dist is not None else ""
-    return NamedFilter(name=name, key=f"{point.value} {version}", judge=point.load())
-
-
-def _load_file(name: str) -> NamedFilter:
-    path_text, _, function = name.rpartition(":")
-    path = Path(path_text)
-    if not path.is_file():
-        raise ValueError(f"graph.filters: expected a file of Python code, got '{path}'; check the path")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"graph.filters: expected a file of Python code, got '{path}'; name it .py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = getattr(module, function, None)
-    if not callable(found):
-        raise ValueError(f"graph.filters: expected a function in {path}, got no '{function}'; check the name")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return NamedFilter(name=f"{path.name}:{function}", key=f"{function} {digest}", judge=found)

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sfm.pair_filters.interface import NamedFilter, Verdict, VerifiedPairs, apply_filters, load_filters
+from groundwork.plugins import Plugin
+from sfm.pair_filters.interface import Verdict, VerifiedPairs, apply_filters, load_filters
 
 CODE = """
 import numpy as np
@@ -87,7 +88,7 @@ def test_a_verdict_that_does_not_fit_is_told(verified: VerifiedPairs) -> None:
         return Verdict(keep=np.array([True, False]), reasons=np.array(["a"]))
 
     with pytest.raises(ValueError, match="pair filter bad") as error:
-        apply_filters([NamedFilter(name="bad", key="", judge=judge)], verified)
+        apply_filters([Plugin(name="bad", key="", call=judge)], verified)
     assert str(error.value) == (
         "pair filter bad: expected a truth value for each of 3 pairs and a reason for each that goes, got "
         "bool (2,) and 1 reasons; mend the filter"

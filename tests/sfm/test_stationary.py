@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from groundwork.plugins import Plugin
 from sfm.matchgraph import WATERMARK
-from sfm.pair_filters.interface import NamedFilter, VerifiedPairs, apply_filters
+from sfm.pair_filters.interface import VerifiedPairs, apply_filters
 from sfm.pair_filters.stationary import drop_stationary
 
 SIZE = (1000, 700)
@@ -119,7 +120,7 @@ def barred(verified_pairs: Callable[..., VerifiedPairs], tmp_path: Path) -> Veri
 
 
 def _apply(verified: VerifiedPairs) -> tuple[VerifiedPairs, list[list]]:
-    named = NamedFilter(name="stationary", key="", judge=drop_stationary)
+    named = Plugin(name="stationary", key="", call=drop_stationary)
     kept, dropped = apply_filters([named], verified)
     return kept, dropped[["image_id1", "image_id2", "inliers", "reason"]].to_numpy().tolist()
 
