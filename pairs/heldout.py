@@ -90,16 +90,17 @@ def draw_queries(
 ) -> tuple[list[HeldoutQuery], Counter[str]]:
     """The test queries of one place, and the number of those given up by reason.
 
-    `models` are all of the place; `photos` has the EXIF `orientation` and the `content`, a digest of its
-    bytes, of every usable image of the place by name, in a model or not. Each image's boxes depend on the
+    `models` are all of the place; `photos` has the `name`, the EXIF `orientation` and the `content`, a digest
+    of its bytes, of every usable image of the place, in a model or not. Each image's boxes depend on the
     seed, its content and its points, not on other places. Queries come in the order of `photos`.
     """
     queries: list[HeldoutQuery] = []
     dropped: Counter[str] = Counter()
-    orientation: dict[str, int] = photos["orientation"].to_dict()
+    names: list[str] = photos["name"].tolist()
+    orientation: dict[str, int] = dict(zip(names, photos["orientation"].tolist(), strict=True))
     views = _views_by_name(models, orientation)
     sizes = {name: size for model in models for name, size in zip(model.names, model.sizes, strict=True)}
-    for name, content in photos["content"].items():
+    for name, content in zip(names, photos["content"].tolist(), strict=True):
         if name not in views:
             continue
         width, height = upright_size(int(sizes[name][0]), int(sizes[name][1]), orientation[name])

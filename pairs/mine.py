@@ -179,7 +179,7 @@ def _draw_heldout(
     # With nothing held out the only place is tested on itself.
     tested = table.place[table.is_val] if table.is_val.any() else table.place[table.positives.query]
     for place in np.unique(tested).tolist():
-        photos = reconstruction.images[table.place == place].set_index("name")
+        photos = reconstruction.images[table.place == place]
         models = [load_model(path) for path in files_of_place[place]]
         drawn, given_up = draw_queries(place, models, photos, config.seed, config.heldout)
         queries += drawn

@@ -1,4 +1,4 @@
-"""One component to its 3D models, in a child process: the mapper, and what is tried where it finds none."""
+"""One component to its 3D models, in a child process: the mapper, and what is tried where it finds little."""
 
 import shutil
 import tempfile
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +33,24 @@ class MappingConfig(Settings):
     )
     init_min_inliers: int = Field(default=100, ge=15, description="of the pair that a model starts from")
     init_min_angle_deg: float = Field(default=16.0, gt=0, lt=90, description="between that pair's rays")
-    relaxed_min_inliers: int = Field(default=30, ge=15, description="second try where no model was found")
-    relaxed_min_angle_deg: float = Field(default=4.0, gt=0, lt=90, description="second try")
+    relaxed_min_inliers: int = Field(
+        default=30, ge=15, description="of the first pair, in a start's second try"
+    )
+    relaxed_min_angle_deg: float = Field(default=4.0, gt=0, lt=90, description="in a start's second try")
+    starts: int = Field(
+        default=3,
+        ge=1,
+        le=100,
+        description="of the mapper, by other seeds, where it registers little; the best counts",
+    )
+    enough_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="of a component's images; with as many registered, no other start is tried",
+    )
     global_fallback: bool = Field(
-        default=True, description="whether the global mapper has the third try where no model was found"
+        default=True, description="whether the global mapper has the last try where no model was found"
     )
     global_max_error_px: float = Field(
         default=2.0, gt=0, description="mean reprojection error of a model of the global mapper, at most"
@@ -90,8 +105,11 @@ def map_component(
 ) -> list[ModelFacts]:
     """Put the component's models into `out`/0, 1, ..., arrays.npz beside COLMAP's files; return their facts.
 
-    Every model that is large enough is kept. A component without a model is tried again with a narrower first
-    pair, then by the global mapper, whose models count only if they explain their images well.
+    Where a model starts decides at times whether there is one. A component of which too little is
+    registered is tried again with a narrower first pair, then both ways by other seeds; one without a model
+    in the end by the global mapper, whose models count only if they explain their images well. Of the tries
+    the one counts that registers most images, of those the one with most points, of those the first. Every
+    model of it that is large enough is kept.
     """
     # In the child only: pycolmap is heavy, and ends the process when it fails.
     from sfm.colmap import calls as colmap
@@ -105,26 +123,46 @@ def map_component(
         ]
         cameras = dict(enumerate(component.camera_ids, start=1))
         colmap.write_database(database, images, cameras, _geometries(component, matches))
-        for way, run in _ways(config, len(images), seed):
-            started, found = time.perf_counter(), Path(scratch) / way
+        best = _Try(models=(), registered=0)
+        for number, (way, run) in enumerate(_ways(config, len(images), seed)):
+            if way == "global" and best.models:
+                break
+            started, found = time.perf_counter(), Path(scratch) / str(number)
             run(database, found)
-            kept = _keep(found, out, component, config, way, time.perf_counter() - started)
-            if kept:
-                return kept
-    return []
+            tried = _judge(found, component, config, way, time.perf_counter() - started)
+            best = max(best, tried, key=lambda each: (each.registered, each.points))  # of equals the first
+            if best.models and best.registered >= config.enough_share * len(images):
+                break
+        for number, (folder, _) in enumerate(best.models):
+            shutil.move(folder, out / str(number))
+    return [facts for _, facts in best.models]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Try:
+    """What one try found: folders of the models that are good enough, and the images in any of them."""
+
+    models: tuple[tuple[Path, ModelFacts], ...]
+    registered: int
+
+    @property
+    def points(self) -> int:
+        return sum(facts.points for _, facts in self.models)
 
 
 def _ways(
     config: MappingConfig, num_images: int, seed: int
-) -> Iterator[tuple[str, Callable[[Path, Path], None]]]:
+) -> "Iterator[tuple[str, Callable[[Path, Path], None]]]":
+    """The tries, in order: how each is called, and what maps a database into a folder."""
     from sfm.colmap import calls as colmap
 
-    for way, min_inliers, min_angle_deg in (
+    first_pairs = (
         ("incremental", config.init_min_inliers, config.init_min_angle_deg),
         ("relaxed", config.relaxed_min_inliers, config.relaxed_min_angle_deg),
-    ):
+    )
+    for start, (way, min_inliers, min_angle_deg) in product(range(config.starts), first_pairs):
         options = colmap.IncrementalOptions(
-            seed=seed,
+            seed=(seed + start) % 2**31,
             init_min_inliers=min_inliers,
             init_min_angle_deg=min_angle_deg,
             min_model_size=config.min_model_size,
@@ -150,17 +188,16 @@ def _geometries(component: Component, matches: Path) -> "Iterator[tuple[int, int
             yield two, one, colmap.PairGeometry(config=config, inliers=inliers[:, ::-1])
 
 
-def _keep(
-    found: Path, kept: Path, component: Component, config: MappingConfig, way: str, seconds: float
-) -> list[ModelFacts]:
-    """Move the models that are good enough, with their arrays beside them; return their facts.
+def _judge(found: Path, component: Component, config: MappingConfig, way: str, seconds: float) -> _Try:
+    """The models that are good enough, with their arrays beside them.
 
     The size is checked here: COLMAP keeps the first model of a database whatever its size, and of some models
     next to no point is left when it has thrown out what does not fit.
     """
     from sfm.colmap import calls as colmap
 
-    facts: list[ModelFacts] = []
+    models: list[tuple[Path, ModelFacts]] = []
+    registered: set[str] = set()
     for folder in sorted(found.iterdir(), key=lambda folder: int(folder.name)):
         summary = colmap.summarise(folder)
         if summary.images < config.min_model_size or summary.observations < config.min_points:
@@ -169,17 +206,11 @@ def _keep(
             continue
         model = colmap.read_reconstruction(folder)
         save_model(model, folder / "arrays.npz")
-        shutil.move(folder, kept / str(len(facts)))
+        registered.update(model.names)
         share = summary.images / len(component.image_ids)
-        facts.append(
-            ModelFacts(
-                way=way,
-                registered_share=share,
-                seconds=round(seconds, 3),
-                **asdict(summary),
-            )
-        )
-    return facts
+        facts = ModelFacts(way=way, registered_share=share, seconds=round(seconds, 3), **asdict(summary))
+        models.append((folder, facts))
+    return _Try(models=tuple(models), registered=len(registered))
 
 
 def _is_sane(summary: "ModelSummary", config: MappingConfig) -> bool:

@@ -216,7 +216,9 @@ def _rows(pairs: pd.DataFrame) -> Int32[np.ndarray, "p 2"]:
 
 def _places(pairs: pd.DataFrame, rank: Int[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
     """`number_places` of the images in the order of content, for the images by id."""
-    return number_places(rank.astype(np.int32)[_rows(pairs)], len(rank))[rank]
+    by_rank = number_places(rank.astype(np.int32)[_rows(pairs)], len(rank))
+    place_of_image: Int32[np.ndarray, " n"] = by_rank[rank]
+    return place_of_image
 
 
 def number_places(pairs: Int[np.ndarray, "p 2"], num_images: int) -> Int32[np.ndarray, " n"]:

@@ -18,8 +18,8 @@ def orientations(model, *others) -> dict[str, int]:
 
 def draw(place, models, orientation, seed, config):
     """The queries of photos whose content is in the order of their names."""
-    photos = pd.DataFrame({"orientation": orientation, "content": {name: name for name in orientation}})
-    return draw_queries(place, models, photos.sort_index(), seed, config)
+    photos = pd.DataFrame(sorted(orientation.items()), columns=["name", "orientation"])
+    return draw_queries(place, models, photos.assign(content=photos["name"]), seed, config)
 
 
 def naive_positives(model, orientation, query) -> list[str]:

@@ -128,6 +128,25 @@ def test_known_photos_keep_their_numbers(tmp_path: Path) -> None:
     assert grown.key != _scan(photos, tmp_path / "other").key
 
 
+def test_a_known_photo_keeps_its_number_under_another_name(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    for seed, name in enumerate(("b.png", "d.png", "f.png")):
+        _photo(photos / name, seed)
+    (photos / "z.png").write_bytes((photos / "d.png").read_bytes())
+    known = _ids(_scan(photos, out))
+    (photos / "deep").mkdir()
+    (photos / "b.png").rename(photos / "deep" / "y.png")
+    (photos / "d.png").unlink()
+    _photo(photos / "a.png", 7)
+    found = _ids(_scan(photos, out))
+    assert found == {
+        "deep/y.png": known["b.png"],
+        "z.png": known["d.png"],
+        "f.png": known["f.png"],
+        "a.png": 4,
+    }
+
+
 @pytest.mark.parametrize("change", ["gone", "other bytes"])
 def test_a_lost_photo_starts_the_numbers_afresh(
     tmp_path: Path, change: str, caplog: pytest.LogCaptureFixture

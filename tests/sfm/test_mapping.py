@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pycolmap
 import pytest
 
 from groundwork.executors import LocalExecutor, SerialExecutor
@@ -202,3 +203,69 @@ def test_a_large_place_is_mapped_in_parts_that_share_images(
     assert names[0] | names[1] == {f"large/{number}.png" for number in range(22)}
     assert len(names[0] & names[1]) == 2 * 5
     assert (table["registered_share"] == 1).all()
+
+
+@pytest.fixture
+def poor_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[dict[tuple[int, int], int]], list[tuple[int, int]]]:
+    """The function that lets tries, by seed and inliers of the first pair, lose all but some images.
+
+    It returns a list of the tries, which grows as they are made.
+    """
+    from sfm.colmap import calls as colmap
+
+    whole, tries = colmap.map_incrementally, []
+
+    def prepare(left: dict[tuple[int, int], int]) -> list[tuple[int, int]]:
+        def poor(database: Path, out: Path, options: colmap.IncrementalOptions) -> None:
+            whole(database, out, options)
+            tries.append((options.seed, options.init_min_inliers))
+            for folder in out.iterdir():
+                model = pycolmap.Reconstruction(folder)
+                for frame_id in sorted(model.reg_frame_ids())[left.get(tries[-1], model.num_images()) :]:
+                    model.deregister_frame(frame_id)
+                model.write(folder)
+
+        monkeypatch.setattr(colmap, "map_incrementally", poor)
+        return tries
+
+    return prepare
+
+
+def _single(build_world: Callable[..., Any], out: Path, config: MappingConfig) -> list[int]:
+    """Sizes of the models of one place of eight images."""
+    mapping, _ = _map(build_world(out, {"only": (1, 8)}), out, config)
+    return [load_model(folder / "arrays.npz").num_images for folder in mapping.folders]
+
+
+def test_a_hardly_registered_component_is_tried_from_other_starts(
+    build_world: Callable[..., Any], poor_starts: Any, tmp_path: Path
+) -> None:
+    tries = poor_starts({(0, 100): 3, (0, 30): 0, (1, 100): 2, (1, 30): 8})
+    assert _single(build_world, tmp_path, MappingConfig()) == [8]
+    assert tries == [(0, 100), (0, 30), (1, 100), (1, 30)]
+    assert pd.read_parquet(tmp_path / "models.parquet")["way"].tolist() == ["relaxed"]
+
+
+def test_the_start_that_registers_most_counts(
+    build_world: Callable[..., Any], poor_starts: Any, tmp_path: Path
+) -> None:
+    left = {(0, 100): 5, (0, 30): 3, (1, 100): 6, (1, 30): 6, (2, 100): 6, (2, 30): 4}
+    tries = poor_starts(left)
+    strict = MappingConfig(enough_share=1.0)
+    assert _single(build_world, tmp_path / "a", strict) == [6]
+    assert tries == list(left)
+    # Of equals the first: that of the third try is no more than it was.
+    assert pd.read_parquet(tmp_path / "a" / "models.parquet")["way"].tolist() == ["incremental"]
+    tries.clear()
+    assert _single(build_world, tmp_path / "b", strict.model_copy(update={"starts": 1})) == [5]
+    assert tries == list(left)[:2]
+
+
+def test_no_other_start_is_tried_where_enough_is_registered(
+    build_world: Callable[..., Any], poor_starts: Any, tmp_path: Path
+) -> None:
+    tries = poor_starts({(0, 100): 4})
+    assert _single(build_world, tmp_path, MappingConfig()) == [4]
+    assert tries == [(0, 100)]
