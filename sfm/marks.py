@@ -55,7 +55,7 @@ class MatchedPoints:
     def explain(self, matches: Bool[np.ndarray, " m"]) -> Bool[np.ndarray, " p"]:
         """Where some matches are so many that what explains them explains the pair."""
         number = np.bincount(self.pair, minlength=len(self.sizes))
-        return self.count(matches) >= np.maximum(_EXPLAINED_SHARE * number, 1)
+        return np.asarray(self.count(matches) >= np.maximum(_EXPLAINED_SHARE * number, 1))
 
     def share_px(self, share: float) -> Float[np.ndarray, " m"]:
         """A share of the longer side of the first photo, for each match."""
@@ -65,7 +65,7 @@ class MatchedPoints:
     @property
     def tolerance_px(self) -> Float[np.ndarray, " m"]:
         """Within which a match keeps its place, in px of the first photo."""
-        return np.maximum(_MIN_TOLERANCE_PX, self.share_px(_TOLERANCE))
+        return np.asarray(np.maximum(_MIN_TOLERANCE_PX, self.share_px(_TOLERANCE)))
 
     def medians(self, values: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
         """The median of its pair for each match, the upper one of two."""
@@ -141,7 +141,7 @@ def _lines(matched: MatchedPoints) -> Bool[np.ndarray, " m"]:
         for place, moved in zip(one.T[:2], (one - two).T[:2], strict=True):
             along = np.abs(moved - matched.medians(moved)) <= matched.tolerance_px
             most.offer(along & (np.abs(place - matched.medians(place)) <= thickness))
-    return most.matches & matched.explain(most.matches)[matched.pair]
+    return np.asarray(most.matches & matched.explain(most.matches)[matched.pair])
 
 
 class _Most:

@@ -62,7 +62,8 @@ class PrintedKeypoints:
         """The matches of two images that lie on print in neither."""
         if not len(self.codes):
             return inliers
-        return inliers[~(self._has(image_id1, inliers[:, 0]) | self._has(image_id2, inliers[:, 1]))]
+        on_print = self._has(image_id1, inliers[:, 0]) | self._has(image_id2, inliers[:, 1])
+        return np.asarray(inliers[~on_print])
 
     def _has(self, image_id: int, keypoints: UInt32[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
         codes = encode(np.full(len(keypoints), image_id), keypoints, _KEYPOINTS)

@@ -45,7 +45,7 @@ def _on_print(
         pair=np.zeros(len(inliers), dtype=np.int64),
         sizes=np.array([[(one.width, one.height), (two.width, two.height)]]),
     )
-    return inliers[find_print(matched).matches]
+    return np.asarray(inliers[find_print(matched).matches])
 
 
 def _numbers(matches: UInt32[np.ndarray, "n 2"]) -> Int64[np.ndarray, " n"]:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ from sfm.featurestore import FeatureStore
 from sfm.matchgraph import GraphConfig, build_graph
 from sfm.matching import Matches
 from sfm.numbering import digests, rank_by_content
+from sfm.printed import PrintedKeypoints
 
+_NO_PRINT = PrintedKeypoints()
 PAIRS = [(1, 2, 3, 40), (2, 4, 2, 50), (5, 6, 3, 30)]
 
 
@@ -27,7 +30,11 @@ def _usable(count: int) -> pd.DataFrame:
 
 
 def _components(
-    out: Path, usable: pd.DataFrame, pairs: list[tuple[int, int, int, int]], min_size: int = 2
+    out: Path,
+    usable: pd.DataFrame,
+    pairs: list[tuple[int, int, int, int]],
+    min_size: int = 2,
+    printed: PrintedKeypoints = _NO_PRINT,
 ) -> list[Component]:
     table = pd.DataFrame(pairs, columns=["image_id1", "image_id2", "config", "inliers"])
     table = table.assign(origin="all", block=0, row=range(len(pairs)))
@@ -36,7 +43,7 @@ def _components(
     sizes = usable[["width", "height"]].to_numpy()
     rank = rank_by_content(digests(usable["sha256"]))
     graph = build_graph(matches, store, sizes, rank, out / str(len(usable)), GraphConfig(filters=()))
-    return list(components(usable, graph, min_size))
+    return list(components(usable, replace(graph, printed=printed), min_size))
 
 
 def test_components_hold_their_images_cameras_and_pairs(tmp_path: Path) -> None:
@@ -75,3 +82,14 @@ def test_the_key_is_made_of_the_content(tmp_path: Path) -> None:
         key(usable.replace({"height": {480: 490}}), PAIRS, "height"),
     ]
     assert len({expected, *changes}) == len(changes) + 1
+
+
+def test_print_belongs_to_the_content_of_its_component(tmp_path: Path) -> None:
+    plain = _components(tmp_path, _usable(6), PAIRS)
+    on_four, on_two = (
+        _components(tmp_path, _usable(6), PAIRS, printed=PrintedKeypoints.of(np.array(ids), np.array([7, 8])))
+        for ids in ([3, 4], [2, 2])
+    )
+    assert [part.printed.table().to_numpy().tolist() for part in on_four] == [[[4, 8]], []]
+    assert len({parts[0].key for parts in (plain, on_four, on_two)}) == 3
+    assert len({parts[1].key for parts in (plain, on_four, on_two)}) == 1
