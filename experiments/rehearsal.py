@@ -14,6 +14,7 @@ from experiments.settings.published_rows import size
 from experiments.settings.recipe import Recipe, Target
 from experiments.settings.run_config import RunConfig
 from groundwork.files import read_json
+from groundwork.folder import list_files, usable_names
 from groundwork.records import load_done
 
 # Section of the settings, folder in WORK, name of the record that its stage leaves last.
@@ -114,8 +115,8 @@ def _is_whole(folder: Path, stage: str) -> bool:
 
 
 def _count(photos: Path) -> _Collection:
-    sizes = [path.stat().st_size for path in photos.rglob("*") if path.is_file()]
-    return _Collection(num_files=len(sizes), num_bytes=sum(sizes))
+    files = list_files(photos)
+    return _Collection(num_files=len(usable_names(files)), num_bytes=int(files["size"].sum()))
 
 
 def _hours(one: Effort | None) -> str:

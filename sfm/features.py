@@ -19,7 +19,7 @@ from pydantic import Field
 
 from groundwork.batches import CHILD_BYTES, Batch, LazyBatches
 from groundwork.keys import key_of
-from groundwork.photos import load_gray
+from groundwork.photos import UnusablePhoto, load_gray
 from groundwork.records import load_done, mark_done, prune
 from groundwork.settings import Settings
 from groundwork.tasks import run_batches, usage
@@ -27,7 +27,7 @@ from sfm.collection import Collection
 from sfm.featurestore import FeatureStore, ImageFeatures, write_descriptors, write_shard
 from sfm.numbering import digests
 
-_VERSION = 3
+_VERSION = 4
 _MAX_SHARD = 256
 # A pixel as decoded; a pixel of the first octave while keypoints are searched (measured: 74 to 80); a
 # keypoint with its descriptor, twice while they are put end to end, half as many again as were asked for.
@@ -207,7 +207,7 @@ def detector(config: FeatureConfig) -> Detector:
     """Return a function from a photo, with its stored width and height, to its keypoints and descriptors.
 
     Keypoints are x, y, scale (stored pixels), orientation; largest first. For child processes only: it loads
-    pycolmap. The function raises OSError for a photo that cannot be read.
+    pycolmap. The function raises UnusablePhoto for a photo that cannot be read.
     """
     # In the child only: pycolmap is heavy, and ends the process when it fails.
     from sfm.colmap import calls as colmap
@@ -232,8 +232,8 @@ def _extract_batch(
     for item in batch.items:
         try:
             keypoints, rows = detect(photos / item.name, item.width, item.height)
-        except OSError as error:
-            failed[item.image_id] = f"unreadable since the scan: {error.strerror or 'damaged'}"
+        except UnusablePhoto as finding:
+            failed[item.image_id] = f"unreadable since the scan: {finding}"
             continue
         descriptors.append(rows)
         images.append(

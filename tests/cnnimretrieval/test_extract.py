@@ -4,8 +4,9 @@ import torch
 from PIL import Image
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe, describe_batch
-from cnnimretrieval.descriptors.images import ImageRequest, load_image, normalise, to_levels
+from cnnimretrieval.descriptors.images import ImageRequest, normalise, to_levels
 from cnnimretrieval.networks.network import NetworkConfig, build
+from groundwork.photos import load_rgb
 
 SMALL = ExtractConfig(image_size=72, batch_size=3)
 
@@ -17,7 +18,7 @@ def _requests(photos):
 def _one_by_one(network, photos, image_size=72):
     rows = []
     for path in photos:
-        image = load_image(path)
+        image = load_rgb(path).image
         image.thumbnail((image_size, image_size), Image.Resampling.LANCZOS)
         with torch.inference_mode():
             rows.append(
