@@ -68,13 +68,13 @@ def scaled(values: Shaped[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "h w *c"]:
     for first in range(0, len(values), rows):
         part = values[first : first + rows].astype(np.float64)
         known = np.nan_to_num(part, nan=black, posinf=white, neginf=black)
-        shown = (known - black) * (255.0 / (white - black))
+        shown = (known - black) * (255.0 / ((white - black) or 1.0))
         levels[first : first + rows] = np.clip(shown, 0.0, 255.0).round()
     return levels
 
 
 def _range(values: Shaped[np.ndarray, "h w *c"]) -> tuple[float, float]:
-    """Black and white, apart."""
+    """Black and white; equal where all pixels are."""
     lowest, highest = _extremes(values)
     if np.issubdtype(values.dtype, np.integer):
         for bits in _DEPTHS:
@@ -90,7 +90,7 @@ def _range(values: Shaped[np.ndarray, "h w *c"]) -> tuple[float, float]:
         if black < white:
             return black, white
     # Nearly all pixels are the same, or none is a number.
-    return (lowest, highest) if lowest < highest else (lowest, lowest + 1.0)
+    return lowest, highest
 
 
 def _extremes(values: Shaped[np.ndarray, "h w *c"]) -> tuple[float, float]:

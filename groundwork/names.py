@@ -13,7 +13,14 @@ def as_text(name: str) -> str:
 
 def printable(text: str) -> str:
     r"""`text` for a terminal or a log, on one line: control and direction characters as \n, \x1b, \u202e."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8, as in `as_text`
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def counted(reasons: Iterable[str], most: int = 3) -> str:
