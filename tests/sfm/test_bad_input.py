@@ -48,7 +48,7 @@ FATES = {
     "no UTF-8 \\xff.png": ("rejected", "name is not UTF-8"),
     "notes.txt": ("rejected", "not an image"),
     "one bit.png": ("unregistered", "matches no other photo"),
-    "to here": ("rejected", "link to a folder"),
+    "to here": ("rejected", "link to a folder that is searched already"),
     "too large.png": ("rejected", "too large"),
     "truncated.jpg": ("rejected", "truncated"),
 }
