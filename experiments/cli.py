@@ -13,6 +13,7 @@ from experiments.commands import doctor, download, exchange, options, retrieval
 from experiments.commands.exit_codes import INTERRUPTED, UsageFault, exit_code, lines_of
 from experiments.settings import protocol
 from groundwork.lock import hold
+from groundwork.names import printable
 
 if TYPE_CHECKING:
     from experiments.engine import Engine
@@ -48,9 +49,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code or 0
 
 
+class _Printable(logging.Formatter):
+    """The message alone; names of files in it cannot start a line or command the terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The base class calls this for all but a traceback."""
+        return printable(record.message)
+
+
 def _log_to_stderr() -> None:
     """Show what our own packages tell about their progress, and only warnings of others."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Printable())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for package in ("groundwork", "sfm", "pairs", "cnnimretrieval", "experiments"):
         logging.getLogger(package).setLevel(logging.INFO)
 

@@ -13,6 +13,7 @@ from experiments.effort import Effort
 from experiments.settings.protocol import Protocol
 from experiments.settings.recipe import Recipe, Target
 from experiments.settings.run_config import RunConfig
+from groundwork.folder import list_files, usable_names
 from groundwork.records import last_done
 
 # Section of the settings, folder in WORK, name of the record that its stage leaves last.
@@ -109,8 +110,8 @@ def _is_whole(folder: Path, stage: str) -> bool:
 
 
 def _count(photos: Path) -> _Collection:
-    sizes = [path.stat().st_size for path in photos.rglob("*") if path.is_file()]
-    return _Collection(num_files=len(sizes), num_bytes=sum(sizes))
+    files = list_files(photos)
+    return _Collection(num_files=len(usable_names(files)), num_bytes=int(files["size"].sum()))
 
 
 def _hours(one: Effort | None) -> str:

@@ -13,16 +13,29 @@ _DIAGONAL_35MM = math.hypot(36.0, 24.0)
 _LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE = 1, 2, 3, 4
 
 
+def read_orientation(image: Image.Image) -> int:
+    """How the photo was held, 1 (upright) to 8; 1 where EXIF does not tell.
+
+    Of a TIFF it is 1 always: Pillow turns the pixels as it decodes them, and tells the upright size before.
+    """
+    if image.format == "TIFF":
+        return 1
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+        return int(value) if value in range(1, 9) else 1
+    except Exception:  # a damaged EXIF block costs its hints only
+        return 1
+
+
 def read_exif(image: Image.Image) -> tuple[int, float, str]:
     """Orientation, 1 to 8, focal length in px and camera; 1, NaN and "" where EXIF does not tell."""
+    orientation = read_orientation(image)
     try:
         exif = image.getexif()
         lens = exif.get_ifd(_EXIF_FOLDER)
+        focal_px = _focal_px(lens, image.width, image.height)
     except Exception:  # a damaged EXIF block costs its hints only
-        return 1, math.nan, ""
-    orientation = exif.get(_ORIENTATION, 1)
-    orientation = orientation if orientation in range(1, 9) else 1
-    focal_px = _focal_px(lens, image.width, image.height)
+        return orientation, math.nan, ""
     if math.isnan(focal_px):
         return orientation, focal_px, ""
     maker = " ".join(str(exif.get(tag, "")).strip(" \0") for tag in (_MAKE, _MODEL)).strip()

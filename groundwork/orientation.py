@@ -2,6 +2,7 @@
 
 import numpy as np
 from jaxtyping import Float
+from PIL import Image
 
 # Per EXIF orientation: x and y are swapped, then mirrored about the upright width, about the upright height.
 _UPRIGHT_FROM_STORED = {
@@ -14,6 +15,20 @@ _UPRIGHT_FROM_STORED = {
     7: (True, True, True),
     8: (True, False, True),
 }
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """The stored `image` as it was held; Pillow's own way of it also rewrites EXIF, which may fail."""
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
 def upright_size(width: int, height: int, orientation: int) -> tuple[int, int]:

@@ -1,6 +1,7 @@
-"""One photo file: is it sound, how large, how held, with which lens; and its pixels in gray."""
+"""The one opener of photos: is a file sound, how large, held how, by which lens; its pixels, gray or RGB."""
 
 import hashlib
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,35 +10,18 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import (
-    AvifImagePlugin,
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    Jpeg2KImagePlugin,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
-from groundwork.exif import read_exif, read_gps
+from groundwork.deep_colour import decode
+from groundwork.exif import read_exif, read_gps, read_orientation
+from groundwork.levels import to_gray, to_rgb
+from groundwork.orientation import upright, upright_size
+from groundwork.photo_formats import HEAD_BYTES, formats_for, reason_not_whole, reason_unread
 
-# Formats that Pillow decodes by itself: others start outside programs (EPS) or are no photos. Naming their
-# modules also registers them here, once, rather than at the first photo of every child process.
-_FORMATS = [
-    JpegImagePlugin.JpegImageFile.format,
-    PngImagePlugin.PngImageFile.format,
-    WebPImagePlugin.WebPImageFile.format,
-    GifImagePlugin.GifImageFile.format,
-    TiffImagePlugin.TiffImageFile.format,
-    BmpImagePlugin.BmpImageFile.format,
-    PpmImagePlugin.PpmImageFile.format,
-    Jpeg2KImagePlugin.Jpeg2KImageFile.format,
-    AvifImagePlugin.AvifImageFile.format,
-]
+# Larger photos are refused undecoded, everywhere: a file of a few bytes can unpack to any size. As large as
+# Pillow itself allows.
+MAX_MEGAPIXELS = 178.0
 
 
 class UnusablePhoto(Exception):
@@ -69,48 +53,58 @@ class Photo:
     longitude: float
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Picture:
+    """A photo as a person sees it: RGB, upright, possibly smaller than `full_size`, its width and height."""
+
+    image: Image.Image
+    full_size: tuple[int, int]
+
+
 def inspect_photo(path: Path, *, max_megapixels: float, min_side_px: int) -> Photo:
-    """Decode the whole file and return what it says about itself, or raise UnusablePhoto with the reason."""
-    try:
-        if path.stat().st_size == 0:
-            raise UnusablePhoto("empty")
-        with _opened(path) as image:
-            width, height = image.size
-            if width * height > max_megapixels * 1e6:
-                raise UnusablePhoto("too large")
-            if min(width, height) < min_side_px:
-                raise UnusablePhoto("too small")
-            _decode(image)
-            orientation, focal_px, camera = read_exif(image)
-            latitude, longitude = read_gps(image)
-        digest = _sha256(path)
-    except Image.DecompressionBombError:
-        raise UnusablePhoto("too large") from None
-    except UnidentifiedImageError:
-        raise UnusablePhoto("not an image") from None
-    except OSError as error:
-        reason = f"cannot be read: {error.strerror}" if error.strerror else "damaged"
-        raise UnusablePhoto(reason) from None
-    return Photo(
-        sha256=digest,
-        width=width,
-        height=height,
-        orientation=orientation,
-        focal_px=focal_px,
-        camera=camera,
-        latitude=latitude,
-        longitude=longitude,
-    )
+    """Decode the whole file and return what it says about itself, or raise UnusablePhoto with the reason.
+
+    What is usable here, `load_gray` and `load_rgb` can read.
+    """
+    with _opened(path, max_megapixels) as image:
+        width, height = image.size
+        if min(width, height) < min_side_px:
+            raise UnusablePhoto("too small")
+        _decode(image, path)
+        if image.mode not in ("L", "RGB"):
+            to_rgb(image)
+        orientation, focal_px, camera = read_exif(image)
+        latitude, longitude = read_gps(image)
+        return Photo(
+            sha256=_sha256(path),
+            width=width,
+            height=height,
+            orientation=orientation,
+            focal_px=focal_px,
+            camera=camera,
+            latitude=latitude,
+            longitude=longitude,
+        )
+
+
+def stored_shape(path: Path) -> tuple[int, int, int]:
+    """Stored width and height in px, and EXIF orientation; only the head of the file is read.
+
+    UnusablePhoto with the reason when it is no photo.
+    """
+    with _opened(path, MAX_MEGAPIXELS) as image:
+        return image.width, image.height, read_orientation(image)
 
 
 def load_gray(path: Path, max_side_px: int) -> UInt8[np.ndarray, "h w"]:
     """Return the stored photo in gray, shrunk so that its longer side is at most `max_side_px`.
 
-    The EXIF orientation is not applied. OSError when the file cannot be decoded.
+    The EXIF orientation is not applied. UnusablePhoto with the reason when the file cannot be decoded.
     """
-    with _opened(path) as image:
+    with _opened(path, MAX_MEGAPIXELS) as image:
         image.draft("L", (max_side_px, max_side_px))
-        gray = _to_gray(image)
+        _decode(image, path)
+        gray = to_gray(image)
     shrink = max_side_px / max(gray.size)
     if shrink < 1:
         size = (max(1, round(gray.width * shrink)), max(1, round(gray.height * shrink)))
@@ -118,34 +112,77 @@ def load_gray(path: Path, max_side_px: int) -> UInt8[np.ndarray, "h w"]:
     return np.asarray(gray, dtype=np.uint8)
 
 
-def _to_gray(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        # Pillow's own conversion clips to 0..255. Integers are 16-bit here; floats have no fixed white.
-        values = np.asarray(image, dtype=np.float64)
-        white = 65535.0 if image.mode != "F" else float(values.max(initial=0)) or 1.0
-        return Image.fromarray(np.clip(values * (255.0 / white), 0, 255).round().astype(np.uint8))
-    if image.mode in ("P", "PA", "LA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        background = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(background, layer).convert("L")
-    return image.convert("L")
+def load_rgb(path: Path, min_longest_px: float | None = None) -> Picture:
+    """The photo in colour and upright.
+
+    With `min_longest_px` a JPEG may come back smaller, but never with its longest side below that. The first
+    frame of an animation or page of a document. UnusablePhoto with the reason when it cannot be decoded.
+    """
+    with _opened(path, MAX_MEGAPIXELS) as image:
+        stored_size = image.size
+        if min_longest_px is not None:
+            factor = min(1.0, min_longest_px / max(image.size))
+            image.draft(None, (round(image.width * factor), round(image.height * factor)))
+        reduced = image.size != stored_size
+        _decode(image, path)
+        rgb = to_rgb(image)
+        orientation = read_orientation(image)
+        turned = upright(rgb, orientation)
+    full_size = upright_size(*stored_size, orientation) if reduced else turned.size
+    return Picture(image=turned, full_size=full_size)
+
+
+def _decode(image: ImageFile, path: Path) -> None:
+    decode(image, lambda: Image.open(path, formats=[str(image.format)]))
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path, max_megapixels: float) -> Iterator[ImageFile]:
+    """The recognised photo, not decoded yet; whatever goes wrong before the block ends is UnusablePhoto."""
     # Odd EXIF blocks, palettes and sizes warn; what matters is judged here and counted.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
+    with _as_findings(), warnings.catch_warnings(action="ignore"):
+        head = _head(path)
+        formats, reason = formats_for(head)
+        if reason := reason or reason_not_whole(path, head):
+            raise UnusablePhoto(reason)
+        try:
+            opened = Image.open(path, formats=[name for name in formats if name in Image.OPEN])
+        except UnidentifiedImageError:
+            raise UnusablePhoto(reason_unread(head)) from None
+        with opened as image:
+            if image.width * image.height > max_megapixels * 1e6:
+                raise UnusablePhoto("too large")
+            if min(image.size) < 1:
+                raise UnusablePhoto("too small")
             yield image
 
 
-def _decode(image: Image.Image) -> None:
+@contextmanager
+def _as_findings() -> Iterator[None]:
     try:
-        image.load()
+        yield
+    except UnusablePhoto:
+        raise
+    except Image.DecompressionBombError:
+        raise UnusablePhoto("too large") from None
+    except MemoryError:
+        raise UnusablePhoto("too large for the memory") from None
     except Exception as error:  # decoders raise whatever the damage leads them to
-        truncated = "truncated" in str(error) or isinstance(error, EOFError)
+        if isinstance(error, OSError) and error.strerror:
+            raise UnusablePhoto(f"cannot be read: {error.strerror}") from None
+        truncated = "truncated" in str(error).lower() or isinstance(error, EOFError)
         raise UnusablePhoto("truncated" if truncated else "damaged") from None
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a regular file; to open a pipe is to wait for whoever writes it."""
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        raise UnusablePhoto("not a regular file")
+    if facts.st_size == 0:
+        raise UnusablePhoto("empty")
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES)
 
 
 def _sha256(path: Path) -> str:

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int
-from PIL import Image, UnidentifiedImageError
 
 from groundwork.files import write_json
 from groundwork.keys import key_of
 from groundwork.orientation import upright_size
+from groundwork.photos import UnusablePhoto, stored_shape
 from groundwork.records import load_done, mark_done
 from pairs.heldout import HeldoutQuery, write_heldout
 from pairs.image_pairs import Positives
@@ -27,7 +27,6 @@ from pairs.retrieval_sfm_files import PublishedPairs, read_training_pairs
 
 _STAGE = "mine"
 _OUTPUTS = ("images.parquet", "positives.parquet", "heldout.parquet", "photos.json", "stats.json")
-_ORIENTATION = 0x0112  # EXIF
 
 
 def adopt(pickle: Path, photos: Path, out: Path, *, drop_repeats: bool = False) -> PairTable:
@@ -105,18 +104,16 @@ def _positives(query: Int[np.ndarray, " r"], positive: Int[np.ndarray, " r"]) ->
 
 def _shape(path: Path) -> tuple[int, int, int]:
     """Stored width and height in px, and the EXIF orientation; only the head of the file is read."""
-    try:
-        with Image.open(path) as image:
-            orientation = image.getexif().get(_ORIENTATION, 1)
-            return (*image.size, orientation if orientation in range(1, 9) else 1)
-    except FileNotFoundError as error:
+    if not path.exists():
         raise FileNotFoundError(
             f"published pairs: expected the photo {path}, got none; download the photos again"
-        ) from error
-    except UnidentifiedImageError as error:
+        )
+    try:
+        return stored_shape(path)
+    except UnusablePhoto as finding:
         raise OSError(
-            f"{path}: expected a photo, got something else; remove it and download it again"
-        ) from error
+            f"{path}: expected a photo, got '{finding}'; remove it and download it again"
+        ) from finding
 
 
 def _heldout(table: PairTable) -> list[HeldoutQuery]:

@@ -22,7 +22,8 @@ from groundwork.batches import Batch, BatchResult, LazyBatches
 from groundwork.files import read_table, write_table
 from groundwork.folder import list_files
 from groundwork.keys import key_of, key_of_table
-from groundwork.photos import UnusablePhoto, inspect_photo
+from groundwork.names import counted
+from groundwork.photos import MAX_MEGAPIXELS, UnusablePhoto, inspect_photo
 from groundwork.records import finish, last_done, load_done
 from groundwork.settings import Settings
 from groundwork.tasks import run_batches, usage
@@ -47,7 +48,7 @@ class ScanConfig(Settings):
     """Which files are used as photos."""
 
     max_megapixels: float = Field(
-        default=150.0, gt=0, le=178, description="larger photos are rejected undecoded"
+        default=MAX_MEGAPIXELS, gt=0, le=MAX_MEGAPIXELS, description="larger photos are rejected undecoded"
     )
     min_side_px: int = Field(
         default=64, ge=1, description="smaller photos are rejected: nothing to match in them"
@@ -86,8 +87,8 @@ class Collection:
 def scan(photos: Path, out: Path, config: ScanConfig, executor: Executor) -> Collection:
     """List every file below `photos`, decode each, and write `out`/collection.parquet.
 
-    Byte-identical files are used once, under the first name, which changes no model. Links to files are
-    followed, links to folders are listed as rejected; `out` itself is left out where it lies below `photos`.
+    Byte-identical files are used once, under the first name, which changes no model. `groundwork.folder` says
+    which files there are; `out` itself is left out where it lies below `photos`.
 
     Usable photos are numbered in order of content (`sfm.numbering`). When photos are added later, known ones
     keep their image_id, under any name, and new ones are numbered after them, in order of content. Where a
@@ -138,8 +139,7 @@ def require_folder(photos: Path) -> None:
 def _require_usable(photos: Path, table: pd.DataFrame) -> None:
     if (table["status"] == "usable").any():
         return
-    reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(table["reason"]).most_common(3))
-    got = f"{len(table)} files ({reasons})" if len(table) else "an empty folder"
+    got = f"{len(table)} files ({counted(table['reason'])})" if len(table) else "an empty folder"
     raise ValueError(f"photos {photos}: expected at least one readable photo, got {got}; check the path")
 
 

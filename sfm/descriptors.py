@@ -13,6 +13,7 @@ import numpy as np
 from groundwork.batches import Batch
 from groundwork.files import discard
 from groundwork.keys import key_of
+from groundwork.photos import UnusablePhoto
 from groundwork.records import last_done
 from groundwork.tasks import run_batches
 from sfm.features import FeatureConfig, Features, detector
@@ -64,11 +65,11 @@ def _describe_batch(
     for image in store.read(batch.items):
         try:
             _, rows = detect(photos / image.name, image.width, image.height)
-        except OSError as error:
+        except UnusablePhoto as finding:
             raise OSError(
-                f"photo {image.name}: expected to read it again for its descriptors, got "
-                f"'{error.strerror or 'damaged'}'; put it back, or run again to go on without it"
-            ) from error
+                f"photo {image.name}: expected to read it again for its descriptors, got '{finding}'; "
+                "put it back, or run again to go on without it"
+            ) from finding
         except FeatureFault as fault:
             raise ValueError(
                 f"photo {image.name}: expected its local features again, got '{fault}'; mend features.method"

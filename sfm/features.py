@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 
 from groundwork.batches import CHILD_BYTES, Batch, LazyBatches
 from groundwork.keys import key_of
-from groundwork.photos import load_gray
+from groundwork.photos import UnusablePhoto, load_gray
 from groundwork.plugins import load_plugin, require_plugin
 from groundwork.records import load_done, mark_done, prune
 from groundwork.settings import Settings
@@ -29,7 +29,7 @@ from sfm.featurestore import FeatureStore, ImageFeatures, write_descriptors, wri
 from sfm.local_features.interface import METHODS, FeatureFault, Found, find, load_method
 from sfm.numbering import digests
 
-_VERSION = 3
+_VERSION = 4
 _MAX_SHARD = 256
 # A pixel as decoded; a pixel of the first octave while keypoints are searched (measured: 74 to 80); a
 # keypoint with its descriptor, twice while they are put end to end, half as many again as were asked for.
@@ -221,7 +221,8 @@ def detector(config: FeatureConfig) -> PhotoDetector:
     """Return a function from a photo, with its stored width and height, to its keypoints and descriptors.
 
     Keypoints are x, y, scale (stored pixels), orientation; the best first. For child processes only. The
-    function raises OSError for a photo that cannot be read, FeatureFault where the method gave nothing sound.
+    function raises UnusablePhoto for a photo that cannot be read, FeatureFault where the method gave nothing
+    sound.
     """
     method = load_method(config.method)
     detect = method.detector(max_features=config.max_features, first_octave=config.first_octave)
@@ -242,8 +243,8 @@ def _extract_batch(
     for item in batch.items:
         try:
             keypoints, rows = detect(photos / item.name, item.width, item.height)
-        except OSError as error:
-            failed[item.image_id] = f"unreadable since the scan: {error.strerror or 'damaged'}"
+        except UnusablePhoto as finding:
+            failed[item.image_id] = f"unreadable since the scan: {finding}"
             continue
         except FeatureFault as fault:
             failed[item.image_id] = str(fault)

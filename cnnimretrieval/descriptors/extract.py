@@ -52,11 +52,12 @@ class ExtractConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A request that gave no descriptor, and why."""
+    """A request that gave no descriptor, and why: a reason that can be counted, a message that names it."""
 
     position: int
     path: Path
     reason: str
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,7 +76,7 @@ class Described:
         if self.failures:
             first = self.failures[0]
             more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
-            raise OSError(f"{first.reason}{more}")
+            raise OSError(f"{first.message}{more}")
         return self.vectors
 
 
@@ -165,10 +166,11 @@ def _fill(
 
     def usable() -> Iterator[tuple[int, Tensor]]:
         for loaded in _read(requests, config.image_size, device=device, workers=workers):
-            path = requests[loaded.position].path
-            reason = loaded.reason if loaded.levels is None else _too_small(network, loaded.levels, path)
+            path, reason, message = requests[loaded.position].path, loaded.reason, loaded.message
+            if loaded.levels is not None and (message := _too_small(network, loaded.levels, path)):
+                reason = "too small for the network"
             if loaded.levels is None or reason:
-                failures.append(Failure(position=loaded.position, path=path, reason=reason))
+                failures.append(Failure(position=loaded.position, path=path, reason=reason, message=message))
             else:
                 positions.append(loaded.position)
                 yield len(positions) - 1, loaded.levels

@@ -1,6 +1,5 @@
 """Photos from disk to tensors: upright, cropped, scaled by the published rule, with an optional edit."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import cos, floor, radians, sin
@@ -10,9 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from groundwork.photos import Picture, UnusablePhoto, load_rgb
 
 Box = tuple[float, float, float, float]
 Edit = Callable[[Image.Image], Image.Image]
@@ -22,8 +23,6 @@ Edit = Callable[[Image.Image], Image.Image]
 # decodes twice as fast.
 _DRAFT_MARGIN = 2.0
 _OUTSIDE = (124, 116, 104)  # ImageNet's mean colour, which normalises to about zero
-_ORIENTATION_TAG = 0x0112
-_QUARTER_TURNED = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,55 +50,16 @@ class ImageRequest:
             )
 
 
-def load_image(path: Path, longest_px: int | None = None) -> Image.Image:
-    """The photo at `path`, RGB and upright, at full size.
-
-    With `longest_px` a JPEG may come back smaller, but never with its longest side below twice
-    `longest_px`. The first frame of an animation; transparency over white; 16-bit grey divided by 257.
-    OSError naming the file when it is missing, truncated, no image, or larger than Pillow's limit for
-    decompression bombs.
-    """
-    return _load(path, longest_px)[0]
-
-
-def _load(path: Path, longest_px: int | None) -> tuple[Image.Image, tuple[int, int]]:
-    """The decoded image, upright, and the width and height of the full upright photo."""
+def _load(path: Path, longest_px: int | None) -> Picture:
+    """The photo, reduced while decoding to no less than twice `longest_px`; errors name the file."""
     try:
-        # Decoders warn about odd metadata, and about sizes between one and two times the limit; at two
-        # times they raise.
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            stored_size = image.size
-            quarter_turned = image.getexif().get(_ORIENTATION_TAG) in _QUARTER_TURNED
-            if longest_px is not None:
-                factor = min(1.0, _DRAFT_MARGIN * longest_px / max(image.size))
-                image.draft(None, (round(image.width * factor), round(image.height * factor)))
-            reduced = image.size != stored_size
-            upright = _as_rgb(ImageOps.exif_transpose(image))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"photo: expected a file, got {path}, which is none; check the path"
-        ) from error
-    except Exception as error:
-        # Pillow's decoders raise what they like on broken files: OSError, SyntaxError, ValueError,
-        # struct.error, ...
-        raise OSError(
-            f"photo {path}: expected an image, got {type(error).__name__}: {error}; replace or remove it"
-        ) from error
-    if not reduced:
-        return upright, upright.size
-    return upright, (stored_size[1], stored_size[0]) if quarter_turned else stored_size
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # A plain convert would clip everything above 255 to white.
-        levels = np.asarray(image).clip(0, 65535) / 257.0
-        return Image.fromarray(levels.round().astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        with_alpha = image.convert("RGBA")
-        white = Image.new("RGBA", with_alpha.size, "white")
-        return Image.alpha_composite(white, with_alpha).convert("RGB")
-    return image.convert("RGB")
+        return load_rgb(path, None if longest_px is None else _DRAFT_MARGIN * longest_px)
+    except UnusablePhoto as finding:
+        if not path.exists():
+            raise FileNotFoundError(
+                f"photo: expected a file, got {path}, which is none; check the path"
+            ) from finding
+        raise OSError(f"photo {path}: expected an image, got '{finding}'; replace or remove it") from finding
 
 
 def crop(image: Image.Image, box: Box, rotation_deg: float = 0.0) -> Image.Image:
@@ -141,7 +101,8 @@ def open_request(request: ImageRequest, image_size: int) -> Image.Image:
     large in a query as in the database; with `as_photo` at most `image_size`. OSError naming the file when
     it cannot be read, ValueError when the box lies outside.
     """
-    image, full_size = _load(request.path, None if request.as_photo else image_size)
+    photo = _load(request.path, None if request.as_photo else image_size)
+    image, full_size = photo.image, photo.full_size
     whole = (0.0, 0.0, float(full_size[0]), float(full_size[1]))
     if request.box is None and request.rotation_deg == 0.0:
         picture = resize_longest(image, image_size)
@@ -183,17 +144,13 @@ def normalise(
     return levels.float().div_(255.0).sub_(mean_rgb).div_(std_rgb)
 
 
-def to_tensor(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> Float[Tensor, "3 h w"]:
-    """What a network takes of `image`: see `normalise`; `mean` and `std` are its trunk's."""
-    return normalise(to_levels(image), mean, std)
-
-
 class Loaded(NamedTuple):
-    """One request carried out: its levels, or the reason why there are none."""
+    """One request carried out: its levels, or the reason why there are none, and the whole message."""
 
     position: int
     levels: UInt8[Tensor, "3 h w"] | None
     reason: str
+    message: str = ""
 
 
 class RequestDataset(Dataset[Loaded]):
@@ -210,5 +167,12 @@ class RequestDataset(Dataset[Loaded]):
         try:
             picture = open_request(self.requests[position], self.image_size)
         except (OSError, ValueError) as error:
-            return Loaded(position, None, str(error))
+            return Loaded(position, None, _reason(error), str(error))
         return Loaded(position, to_levels(picture), "")
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """Why there is no picture, without the names and numbers of the photo: reasons are counted."""
+    if isinstance(error.__cause__, UnusablePhoto):
+        return str(error.__cause__)
+    return "box outside the photo" if isinstance(error, ValueError) else str(error)

@@ -1,10 +1,10 @@
 """Stage: photos to a folder of descriptors, with what was described and how; reading such a folder."""
 
-import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,12 @@ from cnnimretrieval.whitening.apply import Whitening
 from cnnimretrieval.whitening.apply import apply as apply_whitening
 from groundwork.files import atomic_path, create_array, read_table, write_json, write_table
 from groundwork.keys import key_of
+from groundwork.names import as_text, counted
 from groundwork.records import load_done, mark_done
 from groundwork.settings import Settings
 
 _STAGE = "extract"
+_VERSION = 2
 _VECTORS = "vectors.npy"
 _IMAGES = "images.parquet"
 _REJECTED = "rejected.parquet"
@@ -74,6 +76,7 @@ def extract(
     out: Path,
     config: ExtractConfig,
     *,
+    passed_over: Mapping[str, str] = MappingProxyType({}),
     whiten: bool = True,
     device: str = "cpu",
     workers: int = 0,
@@ -81,22 +84,26 @@ def extract(
     """Describe `requests`, photos below `photos` or boxes of them, into `out`, unless that is done already.
 
     The network's whitening is applied when it has one and `whiten` is left on. A photo that cannot be read
-    is listed in rejected.parquet. Names are paths below `photos`. ValueError when nothing could be
-    described.
+    is listed in rejected.parquet, as is what was passed over before: names and reasons. Names are paths below
+    `photos`. ValueError when nothing could be described.
     """
     if any(request.edit is not None or request.rotation_deg != 0.0 for request in requests):
         raise ValueError(
             "extract: expected photos and boxes, got edited or rotated ones; call describe on them"
         )
+    if not requests:
+        raise _nothing_readable(passed_over.values())
     started = time.perf_counter()
     whitening = network.whitening_for(config.scales) if whiten else None
     fingerprint = _fingerprint(network, whitening)
-    key = key_of(_STAGE, fingerprint, config, [_facts(request, photos) for request in requests])
+    facts = [_facts(request, photos) for request in requests]
+    key = key_of(_STAGE, _VERSION, fingerprint, config, facts, dict(passed_over))
     if load_done(out, _STAGE, key) is None:
         (out / _META).unlink(missing_ok=True)
         described = _describe_into(out, network, requests, config, whitening, device, workers)
         write_table(out / _IMAGES, _images(requests, photos, described))
-        write_table(out / _REJECTED, _rejected(photos, described))
+        rejected = _rejected(photos, described, passed_over)
+        write_table(out / _REJECTED, rejected)
         meta = StoreMeta(
             photos=str(photos.resolve()),
             network_config=network.config,
@@ -104,7 +111,7 @@ def extract(
             whitening=None if whitening is None else whitening.note,
             extraction=config,
             described=len(described.positions),
-            rejected=len(described.failures),
+            rejected=len(rejected),
         )
         write_json(out / _META, meta.model_dump(mode="json"))
         outputs = [out / name for name in (_VECTORS, _IMAGES, _REJECTED, _META)]
@@ -153,9 +160,8 @@ def _describe_into(
     plain_path = out / (_VECTORS if whitening is None else "unwhitened.npy")
     described = describe(network, requests, config, device=device, workers=workers, out=plain_path)
     if not len(described.positions):
-        first = described.failures[0].reason if described.failures else "an empty list"
         plain_path.unlink()
-        raise ValueError(f"extract: expected at least one readable photo, got {first}")
+        raise _nothing_readable([failure.reason for failure in described.failures])
     if whitening is not None:
         with atomic_path(out / _VECTORS) as unfinished:
             shape = (len(described.vectors), whitening.dim)
@@ -164,6 +170,11 @@ def _describe_into(
             whitened.flush()
         plain_path.unlink()
     return described
+
+
+def _nothing_readable(reasons: Collection[str]) -> ValueError:
+    got = f"{len(reasons)} files ({counted(reasons)})" if reasons else "no file"
+    return ValueError(f"extract: expected at least one readable photo, got {got}; check the path")
 
 
 def _fingerprint(network: RetrievalNetwork, whitening: Whitening | None) -> str:
@@ -182,8 +193,7 @@ def _facts(request: ImageRequest, photos: Path) -> list[Any]:
 
 
 def _name(path: Path, photos: Path) -> str:
-    # As everywhere: bytes of a name that are no UTF-8 are shown as \xNN.
-    return os.fsencode(path.relative_to(photos).as_posix()).decode("utf-8", "backslashreplace")
+    return as_text(path.relative_to(photos).as_posix())
 
 
 def _images(requests: Sequence[ImageRequest], photos: Path, described: Described) -> pd.DataFrame:
@@ -193,8 +203,7 @@ def _images(requests: Sequence[ImageRequest], photos: Path, described: Described
     return table.assign(x1=boxes[:, 0], y1=boxes[:, 1], x2=boxes[:, 2], y2=boxes[:, 3])
 
 
-def _rejected(photos: Path, described: Described) -> pd.DataFrame:
-    names = [_name(failure.path, photos) for failure in described.failures]
-    return pd.DataFrame(
-        {"name": names, "reason": [failure.reason for failure in described.failures]}, dtype=str
-    )
+def _rejected(photos: Path, described: Described, passed_over: Mapping[str, str]) -> pd.DataFrame:
+    rows = [(_name(failure.path, photos), failure.reason) for failure in described.failures]
+    table = pd.DataFrame([*rows, *passed_over.items()], columns=["name", "reason"], dtype=str)
+    return table.sort_values("name", kind="stable", ignore_index=True)

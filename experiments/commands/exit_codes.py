@@ -7,8 +7,12 @@ from collections.abc import Sequence
 
 import typer
 
+from groundwork.names import printable
+
 # How libraries that keep the system's error to themselves tell of a full disk: safetensors, numpy, torch.
 _FULL_DISK = re.compile(r"No space left on device|\d+ requested and \d+ written|inline_container\.cc")
+
+_LAYOUT = re.compile(r"\s*\n\s+| {2,}")
 
 FAILED = 1
 WRONG_USAGE = 2
@@ -71,5 +75,5 @@ def _system_error(error: OSError) -> str:
 
 
 def _flat(text: str) -> str:
-    """Control characters of a name must not break the line or the terminal."""
-    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+    """One line. Indented lines are a library's layout; any other line break stands in the name of a file."""
+    return printable(_LAYOUT.sub(" ", text.strip()))

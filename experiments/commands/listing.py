@@ -14,6 +14,7 @@ from experiments.commands import options
 from experiments.commands.exit_codes import UsageFault
 from experiments.settings.errors import did_you_mean
 from experiments.settings.protocol import Protocol
+from groundwork.folder import list_files, reasons_by_name, usable_names
 
 
 def extraction(scales: str | None, image_size: int | None) -> ExtractConfig:
@@ -32,12 +33,13 @@ def extraction(scales: str | None, image_size: int | None) -> ExtractConfig:
     return Protocol(source="extract", values=values, overrides=given).resolve(ExtractConfig)
 
 
-def all_below(photos: Path, leave_out: Path | None = None) -> list[ImageRequest]:
-    """Every file below `photos`, whatever it is called, in order of name; not those below `leave_out`."""
-    ours = None if leave_out is None else leave_out.resolve()
-    files = (path for path in photos.rglob("*") if path.is_file() and ours not in path.resolve().parents)
-    ordered = sorted(files, key=lambda path: path.relative_to(photos).as_posix())
-    return [ImageRequest(path=path) for path in ordered]
+def all_below(photos: Path, leave_out: Path | None = None) -> tuple[list[ImageRequest], dict[str, str]]:
+    """Every file below `photos`, whatever it is called, in order of name; names and reasons of what is none.
+
+    What lies below `leave_out` is not seen.
+    """
+    files = list_files(photos, leave_out)
+    return [ImageRequest(path=photos / name) for name in usable_names(files)], reasons_by_name(files)
 
 
 def judged(benchmark: str, data: Path) -> Benchmark:
@@ -57,8 +59,7 @@ def judged(benchmark: str, data: Path) -> Benchmark:
         if benchmark in LAYOUTS:
             return read_benchmark(benchmark, data)
         options.file(path, "BENCHMARK")
-        names = [request.path.relative_to(data).as_posix() for request in all_below(data)]
-        return judged_benchmark(path, data, names)
+        return judged_benchmark(path, data, usable_names(list_files(data)))
     except (ValueError, FileNotFoundError) as error:
         raise error if isinstance(error, UsageFault) else UsageFault(str(error)) from error
 

@@ -14,6 +14,7 @@ from cnnimretrieval.descriptors.store import DescriptorStore
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.search.rerank import RerankConfig, reranked
 from cnnimretrieval.whitening.apply import apply
+from groundwork.names import printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +71,10 @@ def as_table(answers: Sequence[Answer]) -> str:
     """One block of lines a query: rank, score, name and box."""
     lines: list[str] = []
     for answer in answers:
-        lines.append(f"{answer.query}")
+        lines.append(printable(str(answer.query)))
         for place, hit in enumerate(answer.hits, start=1):
             box = "" if hit.box is None else "  " + ",".join(f"{side:g}" for side in hit.box)
-            lines.append(f"{place:5d}  {hit.score:7.4f}  {hit.name}{box}")
+            lines.append(f"{place:5d}  {hit.score:7.4f}  {printable(hit.name)}{box}")
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ import typer
 
 from experiments.commands import options
 from groundwork.lock import hold
+from groundwork.names import counted
 
 # Whatever needs torch is imported inside the commands: --help must not wait for it.
 
@@ -40,15 +41,27 @@ def extract(
 
     config = listing.extraction(scales, image_size)
     network, on = machine.load_network(model, weights, whitening_from), machine.device(device)
-    requests = listing.all_below(photos, out) if table is None else listing.listed(photos, table)
+    if table is None:
+        requests, passed_over = listing.all_below(photos, out)
+    else:
+        requests, passed_over = listing.listed(photos, table), {}
     count = options.num_workers(workers)
     with hold(out):
         found = store.extract(
-            network, requests, photos, out, config, whiten=whitening, device=on, workers=count
+            network,
+            requests,
+            photos,
+            out,
+            config,
+            passed_over=passed_over,
+            whiten=whitening,
+            device=on,
+            workers=count,
         )
-    rejected = (
-        f", {len(found.rejected):,} rejected: {out / 'rejected.parquet'}" if len(found.rejected) else ""
-    )
+    rejected = ""
+    if len(found.rejected):
+        reasons = counted(found.rejected["reason"])
+        rejected = f", {len(found.rejected):,} rejected ({reasons}): {out / 'rejected.parquet'}"
     print(f"{len(found.vectors):,} descriptors of length {found.vectors.shape[1]:,}{rejected}")
     print(out / "vectors.npy")
 

@@ -4,8 +4,9 @@ import torch
 from PIL import Image
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe, describe_batch
-from cnnimretrieval.descriptors.images import ImageRequest, load_image, normalise, to_levels
+from cnnimretrieval.descriptors.images import ImageRequest, normalise, to_levels
 from cnnimretrieval.networks.network import NetworkConfig, build
+from groundwork.photos import load_rgb
 
 SMALL = ExtractConfig(image_size=72, batch_size=3)
 
@@ -17,7 +18,7 @@ def _requests(photos):
 def _one_by_one(network, photos, image_size=72):
     rows = []
     for path in photos:
-        image = load_image(path)
+        image = load_rgb(path).image
         image.thumbnail((image_size, image_size), Image.Resampling.LANCZOS)
         with torch.inference_mode():
             rows.append(
@@ -56,9 +57,10 @@ def test_a_bad_photo_costs_itself_only(network, photos, tmp_path, workers):
             (1, "bad.jpg"),
             (5, "none.jpg"),
         ]
-        assert described.failures[0].reason.startswith(
-            f"photo {tmp_path / 'bad.jpg'}: expected an image, got "
-        )
+        assert [failure.reason for failure in described.failures] == [
+            "not an image",
+            "cannot be read: No such file or directory",
+        ]
         with pytest.raises(OSError, match=r"bad\.jpg: expected an image, .* \(and 1 more\)$"):
             described.require_all()
 
@@ -137,7 +139,9 @@ def test_a_photo_or_box_smaller_than_the_stride_is_told(network, photos, tmp_pat
     described = describe(network, requests, SMALL)
     assert described.positions.tolist() == [3]
     small = "expected 16 px, the stride of squeezenet1_1, or more along a side"
-    assert [failure.reason for failure in described.failures] == [
+    reasons = ["too small for the network", "too small for the network", "box outside the photo"]
+    assert [failure.reason for failure in described.failures] == reasons
+    assert [failure.message for failure in described.failures] == [
         f"photo {tmp_path / 'tiny.png'}: {small}, got 15 x 9; give a larger photo or box",
         f"photo {photos[0]}: {small}, got 12 x 12; give a larger photo or box",
         f"box of {photos[0]}: expected at least a pixel of the 80 x 64 photo, got (90.0, 4.0, 99.0, 18.0); "

@@ -8,7 +8,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
-from cnnimretrieval.descriptors.images import to_tensor
+from cnnimretrieval.descriptors.images import normalise, to_levels
 from cnnimretrieval.evaluation.heldout import Proof
 from cnnimretrieval.networks.network import NetworkConfig, load
 from cnnimretrieval.training import collection_whitening as whitenings
@@ -67,7 +67,7 @@ def test_the_folder_holds_the_best_row_and_the_proof(pairs_dir, collection, tmp_
         assert scores["crop"]["places"] == 2
     network = load(out)
     assert (network.whitening is None) == (result.kept in ("off_the_shelf", "fine_tuned"))
-    picture = to_tensor(Image.open(collection.whole(0).path), (0, 0, 0), (1, 1, 1))
+    picture = normalise(to_levels(Image.open(collection.whole(0).path)), (0, 0, 0), (1, 1, 1))
     assert network(picture[None]).shape == (1, network.dim)
     rankings = read_table(out / "rankings.parquet")
     assert rankings.groupby("row").size().to_dict() == dict.fromkeys(ROWS, 12)

@@ -40,7 +40,7 @@ def test_a_folder_holds_names_boxes_and_vectors_in_the_order_of_requests(network
     assert found.images.loc[7, ["x1", "y1", "x2", "y2"]].tolist() == [8.0, 4.0, 72.0, 60.0]
     assert found.images.loc[:6, "x1"].isna().all()
     assert found.rejected["name"].tolist() == ["bad.png"]
-    assert "expected an image" in found.rejected.loc[0, "reason"]
+    assert found.rejected["reason"].tolist() == ["not an image"]
     assert (found.meta.described, found.meta.rejected, found.meta.whitening) == (8, 1, None)
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert files == ["done", "images.parquet", "meta.json", "rejected.parquet", "vectors.npy"]
@@ -135,7 +135,8 @@ def test_a_folder_without_one_of_its_files_or_with_an_empty_one(network, request
 def test_nothing_readable_is_an_error(network, tmp_path):
     (tmp_path / "bad.png").write_text("no image")
     with pytest.raises(
-        ValueError, match=r"^extract: expected at least one readable photo, got photo .*bad\.png"
+        ValueError,
+        match=r"^extract: expected at least one readable photo, got 1 files \(1 not an image\); check the",
     ):
         extract(network, [ImageRequest(path=tmp_path / "bad.png")], tmp_path, tmp_path / "out", SMALL)
     assert list((tmp_path / "out").iterdir()) == []

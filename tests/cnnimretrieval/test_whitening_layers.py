@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
-from cnnimretrieval.descriptors.images import open_request, to_tensor
+from cnnimretrieval.descriptors.images import normalise, open_request, to_levels
 from cnnimretrieval.evaluation.heldout import heldout_test
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork
 from cnnimretrieval.networks.pooling import l2_normalise
@@ -51,7 +51,7 @@ def _maps(network, collection, rows):
     trunk = network.trunk
     pictures = [open_request(collection.whole(row), SIDE) for row in rows]
     with torch.no_grad():
-        return [trunk(to_tensor(picture, trunk.mean, trunk.std)[None]) for picture in pictures]
+        return [trunk(normalise(to_levels(picture)[None], trunk.mean, trunk.std)) for picture in pictures]
 
 
 def _training_rows(collection):

@@ -190,7 +190,8 @@ def test_extract_then_search(command, photos, weights):
         :2
     ] == (
         0,
-        f"3 descriptors of length 512, 1 rejected: {out / 'rejected.parquet'}\n{out / 'vectors.npy'}\n",
+        "3 descriptors of length 512, 1 rejected (1 not an image): "
+        f"{out / 'rejected.parquet'}\n{out / 'vectors.npy'}\n",
     )
     query = photos / "deep er" / "b c.png"
     code, table, _ = command("search", "squeezenet1_1:mac", out, query, "--top", "2", *options)

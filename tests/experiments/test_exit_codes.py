@@ -12,7 +12,8 @@ from experiments.commands.exit_codes import UsageFault, exit_code, lines_of
         (UsageFault("first", "second"), 2, ["first", "second"]),
         (ValueError("photos a: expected 2, got 1; add one"), 1, ["photos a: expected 2, got 1; add one"]),
         (RuntimeError("two\n  lines"), 1, ["two lines"]),
-        (ValueError("name\x1b[31m\x07red"), 1, ["name [31m red"]),
+        (ValueError("name\x1b[31m\x07red"), 1, [r"name\x1b[31m\x07red"]),
+        (ValueError("photo a\n\u202eb: expected 2\n  lines\n"), 1, [r"photo a\n\u202eb: expected 2 lines"]),
         (typer.BadParameter("no number"), 2, ["Invalid value: no number"]),
         (KeyboardInterrupt(), 130, ["interrupted; run the same command again to continue"]),
         (

@@ -90,10 +90,10 @@ def test_what_is_missing(file, photos, tmp_path):
         f"published pairs: expected the photo {gone}, got none; download the photos again"
     )
     gone.write_bytes(b"no photo")
-    with pytest.raises(OSError, match="something else") as caught:
+    with pytest.raises(OSError, match="not an image") as caught:
         adopt(file, photos, tmp_path / "pairs")
     assert str(caught.value) == (
-        f"{gone}: expected a photo, got something else; remove it and download it again"
+        f"{gone}: expected a photo, got 'not an image'; remove it and download it again"
     )
     assert not (tmp_path / "pairs" / "done").exists()
 

@@ -48,7 +48,7 @@ FATES = {
     "no UTF-8 \\xff.png": ("rejected", "name is not UTF-8"),
     "notes.txt": ("rejected", "not an image"),
     "one bit.png": ("unregistered", "matches no other photo"),
-    "to here": ("rejected", "link to a folder"),
+    "to here": ("rejected", "link to a folder that is searched already"),
     "too large.png": ("rejected", "too large"),
     "truncated.jpg": ("rejected", "truncated"),
 }
@@ -73,7 +73,7 @@ def _add_bad_files(photos: Path) -> None:
         Image.new("L", (width, height), 90).save(photos / f"{width}x{height}.png")
     Image.new("L", (480, 360), 99).save(photos / "flat.png")
     Image.new("1", (12_000, 9_000)).save(photos / "large and flat.png")
-    Image.new("1", (12_000, 13_000)).save(photos / "too large.png")
+    Image.new("1", (12_000, 15_000)).save(photos / "too large.png")
     noise = np.random.default_rng(1).integers(0, 2, (45, 60), dtype=np.uint8) * 255
     Image.fromarray(noise.repeat(8, 0).repeat(8, 1)).convert("1").save(photos / "one bit.png")
     shutil.copy(photos / "two/0.bmp", photos / "zz.bmp")
@@ -281,8 +281,8 @@ def test_a_photo_lost_before_its_descriptors_are_made_again(
     with pytest.raises(OSError, match="16 bit") as error:
         _again(mine, out, SerialExecutor())
     assert str(error.value) == (
-        "photo one/16 bit.png: expected to read it again for its descriptors, got 'No such file or "
-        "directory'; put it back, or run again to go on without it"
+        "photo one/16 bit.png: expected to read it again for its descriptors, got 'cannot be read: "
+        "No such file or directory'; put it back, or run again to go on without it"
     )
     result = _again(mine, out, SerialExecutor())
     assert "one/16 bit.png" not in set(result.images["name"])

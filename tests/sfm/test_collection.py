@@ -49,7 +49,7 @@ def test_every_file_is_listed_once_with_its_fate(tmp_path: Path) -> None:
         "empty.jpg": ("rejected", "empty"),
         "gone.png": ("rejected", "cannot be read: No such file or directory"),
         "linked.png": ("duplicate", "same bytes as b/with space\nand line.png"),
-        "loop": ("rejected", "link to a folder"),
+        "loop": ("rejected", "link to a folder that is searched already"),
         "notes.txt": ("rejected", "not an image"),
         "pipe": ("rejected", "not a regular file"),
     }
