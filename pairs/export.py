@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from groundwork.files import atomic_path, read_json
 from pairs.pair_table import PairTable, read_pair_table
-from pairs.retrieval_sfm_files import PublishedPairs, photo_of, write_training_pairs, write_whitening_pairs
+from pairs.published_pairs import PublishedPairs, photo_of
+from pairs.retrieval_sfm_files import write_training_pairs, write_whitening_pairs
 
 
 def export(pairs_dir: Path, out: Path, name: str) -> Path:

@@ -10,7 +10,8 @@ from PIL import Image
 from cnnimretrieval.networks.network import NetworkConfig, build, load, save
 from cnnimretrieval.whitening.apply import Whitening
 from experiments import cli
-from pairs.retrieval_sfm_files import photo_of, read_training_pairs
+from pairs.published_pairs import photo_of
+from pairs.retrieval_sfm_files import read_training_pairs
 
 TINY = Path(__file__).parents[1] / "golden" / "pairs" / "train" / "retrieval-SfM-tiny"
 PICKLE = TINY / "retrieval-SfM-tiny.pkl"

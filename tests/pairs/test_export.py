@@ -8,7 +8,8 @@ from pairs.adopt import adopt
 from pairs.export import cid_of, export, published_side, write_hloc_pairs
 from pairs.image_pairs import Positives
 from pairs.pair_table import PairTable, write_pair_table
-from pairs.retrieval_sfm_files import photo_of, read_training_pairs, read_whitening_pairs
+from pairs.published_pairs import photo_of
+from pairs.retrieval_sfm_files import read_training_pairs, read_whitening_pairs
 
 NAMES = ("a.jpg", "b/a.jpg", "b/b.jpg", "loose.jpg", "x.jpg", "y.jpg")
 
