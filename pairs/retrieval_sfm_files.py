@@ -18,7 +18,7 @@ from jaxtyping import Int
 
 from groundwork.files import atomic_path
 from pairs.published_pairs import PublishedPairs, is_cid, put_right
-from pairs.unpickling import load_plain
+from pairs.unpickling import load_plain, whole_numbers
 
 logger = logging.getLogger(__name__)
 
@@ -101,13 +101,11 @@ def _pairs(content: Any, path: Path, cluster: Int[np.ndarray, " n"]) -> Publishe
 
 
 def _integers(content: Any, key: str, path: Path) -> Int[np.ndarray, " k"]:
-    """Whole numbers, as integers or, as tables and MATLAB keep them, as real ones."""
     values = _entry(content, key, path)
-    for value in values:
-        whole = isinstance(value, float) and value.is_integer()
-        if not (whole or isinstance(value, int)) or isinstance(value, bool) or abs(value) >= 2**63:
-            raise _unexpected(path, f"whole numbers in '{key}'", repr(value))
-    return np.array([int(value) for value in values], np.int64)
+    try:
+        return np.array(whole_numbers(values), np.int64)
+    except ValueError as error:
+        raise _unexpected(path, f"whole numbers in '{key}'", str(error)) from None
 
 
 def _entry(content: Any, key: str, path: Path, kind: Any = Sequence) -> Any:

@@ -1,6 +1,7 @@
 """Pickle files of other people, read without running anything they contain."""
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,18 @@ def load_plain(path: Path) -> Any:
             f"pickle {path}: expected a whole pickle file, got {type(error).__name__}: {error}; "
             "download it again"
         ) from error
+
+
+def whole_numbers(values: Sequence[Any]) -> list[int]:
+    """Integers, also those that tables and MATLAB keep as real numbers.
+
+    ValueError, its text the value, for the first that is none or does not fit 64 bits.
+    """
+    for value in values:
+        whole = isinstance(value, float) and value.is_integer()
+        if not (whole or isinstance(value, int)) or isinstance(value, bool) or abs(value) >= 2**63:
+            raise ValueError(f"{value!r:.60}")
+    return [int(value) for value in values]
 
 
 class _NamesCode(Exception):
