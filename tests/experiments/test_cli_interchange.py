@@ -41,6 +41,17 @@ def test_a_published_file_is_mined_and_exported(data, tmp_path, capsys, folder):
     assert Path(out, "mine-whiten.pkl").is_file()
 
 
+def test_a_name_that_leads_out_of_the_folder_is_refused(model, tmp_path, capsys):
+    out = tmp_path / "a" / "b"
+    for source, target in ((tmp_path / "pairs", out), (model, out / "x.pth")):
+        source.mkdir(exist_ok=True)
+        assert cli.main(["export", str(source), "--out", str(target), "--name", "../x"]) == 2
+        assert capsys.readouterr().err.splitlines() == [
+            "cnnimretrieval: --name: expected a name for files, got '../x'; take letters and digits"
+        ]
+    assert not (tmp_path / "a").exists()
+
+
 def test_photos_and_a_published_file_belong_together(data, tmp_path, capsys):
     out = ["--out", str(tmp_path / "pairs")]
     assert cli.main(["mine", str(PICKLE), *out]) == 2
