@@ -30,7 +30,7 @@ from groundwork.lock import hold
 from groundwork.records import load_done, mark_done
 from groundwork.settings import Settings
 from pairs.adopt import adopt
-from pairs.retrieval_sfm_files import read_whitening_pairs
+from pairs.retrieval_sfm_files import read_whitening_pairs, tell
 
 logger = logging.getLogger(__name__)
 
@@ -186,10 +186,9 @@ def _whitening(
     config = ExtractConfig(image_size=recipe.image_size, scales=scales)
     store = extract(network, requests, photos, out, config, whiten=False, device=device, workers=workers)
     if len(store.rejected):
-        name = store.rejected["name"].iloc[0]
-        raise OSError(
-            f"{photos / name}: expected a photo that can be read, got another; download the photos again"
-        )
+        unread = set(store.rejected["name"])
+        pairs = pairs.only(np.array([name not in unread for name in pairs.names]), "cannot be read")
+        tell(photos, pairs.told)
     return learn_whitening(
         store.vectors,
         pairs.query,

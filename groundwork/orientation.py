@@ -50,6 +50,12 @@ def upright_xy(
     return np.stack([upright_width - x if mirror_x else x, upright_height - y if mirror_y else y], axis=1)
 
 
+def back_to_stored(orientation: int) -> int:
+    """The EXIF value that turns an upright photo back: its `upright_xy` undoes that of `orientation`."""
+    _transform(orientation)
+    return {6: 8, 8: 6}.get(orientation, orientation)
+
+
 def _transform(orientation: int) -> tuple[bool, bool, bool]:
     try:
         return _UPRIGHT_FROM_STORED[orientation]

@@ -5,8 +5,10 @@ each of its queries, as a whole photo, must find its positives.
 """
 
 import hashlib
+import logging
 import time
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int
+from tqdm import tqdm
 
 from groundwork.files import write_json
 from groundwork.keys import key_of
@@ -23,47 +26,99 @@ from groundwork.records import load_done, mark_done
 from pairs.heldout import HeldoutQuery, write_heldout
 from pairs.image_pairs import Positives
 from pairs.pair_table import PairTable, read_pair_table, write_pair_table
-from pairs.retrieval_sfm_files import PublishedPairs, read_training_pairs
+from pairs.published_pairs import PublishedPairs
+from pairs.retrieval_sfm_files import read_training_pairs, tell
+
+logger = logging.getLogger(__name__)
 
 _STAGE = "mine"
 _OUTPUTS = ("images.parquet", "positives.parquet", "heldout.parquet", "photos.json", "stats.json")
+_VERSION = 2
+
+# Stored width and height in px, and the EXIF orientation.
+Shape = tuple[int, int, int]
 
 
 def adopt(pickle: Path, photos: Path, out: Path, *, drop_repeats: bool = False) -> PairTable:
     """Write the pairs of `pickle`, whose photos lie below `photos`, to `out`; or read what is there already.
 
     A pair that the file holds several times is drawn as many times as often as the query's other ones, as in
-    the PyTorch reference, unless repeats are dropped, as in the MatConvNet one.
-    FileNotFoundError for a missing file or photo, ValueError when the file is no file of pairs or an image is
-    on both of its sides, OSError for a photo that cannot be read.
+    the PyTorch reference, unless repeats are dropped, as in the MatConvNet one. What is left out, photos that
+    are missing or cannot be read among it, is logged and counted in stats.json by reason. Without any pair
+    of the side "val" nothing is held out: the queries of "train" are the test.
+
+    FileNotFoundError for a missing file or when no photo is there, ValueError when the file is no file of
+    pairs or leaves none to train on.
     """
     started = time.monotonic()
-    digest = hashlib.sha256(pickle.read_bytes()).hexdigest() if pickle.is_file() else ""
-    key = key_of("adopt", digest, str(photos.resolve()), drop_repeats, version("cnnimretrieval"))
+    train, val = read_training_pairs(pickle)
+    stamps = {name: _stamp(photos / name) for name in (*train.names, *val.names)}
+    digest = hashlib.sha256(pickle.read_bytes()).hexdigest()
+    place = str(photos.resolve())
+    key = key_of("adopt", _VERSION, digest, place, stamps, drop_repeats, version("cnnimretrieval"))
     if load_done(out, _STAGE, key) is not None:
         return read_pair_table(out)
-    train, val = read_training_pairs(pickle)
-    table = _table(train, val, photos)
+    if stamps and not any(stamps.values()):
+        raise FileNotFoundError(
+            f"published pairs: expected photos like {photos / next(iter(stamps))}, got none of "
+            f"{len(stamps)}; give the folder ims of the download"
+        )
+    train, val, shapes = _with_photos(train, val, photos)
+    if not len(val.query):
+        logger.warning("pairs %s: no pair is held out; scores will be of what is trained on", pickle)
+        val = val.only(np.zeros(len(val.cids), np.bool_), "of val, which has no pair")
+    told = dict(Counter(train.told) + Counter(val.told))
+    tell(pickle, told)
+    if not len(train.query):
+        why = "; ".join(f"{count} x {reason}" for reason, count in told.items()) or "as in the file"
+        raise ValueError(
+            f"pairs {pickle}: expected a pair to train on, got none ({why}); give another file, or its photos"
+        )
+    table = _table(train, val, shapes)
     if drop_repeats:
         once = replace(table.positives, weight=np.ones(len(table.positives)))
         table = replace(table, positives=once)
-    write_pair_table(table, out)
-    write_heldout(_heldout(table), out / "heldout.parquet")
-    write_json(out / "photos.json", {"version": 1, "photos": str(photos.resolve())})
+    stats = _stats(table, told) | {"seconds": round(time.monotonic() - started, 3)}
+    _write(table, photos, stats, out)
     seconds = time.monotonic() - started
-    stats = _stats(table, seconds)
-    write_json(out / "stats.json", stats)
     mark_done(out, _STAGE, key, seconds=seconds, facts=stats, outputs=[out / name for name in _OUTPUTS])
     return table
 
 
-def _table(train: PublishedPairs, val: PublishedPairs, photos: Path) -> PairTable:
-    twice = sorted(name for name, count in Counter((*train.cids, *val.cids)).items() if count > 1)
-    if twice:
-        raise ValueError(
-            f"published pairs: expected every image once, in train or in val, got '{twice[0]}' twice; "
-            "download the file again"
+def _write(table: PairTable, photos: Path, stats: Mapping[str, Any], out: Path) -> None:
+    write_pair_table(table, out)
+    write_heldout(_heldout(table), out / "heldout.parquet")
+    write_json(out / "photos.json", {"version": 1, "photos": str(photos.resolve())})
+    write_json(out / "stats.json", stats)
+
+
+def _stamp(photo: Path) -> tuple[int, int] | None:
+    """Bytes and time of the last change; None where there is no such file."""
+    try:
+        facts = photo.stat()
+    except OSError:
+        return None
+    return facts.st_size, facts.st_mtime_ns
+
+
+def _with_photos(
+    train: PublishedPairs, val: PublishedPairs, photos: Path
+) -> tuple[PublishedPairs, PublishedPairs, dict[str, Shape]]:
+    """Both sides without the photos that are not there or cannot be read, and the shapes of the others."""
+    names = (*train.names, *val.names)
+    found = {name: _shape(photos / name) for name in tqdm(names, "photos", unit="photo", disable=None)}
+    shapes = {name: shape for name, shape in found.items() if not isinstance(shape, str)}
+    for reason in sorted({shape for shape in found.values() if isinstance(shape, str)}):
+        lost = [name for name in names if found[name] == reason]
+        logger.warning("photos %s: %d %s, '%s' the first", photos, len(lost), reason, lost[0])
+        train, val = (
+            side.only(np.array([found[name] != reason for name in side.names], np.bool_), reason)
+            for side in (train, val)
         )
+    return train, val, shapes
+
+
+def _table(train: PublishedPairs, val: PublishedPairs, shapes: Mapping[str, Shape]) -> PairTable:
     names = np.array((*train.names, *val.names))
     order = np.argsort(names)
     place_of = np.empty_like(order)
@@ -74,14 +129,14 @@ def _table(train: PublishedPairs, val: PublishedPairs, photos: Path) -> PairTabl
     cluster = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)[order]
     query = place_of[np.concatenate([train.query, val.query + len(train.cids)])]
     positive = place_of[np.concatenate([train.positive, val.positive + len(train.cids)])]
-    shapes = [_shape(photos / name) for name in names[order]]
+    ordered = [shapes[name] for name in names[order]]
     return PairTable(
         names=tuple(names[order].tolist()),
         cluster=cluster,
         place=cluster,
         is_val=sides[order] == 1,
-        sizes=np.array([shape[:2] for shape in shapes]),
-        orientation=np.array([shape[2] for shape in shapes]),
+        sizes=np.array([shape[:2] for shape in ordered]),
+        orientation=np.array([shape[2] for shape in ordered]),
         positives=_positives(query, positive),
     )
 
@@ -102,28 +157,25 @@ def _positives(query: Int[np.ndarray, " r"], positive: Int[np.ndarray, " r"]) ->
     )
 
 
-def _shape(path: Path) -> tuple[int, int, int]:
-    """Stored width and height in px, and the EXIF orientation; only the head of the file is read."""
+def _shape(path: Path) -> Shape | str:
+    """What the head of the file says, or why it says nothing."""
     if not path.exists():
-        raise FileNotFoundError(
-            f"published pairs: expected the photo {path}, got none; download the photos again"
-        )
+        return "missing"
     try:
         return stored_shape(path)
     except UnusablePhoto as finding:
-        raise OSError(
-            f"{path}: expected a photo, got '{finding}'; remove it and download it again"
-        ) from finding
+        return str(finding)
 
 
 def _heldout(table: PairTable) -> list[HeldoutQuery]:
     """Every query of the held-out side as a whole photo; what shares its cluster unproven is junk."""
-    positives = table.positives_of("val")
+    tested = table.is_val if table.is_val.any() else np.ones_like(table.is_val)
+    positives = table.positives.take(tested[table.positives.query])
     found: dict[int, list[int]] = defaultdict(list)
     for query, positive in zip(positives.query.tolist(), positives.positive.tolist(), strict=True):
         found[query].append(positive)
     members: dict[int, list[int]] = defaultdict(list)
-    for row in np.flatnonzero(table.is_val).tolist():
+    for row in np.flatnonzero(tested).tolist():
         members[int(table.cluster[row])].append(row)
     return [_query(table, row, rows, members[int(table.cluster[row])]) for row, rows in sorted(found.items())]
 
@@ -144,12 +196,12 @@ def _query(table: PairTable, row: int, positives: list[int], members: list[int])
     )
 
 
-def _stats(table: PairTable, seconds: float) -> dict[str, Any]:
+def _stats(table: PairTable, told: Mapping[str, int]) -> dict[str, Any]:
     return {
         "images": table.num_images,
         "queries": len(np.unique(table.positives.query)),
         "positives": len(table.positives),
         "clusters": len(np.unique(table.cluster)),
         "places": len(np.unique(table.place)),
-        "seconds": round(seconds, 3),
+        "dropped": dict(told),
     }

@@ -18,7 +18,7 @@ from groundwork.files import read_table, write_table
 from groundwork.keys import key_of
 from groundwork.orientation import upright_size, upright_xy
 from groundwork.settings import Settings
-from pairs.covisibility import visibility
+from sfm.covisibility import visibility
 from sfm.model import Model
 
 Box = tuple[int, int, int, int]

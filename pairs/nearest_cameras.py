@@ -4,9 +4,9 @@ import numpy as np
 from jaxtyping import Int
 from scipy.spatial import cKDTree
 
-from pairs.covisibility import visibility
 from pairs.frustum import frustum_overlaps
 from pairs.image_pairs import Candidates
+from sfm.covisibility import visibility
 from sfm.geometry import angles_between_deg, centres_in_world, viewing_directions
 from sfm.model import Model
 

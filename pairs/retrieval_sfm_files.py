@@ -7,75 +7,52 @@
 are rows of a matching pair. The photo of a cid lies in ims/ under folders that its last six characters name.
 """
 
+import logging
 import pickle
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from groundwork.arrays import Layout, freeze_arrays
 from groundwork.files import atomic_path
-from pairs.unpickling import load_plain
+from pairs.published_pairs import PublishedPairs, is_cid, put_right
+from pairs.unpickling import load_plain, whole_numbers
 
-_LAYOUT: Layout = {
-    "cluster": (np.int64, ("n",)),
-    "query": (np.int64, ("p",)),
-    "positive": (np.int64, ("p",)),
-}
+logger = logging.getLogger(__name__)
+
 _REMEDY = "download it again, or give another file"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PublishedPairs:
-    """Images and matching pairs in a file's own order; pairs may stand there several times.
-
-    Attributes:
-        cids: the images' names in the file.
-        cluster: the model of each image; -1 throughout where the file does not say.
-        query: row of each pair's query.
-        positive: row of its positive.
-
-    """
-
-    cids: tuple[str, ...]
-    cluster: Int[np.ndarray, " n"]
-    query: Int[np.ndarray, " p"]
-    positive: Int[np.ndarray, " p"]
-
-    def __post_init__(self) -> None:
-        freeze_arrays(self, "published pairs", _LAYOUT, n=len(self.cids))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Paths of the photos below the folder ims."""
-        return tuple(photo_of(cid) for cid in self.cids)
-
-
-def photo_of(cid: str) -> str:
-    """Path of a photo below ims: 0123abcdef -> ef/cd/ab/0123abcdef."""
-    return f"{cid[-2:]}/{cid[-4:-2]}/{cid[-6:-4]}/{cid}"
+_NO_SIDE: Mapping[str, Any] = {"cids": [], "cluster": [], "qidxs": [], "pidxs": []}
 
 
 def read_training_pairs(path: Path) -> tuple[PublishedPairs, PublishedPairs]:
-    """The sides train and val of a NAME.pkl.
+    """The sides train and val of a NAME.pkl, put right by `put_right`; val may be missing or empty.
 
-    Nothing in the file is run. ValueError when it holds something else, when rows lie outside of its images
-    or a pair's two images in different clusters; FileNotFoundError when there is no such file.
+    An image on both sides is one of train: it is left out of val. Nothing in the file is run. ValueError when
+    it holds something else or rows lie outside of its images; FileNotFoundError when there is no such file.
     """
-    content = load_plain(path, integer_arrays=True)
-    sides = [_entry(content, side, Mapping, path) for side in ("train", "val")]
-    train, val = (_pairs(side, path, cluster=_integers(side, "cluster", path)) for side in sides)
-    return train, val
+    content = load_plain(path)
+    train = _side(_entry(content, "train", path, Mapping), path)
+    val = _side(_NO_SIDE if content.get("val") is None else _entry(content, "val", path, Mapping), path)
+    trained = set(train.cids)
+    return train, val.only(
+        np.array([cid not in trained for cid in val.cids], np.bool_), "of val, in train too"
+    )
 
 
 def read_whitening_pairs(path: Path) -> PublishedPairs:
-    """The pairs of a NAME-whiten.pkl; errors as in `read_training_pairs`."""
-    content = load_plain(path, integer_arrays=True)
-    count = len(_entry(content, "cids", list | tuple, path))
-    return _pairs(content, path, cluster=np.full(count, -1))
+    """The pairs of a NAME-whiten.pkl, told at once; errors as in `read_training_pairs`."""
+    content = load_plain(path)
+    pairs = _pairs(content, path, np.full(len(_entry(content, "cids", path)), -1))
+    tell(path, pairs.told)
+    return pairs
+
+
+def tell(path: Path, told: Mapping[str, int]) -> None:
+    """Log what was left out of a file's pairs or put right."""
+    if told:
+        logger.warning("pairs %s: %s", path, "; ".join(f"{count} x {why}" for why, count in told.items()))
 
 
 def write_training_pairs(train: PublishedPairs, val: PublishedPairs, path: Path) -> None:
@@ -103,11 +80,15 @@ def _dump(content: Mapping[str, Any], path: Path) -> None:
         pickle.dump(content, file, protocol=2)
 
 
-def _pairs(content: Any, path: Path, *, cluster: np.ndarray) -> PublishedPairs:
-    cids = _entry(content, "cids", list | tuple, path)
+def _side(content: Mapping[str, Any], path: Path) -> PublishedPairs:
+    return _pairs(content, path, _integers(content, "cluster", path))
+
+
+def _pairs(content: Any, path: Path, cluster: Int[np.ndarray, " n"]) -> PublishedPairs:
+    cids = [cid.decode("latin1") if isinstance(cid, bytes) else cid for cid in _entry(content, "cids", path)]
     for cid in cids:
-        if not isinstance(cid, str) or len(cid) < 6 or PurePosixPath(cid).name != cid:
-            raise _unexpected(path, "names of at least 6 characters without folders", repr(cid))
+        if not isinstance(cid, str) or not is_cid(cid):
+            raise _unexpected(path, "names of photos in 'cids'", repr(cid))
     query, positive = (_integers(content, key, path) for key in ("qidxs", "pidxs"))
     if len(query) != len(positive):
         raise _unexpected(path, "as many qidxs as pidxs", f"{len(query)} and {len(positive)}")
@@ -116,28 +97,25 @@ def _pairs(content: Any, path: Path, *, cluster: np.ndarray) -> PublishedPairs:
     rows = np.concatenate([query, positive])
     if rows.size and (rows.min() < 0 or rows.max() >= len(cids)):
         raise _unexpected(path, f"rows 0..{len(cids) - 1}", f"{rows.min()}..{rows.max()}")
-    if (query == positive).any():
-        raise _unexpected(path, "pairs of two images", f"row {int(query[query == positive][0])} with itself")
-    apart = cluster[query] != cluster[positive]
-    if apart.any():
-        raise _unexpected(
-            path, "the two images of a pair in one cluster", f"{int(apart.sum())} pairs in two clusters"
-        )
-    return PublishedPairs(cids=tuple(cids), cluster=cluster, query=query, positive=positive)
+    return put_right(cids, cluster, query, positive)
 
 
 def _integers(content: Any, key: str, path: Path) -> Int[np.ndarray, " k"]:
-    values = _entry(content, key, list | tuple, path)
-    wrong = next((value for value in values if not isinstance(value, int) or isinstance(value, bool)), None)
-    if wrong is not None:
-        raise _unexpected(path, f"integers in '{key}'", repr(wrong))
-    return np.asarray(values, dtype=np.int64)
+    values = _entry(content, key, path)
+    try:
+        return np.array(whole_numbers(values), np.int64)
+    except ValueError as error:
+        raise _unexpected(path, f"whole numbers in '{key}'", str(error)) from None
 
 
-def _entry(content: Any, key: str, kind: Any, path: Path) -> Any:
-    value = content.get(key) if isinstance(content, Mapping) else None
-    if not isinstance(value, kind):
-        raise _unexpected(path, f"'{key}' in it", "none or something else")
+def _entry(content: Any, key: str, path: Path, kind: Any = Sequence) -> Any:
+    """What a dict holds under a key, of one kind: dict or list."""
+    if not isinstance(content, Mapping) or key not in content:
+        got = ", ".join(map(repr, content)) if isinstance(content, Mapping) else type(content).__name__
+        raise _unexpected(path, f"'{key}' in it", got or "an empty dict")
+    value = content[key]
+    if not isinstance(value, kind) or isinstance(value, str | bytes):
+        raise _unexpected(path, f"a {'dict' if kind is Mapping else 'list'} in '{key}'", f"{value!r:.60}")
     return value
 
 

@@ -7,9 +7,9 @@ from jaxtyping import Int
 from scipy.sparse import csr_array
 
 from groundwork.arrays import freeze_arrays
-from pairs.covisibility import visibility
 from pairs.frustum import frustum_overlaps
 from pairs.image_pairs import PairGeometry
+from sfm.covisibility import visibility
 from sfm.model import Model
 
 # Drawn for each pair wanted: most images of a model may look at the same thing.

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
-from pairs.covisibility import CovisiblePairs, covisible_pairs, visibility
 from pairs.frustum import frustum_overlaps
 from pairs.image_pairs import Candidates
+from sfm.covisibility import CovisiblePairs, covisible_pairs, visibility
 from sfm.geometry import angles_between_deg, centres_in_world, depths, scales_at_points, viewing_directions
 from sfm.model import Model
 

@@ -8,7 +8,6 @@
 The format has no quotes: pairs of a photo whose name holds a blank are left out, counted and told.
 """
 
-import csv
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from jaxtyping import Int
-from scipy.sparse import coo_array
 
 from groundwork.files import atomic_path
 from groundwork.keys import key_of
 from groundwork.records import load_done, mark_done
+from sfm.covisibility import covisible_pairs, visibility
 from sfm.model import Model, load_model
 
 logger = logging.getLogger(__name__)
@@ -55,34 +54,27 @@ def write_pair_lists(
     if trusted is not None:
         falling = np.argsort(-trusted["inliers"].to_numpy(), kind="stable")
         lists["verified"] = _named(trusted, falling, names)
-    lists["covisible"] = (covisible_pairs(load_model(folder / "arrays.npz")) for folder in model_folders)
+    lists["covisible"] = (most_covisible(load_model(folder / "arrays.npz")) for folder in model_folders)
     paths: list[Path] = []
     facts: dict[str, int] = {}
     for kind, parts in lists.items():
         path = out / f"pairs-{kind}.txt"
-        written, left_out = _write(path, parts)
+        written, left_out = write_pair_list(path, parts)
         paths.append(path)
         facts |= {kind: written, f"{kind} left out": left_out}
-        if left_out:
-            logger.warning("%s: %d pairs left out: a name with a blank cannot be written", path, left_out)
     mark_done(out, "pair lists", key, seconds=time.perf_counter() - started, facts=facts, outputs=paths)
 
 
-def covisible_pairs(model: Model, neighbours: int = _NEIGHBOURS) -> pd.DataFrame:
+def most_covisible(model: Model, neighbours: int = _NEIGHBOURS) -> pd.DataFrame:
     """`name1, name2` of each image with the others that share most points with it, the most first."""
-    seen = coo_array(
-        (np.ones(model.num_observations), (model.track_image, model.track_point)),
-        shape=(model.num_images, model.num_points),
-    ).tocsr()
-    seen.data[:] = 1.0  # an image may see a point twice
-    shared = (seen @ seen.T).tocoo()
-    other = shared.row != shared.col
-    table = pd.DataFrame(
-        {"query": shared.row[other], "other": shared.col[other], "shared": shared.data[other]}
-    ).sort_values(["query", "shared", "other"], ascending=[True, False, True])
-    table = table.groupby("query").head(neighbours)
+    pairs = covisible_pairs(visibility(model))
+    one, two = np.concatenate([pairs.first, pairs.second]), np.concatenate([pairs.second, pairs.first])
+    shared = np.tile(pairs.shared_points, 2)
+    falling = np.lexsort((two, -shared, one))
+    one, two = one[falling], two[falling]
+    kept = np.arange(len(one)) - np.searchsorted(one, one) < neighbours
     names = np.array(model.names, dtype=object)
-    return pd.DataFrame({"name1": names[table["query"]], "name2": names[table["other"]]})
+    return pd.DataFrame({"name1": names[one[kept]], "name2": names[two[kept]]})
 
 
 def _named(
@@ -96,16 +88,24 @@ def _named(
         yield pd.DataFrame(columns)
 
 
-def _write(path: Path, parts: Iterable[pd.DataFrame]) -> tuple[int, int]:
-    """Write a list; return how many pairs were written, and how many cannot be."""
+def write_pair_list(path: Path, parts: Iterable[pd.DataFrame]) -> tuple[int, int]:
+    """Write the pairs `name1, name2` of all parts; return how many are written, and how many cannot be.
+
+    Those of a name with a blank, which a reader would take for two names, are left out and logged.
+    """
     written = left_out = 0
-    with atomic_path(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+    with (
+        atomic_path(path) as unfinished,
+        unfinished.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
         for pairs in parts:
             blank = pairs["name1"].str.contains(r"\s") | pairs["name2"].str.contains(r"\s")
-            writable = ~blank.astype(bool)
-            pairs[writable].to_csv(
-                file, sep=" ", header=False, index=False, quoting=csv.QUOTE_NONE, lineterminator="\n"
+            writable = pairs[~blank.astype(bool)]
+            file.writelines(
+                f"{one} {two}\n" for one, two in zip(writable["name1"], writable["name2"], strict=True)
             )
-            written += int(writable.sum())
-            left_out += int((~writable).sum())
+            written += len(writable)
+            left_out += len(pairs) - len(writable)
+    if left_out:
+        logger.warning("%s: %d pairs left out: a name with a blank cannot be written", path, left_out)
     return written, left_out

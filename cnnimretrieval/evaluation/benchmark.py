@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +26,9 @@ class Benchmark:
 
     A protocol has one `Relevance` a query, in rows of `database`; "" names the only one. With `depth` average
     precision is that of `metrics.average_precision_at`. `published_size` is the number of photos that the
-    published benchmark has, None for one of the user's own. ValueError for names given twice, a protocol with
-    other than one judgement a query, and when no query has a positive in any protocol.
+    published benchmark has, None for one of the user's own; `told` counts by reason what was wrong in its
+    files. ValueError for names given twice, a protocol with other than one judgement a query, and when no
+    query has a positive in any protocol.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Benchmark:
     protocols: Mapping[str, tuple[Relevance, ...]]
     depth: int | None = None
     published_size: int | None = None
+    told: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         twice, times = Counter(self.database).most_common(1)[0] if self.database else ("", 1)

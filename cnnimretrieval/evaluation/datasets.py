@@ -7,7 +7,7 @@ from pathlib import Path
 from cnnimretrieval.evaluation.benchmark import Benchmark
 from cnnimretrieval.evaluation.holidays import read_holidays
 from cnnimretrieval.evaluation.landmarks import read_landmarks
-from cnnimretrieval.evaluation.revisited_ground_truth import read_published
+from cnnimretrieval.evaluation.revisited_ground_truth import read_published, with_jpg
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,9 @@ LAYOUTS: Mapping[str, Layout] = {
 # One million photos of nothing in particular, searched along with ROxford and RParis.
 DISTRACTORS = Layout(folder="test/revisitop1m", names="revisitop1m.txt", num_photos=1_001_001)
 
+# Of photos in a test set of one's own, besides the toolbox's .jpg.
+_ENDINGS = (".JPG", ".jpeg", ".JPEG", ".png", ".PNG", ".webp")
+
 
 def read_benchmark(name: str, data: Path) -> Benchmark:
     """The published benchmark `name`, one of `LAYOUTS`, whose files lie below `data`.
@@ -66,3 +69,21 @@ def read_benchmark(name: str, data: Path) -> Benchmark:
     queries = folder / layout.queries
     size = layout.num_photos
     return read_landmarks(truth, folder / layout.names, photos, queries, name, published_size=size)
+
+
+def read_test_set(path: Path, data: Path) -> Benchmark:
+    """Somebody's own test set in a pickle of the toolbox's form, gnd_NAME.pkl, with its photos below `data`.
+
+    They lie where the toolbox keeps them, in test/NAME/jpg, NAME/jpg or jpg, or in `data` itself; a photo
+    that is not there under its name and .jpg is looked for without it and with other endings. Errors as of
+    `read_published`.
+    """
+    name = path.stem.removeprefix("gnd_")
+    folders = [data / "test" / name / "jpg", data / name / "jpg", data / "jpg", data]
+    photos = next(folder for folder in folders if folder.is_dir() or folder == data)
+
+    def file_of(photo: str) -> str:
+        names = (with_jpg(photo), photo, *(photo + ending for ending in _ENDINGS))
+        return next((name for name in names if (photos / name).is_file()), names[0])
+
+    return read_published(path, photos, name, file_of=file_of)

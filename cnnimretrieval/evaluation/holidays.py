@@ -1,11 +1,14 @@
 """INRIA Holidays: the names of its photos are the ground truth."""
 
+import logging
 import re
 from pathlib import Path
 
 from cnnimretrieval.evaluation.benchmark import Benchmark, Query, judgement
 
-_NAME = re.compile(r"(\d{4})(\d{2})\.jpg")
+logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"\d{6}\.jpg", re.ASCII)
 
 
 def read_holidays(photos: Path, name: str, *, published_size: int | None = None) -> Benchmark:
@@ -13,20 +16,27 @@ def read_holidays(photos: Path, name: str, *, published_size: int | None = None)
 
     Photo 00 of a scene is its query, the others are its positives, and the query itself is left out of the
     ranking. Jegou et al., ECCV 2008: 1,491 photos, 500 queries; average precision by trapezoids as for
-    Oxford5k. FileNotFoundError without photos, ValueError naming a file of another name or a scene without a
-    query or without any other photo.
+    Oxford5k. Files of other names are left out, logged and counted. FileNotFoundError without photos,
+    ValueError naming a scene without a query or without any other photo.
     """
-    names = tuple(sorted(path.name for path in photos.iterdir())) if photos.is_dir() else ()
+    files = sorted(path.name for path in photos.iterdir()) if photos.is_dir() else []
+    names = tuple(file for file in files if _NAME.fullmatch(file))
     if not names:
-        raise FileNotFoundError(f"{name}: expected photos in {photos}, got none; download them first")
+        raise FileNotFoundError(
+            f"{name}: expected photos called like 100000.jpg in {photos}, got none; download them first"
+        )
+    others = [file for file in files if not _NAME.fullmatch(file)]
+    if others:
+        logger.warning(
+            "%s: %d files of %s are not called like 100000.jpg and are left out, '%s' the first",
+            name,
+            len(others),
+            photos,
+            others[0],
+        )
     scenes: dict[str, list[int]] = {}
     for row, photo in enumerate(names):
-        parts = _NAME.fullmatch(photo)
-        if parts is None:
-            raise ValueError(
-                f"{name}: expected photos called like 100000.jpg in {photos}, got '{photo}'; remove it"
-            )
-        scenes.setdefault(parts[1], []).append(row)
+        scenes.setdefault(photo[:4], []).append(row)
     for scene, rows in scenes.items():
         if names[rows[0]] != f"{scene}00.jpg" or len(rows) < 2:
             raise ValueError(
@@ -44,4 +54,5 @@ def read_holidays(photos: Path, name: str, *, published_size: int | None = None)
         queries=tuple(Query(name=names[rows[0]]) for rows in scenes.values()),
         protocols={"": relevance},
         published_size=published_size,
+        told={"files of other names": len(others)} if others else {},
     )

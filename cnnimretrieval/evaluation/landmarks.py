@@ -1,11 +1,15 @@
 """Google Landmarks v2 retrieval: its solution table is the ground truth."""
 
 import csv
+import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cnnimretrieval.evaluation.benchmark import Benchmark, Query, judgement
 from cnnimretrieval.evaluation.metrics import Relevance
+
+logger = logging.getLogger(__name__)
 
 _DEPTH = 100
 _USAGES = ("Public", "Private")
@@ -24,10 +28,13 @@ def read_landmarks(
 
     Photo abcdef... lies at a/b/c/abcdef....jpg, index photos below `photos` and queries below `query_photos`.
     The two protocols are the parts of the queries, "public" and "private"; ignored queries are left out, and
-    a part without queries too. Scores are mAP@100: Weyand et al., CVPR 2020. FileNotFoundError without the
-    tables, ValueError naming the line for other content.
+    a part without queries too. Photos that are listed twice, or are none of the index, are left out, logged
+    and counted. Scores are mAP@100: Weyand et al., CVPR 2020. FileNotFoundError without the tables,
+    ValueError naming the line for other content.
     """
-    ids = [row["id"] for _, row in _table(index, ("id",))]
+    listed = [row["id"] for _, row in _table(index, ("id",))]
+    ids = list(dict.fromkeys(listed))
+    told = Counter({"photos listed before": len(listed) - len(ids)})
     row_of = {photo: row for row, photo in enumerate(ids)}
     queries: list[Query] = []
     usages: list[str] = []
@@ -41,14 +48,17 @@ def read_landmarks(
         if row["Usage"] == "Ignored":
             continue
         named = [] if row["images"] == "None" else row["images"].split()
-        unknown = [photo for photo in named if photo not in row_of]
-        if unknown:
-            raise ValueError(
-                f"{where}: expected photos of {index.name}, got '{unknown[0]}'; download both again"
-            )
+        positives = [row_of[photo] for photo in dict.fromkeys(named) if photo in row_of]
+        told["judgements given before"] += len(named) - len({*named})
+        told[f"positives that are not in {index.name}"] += len({*named}) - len(positives)
         queries.append(Query(name=_path(row["id"])))
         usages.append(row["Usage"])
-        relevance.append(judgement([row_of[photo] for photo in named], [], len(ids), where))
+        relevance.append(judgement(positives, [], len(ids), where))
+    told = +told
+    if told:
+        logger.warning(
+            "ground truth %s: %s", solution, "; ".join(f"{count} {what}" for what, count in told.items())
+        )
     return Benchmark(
         name=name,
         photos=photos,
@@ -58,6 +68,7 @@ def read_landmarks(
         protocols=_by_usage(usages, relevance),
         depth=_DEPTH,
         published_size=published_size,
+        told=dict(told),
     )
 
 
@@ -79,7 +90,7 @@ def _path(photo: str) -> str:
 
 def _table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     try:
-        file = path.open(encoding="utf-8", newline="")
+        file = path.open(encoding="utf-8-sig", newline="")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(
             f"ground truth: expected a table, got {path}, which does not exist; download it first"

@@ -24,6 +24,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "benchmark": benchmark.name,
         "photos": len(benchmark.database) - len(evaluation.unreadable),
         "published_photos": benchmark.published_size,
+        "ground_truth": dict(benchmark.told),
         "distractors": evaluation.num_distractors,
         "unreadable": len(evaluation.unreadable),
         "unreadable_photos": dict(evaluation.unreadable),
@@ -100,6 +101,10 @@ def _remarks(evaluation: Evaluation) -> list[str]:
             f"truncated: rankings end after {scored.truncated_to:,} of "
             f"{photos - len(evaluation.unreadable) + evaluation.num_distractors:,} photos; "
             f"{scored.num_not_ranked:,} positives beyond count as never found"
+        )
+    if benchmark.told:
+        remarks.append(
+            f"ground truth: {'; '.join(f'{count:,} {what}' for what, count in benchmark.told.items())}"
         )
     if benchmark.published_size not in (None, photos):
         remarks.append(

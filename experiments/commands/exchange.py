@@ -35,6 +35,12 @@ def export(
     weights: options.Weights = None,
 ) -> None:
     """Write mined pairs as the reference toolbox and hloc read them, or a network as the toolbox does."""
+    from pairs.export import require_file_name
+
+    try:
+        require_file_name(name, "--name")
+    except ValueError as error:
+        raise UsageFault(str(error)) from error
     folder = Path(source)
     if folder.is_dir() and not (folder / "network.json").is_file():
         _export_pairs(folder, out, name)

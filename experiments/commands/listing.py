@@ -8,7 +8,7 @@ from typing import Any
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import Box, ImageRequest
 from cnnimretrieval.evaluation.benchmark import Benchmark
-from cnnimretrieval.evaluation.datasets import LAYOUTS, read_benchmark
+from cnnimretrieval.evaluation.datasets import LAYOUTS, read_benchmark, read_test_set
 from cnnimretrieval.evaluation.groundtruth import judged_benchmark
 from experiments.commands import options
 from experiments.commands.exit_codes import UsageFault
@@ -43,22 +43,26 @@ def all_below(photos: Path, leave_out: Path | None = None) -> tuple[list[ImageRe
 
 
 def judged(benchmark: str, data: Path) -> Benchmark:
-    """A published benchmark by its name, or the one of a JSON file of judged photos, all below `data`.
+    """A published benchmark by its name, or the one of a file of judged photos, all below `data`.
+
+    A .pkl is read as the reference toolbox keeps a test set, any other file as JSON.
 
     Raises:
         UsageFault: an unknown name, no such file, or one of another form or of other photos.
 
     """
     path = Path(benchmark)
-    if benchmark not in LAYOUTS and path.suffix != ".json" and not path.is_file():
+    if benchmark not in LAYOUTS and path.suffix not in (".json", ".pkl") and not path.is_file():
         raise UsageFault(
-            f"BENCHMARK: expected {', '.join(LAYOUTS)} or a JSON file, got '{benchmark}'; "
+            f"BENCHMARK: expected {', '.join(LAYOUTS)}, a JSON file or a toolbox's .pkl, got '{benchmark}'; "
             f"{did_you_mean(benchmark, LAYOUTS)}"
         )
     try:
         if benchmark in LAYOUTS:
             return read_benchmark(benchmark, data)
         options.file(path, "BENCHMARK")
+        if path.suffix == ".pkl":
+            return read_test_set(path, data)
         return judged_benchmark(path, data, usable_names(list_files(data)))
     except (ValueError, FileNotFoundError) as error:
         raise error if isinstance(error, UsageFault) else UsageFault(str(error)) from error

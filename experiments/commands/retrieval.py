@@ -121,7 +121,8 @@ def evaluate(
             "of judged queries: "
             '[{"query": NAME, "box": [x1, y1, x2, y2], "positives": [NAME, ...], "junk": [NAME, ...]}, ...]. '
             'Its names lie below --data; "box", in px of the upright photo, and "junk" may be left out. '
-            "The query's own photo is junk unless it is a positive.",
+            "The query's own photo is junk unless it is a positive. Or a gnd_NAME.pkl of the reference "
+            "toolbox, photos in DIR/test/NAME/jpg, DIR/NAME/jpg, DIR/jpg or DIR.",
         ),
     ],
     data: Annotated[

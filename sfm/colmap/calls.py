@@ -12,6 +12,8 @@ import numpy as np
 import pycolmap
 from jaxtyping import Float32, UInt8, UInt32
 
+from groundwork.orientation import upright_size
+from sfm.colmap.calls.frames import Reframe
 from sfm.featurestore import ImageFeatures
 from sfm.model import Model
 
@@ -114,6 +116,53 @@ def read_reconstruction(folder: Path) -> Model:
 def copy_reconstruction(source: Path, out: Path) -> None:
     """Write the COLMAP model of one folder, binary or text, to another one, binary."""
     pycolmap.Reconstruction(source).write(out)
+
+
+def write_reframed(source: Path, out: Path, frames: Mapping[str, Reframe]) -> None:
+    """Write the COLMAP model of a folder to another one, with cameras, poses and points of the stored photos.
+
+    Only the images of `frames` come along, which must not mirror them, and the points that two of them see.
+    Every camera gets a rig of its own; points are numbered anew.
+    """
+    found, made = pycolmap.Reconstruction(source), pycolmap.Reconstruction()
+    camera_ids: dict[tuple[int, Reframe], int] = {}
+    images = [image for _, image in sorted(found.images.items()) if image.has_pose and image.name in frames]
+    for image in images:
+        frame = frames[image.name]
+        camera_id = camera_ids.setdefault((image.camera_id, frame), len(camera_ids) + 1)
+        if not made.exists_camera(camera_id):
+            made.add_camera_with_trivial_rig(_reframed_camera(image.camera, frame, camera_id))
+        xy = frame.xy(np.array([point.xy for point in image.points2D]).reshape(-1, 2))
+        turning = np.eye(3)
+        turning[:2, :2] = frame.turning
+        pose = pycolmap.Rigid3d(pycolmap.Rotation3d(turning), np.zeros(3)) * image.cam_from_world()
+        row = pycolmap.Image(
+            name=image.name,
+            camera_id=camera_id,
+            image_id=image.image_id,
+            points2D=[pycolmap.Point2D(position) for position in xy],
+        )
+        made.add_image_with_trivial_frame(row, pose)
+    kept = {image.image_id for image in images}
+    for _, point in sorted(found.points3D.items()):
+        seen = [element for element in point.track.elements if element.image_id in kept]
+        if len({element.image_id for element in seen}) >= 2:
+            made.add_point3D(point.xyz, pycolmap.Track(seen), point.color)
+    made.update_point_3d_errors()
+    made.write(out)
+
+
+def _reframed_camera(camera: pycolmap.Camera, frame: Reframe, camera_id: int) -> pycolmap.Camera:
+    width, height = upright_size(*frame.scaled, frame.turn)
+    made = pycolmap.Camera(
+        camera_id=camera_id,
+        model=camera.model,
+        width=width,
+        height=height,
+        params=frame.params(int(camera.model), camera.params.tolist()),
+    )
+    made.has_prior_focal_length = camera.has_prior_focal_length
+    return made
 
 
 def write_database(

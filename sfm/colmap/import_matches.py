@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ from groundwork.keys import key_of
 from groundwork.records import load_done, mark_done, prune
 from groundwork.tasks import run_batches, usage
 from sfm.collection import Collection
+from sfm.colmap.calls.frames import Frames, Photo, Reframe, frames_of
 from sfm.colmap.database import (
     ColmapDatabase,
     database_stamp,
@@ -35,7 +36,7 @@ from sfm.matching import Matches
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 1
+_VERSION = 2
 _SHARD = 256
 _BLOCK = 4096
 _NAMES_TOLD = 3
@@ -49,8 +50,8 @@ class ImportedMatches:
     """A database in our terms.
 
     Attributes:
-        collection: the photos, with size and camera as the database has them.
-        store: their keypoints, in its order.
+        collection: the photos, with cameras as the database has them, brought to the stored photos.
+        store: their keypoints, in its order, in px of the stored photos.
         matches: its pairs; their inliers are rows of these keypoints.
         missing: image_ids of the photos that it does not know.
 
@@ -64,12 +65,15 @@ class ImportedMatches:
 
 @dataclass(frozen=True, slots=True)
 class _Image:
+    """A photo of the collection with its id there, its stored size, and a camera for that."""
+
     image_id: int
     name: str
     theirs: int
     width: int
     height: int
     camera: GivenCamera
+    frame: Reframe
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ def import_matches(collection: Collection, path: Path, out: Path, executor: Exec
     be read, is damaged, or knows no photo of the collection.
     """
     started, found = time.perf_counter(), read_database(path)
-    images = _described(collection, found, path)
+    images, frames = _described(collection, found, path)
     base = key_of("database", _VERSION, database_stamp(path), str(path), collection.key)
     store = FeatureStore(folder=out / "features", shard_size=_SHARD)
     shards = _Parts(partial(_shard, images, store, base), ceil(len(collection.usable) / _SHARD))
@@ -112,10 +116,13 @@ def import_matches(collection: Collection, path: Path, out: Path, executor: Exec
         facts = {
             "images": int(images["theirs"].notna().sum()),
             "missing photos": _tell_missing(collection, found, path),
+            "frames": frames.tell(),
             "pairs": len(pairs),
             "verified": int((pairs["inliers"] > 0).sum()),
             **usage([*keypoints, *inliers]),
         }
+        if frames.tell():
+            logger.warning("database %s: is brought to the stored photos: %s", path, frames.tell())
         seconds = time.perf_counter() - started
         mark_done(out, "import", key_of(base, key), seconds=seconds, facts=facts, outputs=[table])
     return ImportedMatches(
@@ -147,12 +154,44 @@ class _Parts(LazyBatches[Item]):
         return self._make(part)
 
 
-def _described(collection: Collection, found: ColmapDatabase, path: Path) -> pd.DataFrame:
-    """A row for each usable photo: `image_id, name`, and `theirs` (its id there) with its camera, or NaN."""
+def _described(collection: Collection, found: ColmapDatabase, path: Path) -> tuple[pd.DataFrame, Frames]:
+    """A row for each usable photo: `image_id, name`, and `theirs` (its id there) with its camera, or NaN.
+
+    `width, height` are those of the stored photo, `params` those of a camera for it, and `frame` is what
+    brings the image there to the stored photo.
+    """
     theirs = found.images.rename(columns={"image_id": "theirs"}).merge(found.cameras, on="camera_id")
-    images = collection.usable[["image_id", "name"]].merge(theirs, how="left", on="name")
-    if len(images) and images["theirs"].notna().any():
-        return images
+    photos = collection.usable[["image_id", "name", "width", "height", "orientation"]]
+    images = photos.merge(theirs, how="left", on="name", suffixes=("", "_there"))
+    known = images[images["theirs"].notna()]
+    if not len(known):
+        _refuse(collection, theirs, path)
+    try:
+        frames = frames_of(
+            {
+                name: (int(width), int(height))
+                for name, width, height in known[["name", "width_there", "height_there"]].itertuples(
+                    index=False
+                )
+            },
+            {
+                name: Photo(size=(width, height), orientation=orientation)
+                for _, name, width, height, orientation in photos.itertuples(index=False)
+            },
+        )
+    except ValueError as error:
+        raise ValueError(f"database {path}: {error}") from None
+    frame = images["name"].map(frames.of_image)
+    params = [
+        np.array(frame.params(int(model), np.frombuffer(params).tolist())).tobytes() if there else params
+        for there, frame, model, params in zip(
+            images["theirs"].notna(), frame, images["model"], images["params"], strict=True
+        )
+    ]
+    return images.assign(frame=frame, params=params), frames
+
+
+def _refuse(collection: Collection, theirs: pd.DataFrame, path: Path) -> NoReturn:
     if not len(theirs):
         raise ValueError(
             f"database {path}: expected images with cameras, got none; name one whose pairs are verified"
@@ -180,13 +219,11 @@ def _tell_missing(collection: Collection, found: ColmapDatabase, path: Path) -> 
 
 
 def _with_cameras(collection: Collection, images: pd.DataFrame) -> Collection:
-    """The collection with the sizes and cameras of the database, each camera under a name of its own."""
+    """The collection with the cameras of the database, each camera under a name of its own."""
     table = collection.table.copy()
     known = images[images["theirs"].notna()].set_index("image_id")
     rows = table["image_id"].isin(known.index)
     of_row = known.loc[table.loc[rows, "image_id"]]
-    for column in ("width", "height"):
-        table.loc[rows, column] = of_row[column].to_numpy(dtype=np.int64)
     described = of_row[["camera_id", "model", "known"]].astype(int).astype(str).agg(" ".join, axis=1)
     params = of_row["params"].map(bytes.hex)
     table.loc[rows, "camera"] = ("database " + described + " " + params).to_numpy()
@@ -209,6 +246,7 @@ def _shard(images: pd.DataFrame, store: FeatureStore, base: str, shard: int) -> 
                 params=tuple(np.frombuffer(row["params"]).tolist()),
                 known=bool(row["known"]),
             ),
+            frame=row["frame"],
         )
         for row in part.to_dict("records")
     )
@@ -261,7 +299,7 @@ def _read_shard(
             width=item.width,
             height=item.height,
             focal_px=np.nan,
-            keypoints=keypoints,
+            keypoints=item.frame.keypoints(keypoints),
             camera=item.camera,
         )
         for item, keypoints in zip(

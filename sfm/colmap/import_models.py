@@ -5,7 +5,7 @@ Leaves the same files: whoever mines, trains or reports cannot tell the differen
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -24,6 +24,7 @@ from groundwork.keys import key_of
 from groundwork.records import load_done, mark_done
 from groundwork.tasks import run_batches, usage
 from sfm.collection import Collection
+from sfm.colmap.calls.frames import Photo, Reframe, frames_of
 from sfm.colmap.database import read_pairs
 from sfm.colmap.files import database_beside, model_folders, model_stamps, require_whole
 from sfm.mapper import ModelFacts
@@ -61,9 +62,13 @@ def import_models(
     """Copy the models in `source` to `out`/models as COLMAP writes them, with arrays.npz beside.
 
     Image names are those of the photos of the collection. Images that are no usable photo stay in COLMAP's
-    files and are left out of arrays.npz. Models that share a photo are of one place; so are those that
-    verified pairs of a database beside them connect. Models with fewer than `min_size` photos are dropped.
-    ValueError when there is no model, none can be read, or no image name is that of a photo.
+    files and are left out of arrays.npz. A model that was made from photos of another size, or turned as
+    EXIF says, is brought to the stored photos: then only their images are copied. Models that share a photo
+    are of one place; so are those that verified pairs of a database beside them connect. Models with fewer
+    than `min_size` photos are dropped.
+
+    ValueError when there is no model, none can be read, no image name is that of a photo, no model has
+    points, or a camera has another shape than its photo.
     """
     started = time.perf_counter()
     folders, database = model_folders(source), database_beside(source)
@@ -156,26 +161,57 @@ def _read_batch(batch: Batch[Path], *, listing: Path, folder: Path) -> tuple[dic
     if not batch.items:
         return {"missing": 0, "names": []}, []
     (source,) = batch.items
-    table = read_table(listing)
-    usable = set(table.loc[table["status"] == "usable", "name"])
     path = folder / batch.name
     try:
         require_whole(source)
         model = colmap.read_reconstruction(source)
-        summary = colmap.summarise(source)
+        facts, frames = _compared(model, _photos(listing))
+        if not frames:
+            return facts, []
+        with atomic_path(path) as unfinished:
+            unfinished.mkdir()
+            if any(frame.is_needed for frame in frames.values()):
+                colmap.write_reframed(source, unfinished, frames)
+                model = colmap.read_reconstruction(unfinished)
+            else:
+                colmap.copy_reconstruction(source, unfinished)
+            facts["error_px"] = colmap.summarise(unfinished).reprojection_error_px
+            used = only_images(model, [name in frames for name in model.names])
+            save_model(used, unfinished / "arrays.npz")
     except (RuntimeError, ValueError, IndexError, MemoryError) as error:
         text = (str(error).splitlines() or [type(error).__name__])[0]
         return {"missing": 0, "names": [], "failed": text}, []
-    known = [name in usable for name in model.names]
-    missing = [name for name, is_known in zip(model.names, known, strict=True) if not is_known]
-    facts = {"missing": len(missing), "names": missing[:3], "error_px": summary.reprojection_error_px}
-    if not any(known):
-        return facts, []
-    with atomic_path(path) as unfinished:
-        unfinished.mkdir()
-        colmap.copy_reconstruction(source, unfinished)
-        save_model(only_images(model, known), unfinished / "arrays.npz")
     return facts, [path]
+
+
+def _photos(listing: Path) -> dict[str, Photo]:
+    table = read_table(listing)
+    usable = table.loc[table["status"] == "usable", ["name", "width", "height", "orientation"]]
+    return {
+        name: Photo(size=(width, height), orientation=orientation)
+        for name, width, height, orientation in usable.itertuples(index=False)
+    }
+
+
+def _compared(model: Model, photos: Mapping[str, Photo]) -> tuple[dict[str, Any], dict[str, Reframe]]:
+    """Facts about a model, and how each image that can be used comes into the frame of its photo.
+
+    No image where the facts say why: none is a photo, no points are shared, or a size is another.
+    """
+    missing = [name for name in model.names if name not in photos]
+    facts: dict[str, Any] = {"missing": len(missing), "names": missing[:3]}
+    sizes = zip(model.names, map(tuple, model.sizes.tolist()), strict=True)
+    try:
+        frames = frames_of({name: size for name, size in sizes if name in photos}, photos)
+    except ValueError as error:
+        return facts | {"refused": str(error)}, {}
+    # A mirrored photo has no place in the world of a model that was made of unmirrored ones.
+    kept = {name: frame for name, frame in frames.of_image.items() if not frame.mirrors}
+    facts |= {"frames": frames.tell(), "mirrored": [name for name in frames.of_image if name not in kept]}
+    if kept and not only_images(model, [name in kept for name in model.names]).num_points:
+        seen = f"{model.num_points} that no two of its photos see" if model.num_points else "none"
+        return facts | {"pointless": f"expected 3D points that its photos share, got {seen}"}, {}
+    return facts, kept
 
 
 def _verified_pairs(database: Path, collection: Collection, config: GraphConfig) -> Int[np.ndarray, "p 2"]:
@@ -224,19 +260,40 @@ def _found(
 
 
 def _require_models(source: Path, collection: Collection, results: Sequence[BatchResult]) -> None:
-    """At least one model that can be read and holds a photo of the collection."""
+    """At least one model that can be read, with photos of the collection and points; none of other photos."""
+    for result in results:
+        if "refused" in result.facts:
+            raise ValueError(f"models {source}: {result.name}: {result.facts['refused']}")
     if any(result.outputs for result in results):
         return
+    if pointless := next((why for result in results if (why := result.facts.get("pointless"))), None):
+        raise ValueError(
+            f"models {source}: {pointless} in any model; poses are not enough, triangulate points, as "
+            "COLMAP's point_triangulator does"
+        )
     if missing := _count(results, "missing"):
         first = next(name for result in results for name in result.facts["names"])
         raise ValueError(
             f"models {source}: expected image names below {collection.photos}, got '{first}' and "
             f"{missing - 1} more that are not there; give as PHOTOS the folder that they are relative to"
         )
-    why = next(result.quarantined.get(0) or result.facts.get("failed") or "no image" for result in results)
+    why = next(
+        result.quarantined.get(0) or result.facts.get("failed") or "only photos that EXIF mirrors"
+        for result in results
+    )
     raise ValueError(
         f"models {source}: expected a model that can be read, got '{why}'; write it again with COLMAP"
     )
+
+
+def _why_unused(result: BatchResult) -> str:
+    """Why a model was not taken; nothing for one that was."""
+    facts = result.facts
+    if why := result.quarantined.get(0) or facts.get("failed"):
+        return f"cannot be read and is left out: {why}"
+    if why := facts.get("pointless"):
+        return f"is left out: {why}"
+    return ""
 
 
 def _tell(
@@ -253,8 +310,18 @@ def _tell(
             ", ..." if missing > len(names) else "",
         )
     for result in results:
-        if why := result.quarantined.get(0) or result.facts.get("failed"):
-            logger.warning("models %s: %s cannot be read and is left out: %s", source, result.name, why)
+        if why := _why_unused(result):
+            logger.warning("models %s: %s %s", source, result.name, why)
+        if what := result.facts.get("frames"):
+            logger.warning("models %s: %s is brought to the stored photos: %s", source, result.name, what)
+        if mirrored := result.facts.get("mirrored"):
+            logger.warning(
+                "models %s: %s: %d photos that EXIF mirrors are left out, '%s' the first",
+                source,
+                result.name,
+                len(mirrored),
+                mirrored[0],
+            )
     if database is None:
         logger.warning(
             "models %s: no database lies beside them, so models that share no photo are taken for different "

@@ -1,10 +1,11 @@
 import pickle
 import re
 
+import numpy as np
 import pytest
 
 from cnnimretrieval.evaluation.benchmark import Query
-from cnnimretrieval.evaluation.datasets import LAYOUTS, read_benchmark
+from cnnimretrieval.evaluation.datasets import LAYOUTS, read_benchmark, read_test_set
 
 CLASSIC = {
     "imlist": ["a", "b", "c", "d"],
@@ -66,9 +67,11 @@ def test_revisited(tmp_path, name):
     [
         ({"imlist": ["a", 3]}, "expected {'imlist'"),
         ({"imlist": ["a", "../b"]}, "expected names of photos in 'imlist', got '../b'; do not use this file"),
-        ({"gnd": []}, "expected one judgement for each of 1 queries in 'gnd', got 0; download it again"),
+        ({"gnd": []}, "expected one judgement for each of 1 queries in 'gnd', got 0; correct it"),
         ({"gnd": None}, "expected one judgement for each of 1 queries in 'gnd', got NoneType; "),
-        ({"gnd": [3]}, "query 0 'x': expected {'imlist'"),
+        ({"gnd": [3]}, "query 0: expected {'imlist'"),
+        ({"gnd": [{"junk": [1]}]}, "query 0: expected {'imlist'"),
+        ({"qimlist": [], "gnd": []}, "expected {'imlist'"),
     ],
 )
 def test_pickles_of_another_form(tmp_path, change, text):
@@ -80,17 +83,16 @@ def test_pickles_of_another_form(tmp_path, change, text):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"easy": [4]}, "expected photos 0 to 3, got 4; correct the ground truth"),
-        ({"easy": [-1]}, "expected photos 0 to 3, got -1; correct the ground truth"),
-        ({"easy": [3, 0]}, "expected every photo once, got 0 twice; correct the ground truth"),
-        ({"junk": [1, 1]}, "expected every photo once, got 1 twice; correct the ground truth"),
+        ({"easy": [4]}, "expected photos 0 to 3 in 'easy', got 4; correct the ground truth"),
+        ({"junk": [-1]}, "expected photos 0 to 3 in 'junk', got -1; correct the ground truth"),
+        ({"hard": [0.5]}, "expected a list of numbers of photos in 'hard', got [0.5]; {again}"),
+        ({"hard": 3}, "expected a list of numbers of photos in 'hard', got 3; {again}"),
         (
-            {"hard": [0.5]},
-            "expected a list of numbers of photos in 'hard', got [0.5]; download it again",
+            {"bbx": [1, 2, 3, float("inf")]},
+            "expected x1 < x2 and y1 < y2 in 'bbx', got [1, 2, 3, inf]; {again}",
         ),
-        ({"hard": None}, "expected a list of numbers of photos in 'hard', got nothing; download it again"),
-        ({"bbx": [1, 2, 3]}, "expected x1 < x2 and y1 < y2 in 'bbx', got [1, 2, 3]; download it again"),
-        ({"bbx": [1, 5, 3, 2]}, "expected x1 < x2 and y1 < y2 in 'bbx', got [1, 5, 3, 2]; download it again"),
+        ({"bbx": [1, 2, 3]}, "expected x1 < x2 and y1 < y2 in 'bbx', got [1, 2, 3]; {again}"),
+        ({"bbx": [1, 5, 3, 2]}, "expected x1 < x2 and y1 < y2 in 'bbx', got [1, 5, 3, 2]; {again}"),
     ],
 )
 def test_wrong_judgements_are_named_with_their_query(tmp_path, change, text):
@@ -98,7 +100,34 @@ def test_wrong_judgements_are_named_with_their_query(tmp_path, change, text):
     path = put(tmp_path, "roxford5k", content)
     with pytest.raises(ValueError, match=r"^ground truth") as caught:
         read_benchmark("roxford5k", tmp_path)
+    text = text.replace("{again}", "correct it, or download it again")
     assert str(caught.value) == f"ground truth {path}: query 0 'x': {text}"
+
+
+@pytest.mark.parametrize(
+    ("change", "positives", "junk", "told"),
+    [
+        ({"easy": np.array([3], np.uint8), "hard": [0.0], "junk": (1,)}, [3, 0], [1], {}),
+        ({"easy": [3, 0, 3]}, [3, 0], [1], {"judgements given before": 2}),
+        ({"junk": [1, 3, 1]}, [3, 0], [1], {"judgements given before": 2}),
+        ({"hard": None, "junk": None, "bbx": None}, [3], [], {}),
+        ({"hard": np.array([]), "bbx": []}, [3], [1], {}),
+    ],
+)
+def test_judgements_in_other_dress_or_given_twice(tmp_path, change, positives, junk, told):
+    put(tmp_path, "roxford5k", REVISITED | {"gnd": [REVISITED["gnd"][0] | change]})
+    found = read_benchmark("roxford5k", tmp_path)
+    assert judged(found)["medium"] == [(positives, junk)]
+    assert dict(found.told) == told
+    assert found.queries[0].box == (None if "bbx" in change else (1.0, 2.0, 3.0, 4.0))
+
+
+def test_kinds_that_a_file_does_not_know_are_empty(tmp_path):
+    content = REVISITED | {"imlist": [b"a", b"b", b"c", b"d"], "gnd": [{"easy": [3]}]}
+    put(tmp_path, "roxford5k", content)
+    found = read_benchmark("roxford5k", tmp_path)
+    assert judged(found) == {"easy": [([3], [])], "medium": [([3], [])], "hard": [([], [3])]}
+    assert found.database[0] == "a.jpg"
 
 
 def test_no_positives_at_all(tmp_path):
@@ -116,13 +145,36 @@ def test_a_protocol_without_positives_is_not_scored(tmp_path):
     assert set(read_benchmark("roxford5k", tmp_path).scored_protocols()) == {"medium", "hard"}
 
 
-def test_names_given_twice(tmp_path):
-    put(tmp_path, "oxford5k", CLASSIC | {"imlist": ["a", "b", "c", "b"]})
-    with pytest.raises(ValueError, match=r"^oxford5k") as caught:
-        read_benchmark("oxford5k", tmp_path)
-    assert str(caught.value) == (
-        "oxford5k: expected every photo once, got 'b.jpg' twice; correct the ground truth"
-    )
+def test_names_given_twice(tmp_path, caplog):
+    path = put(tmp_path, "oxford5k", CLASSIC | {"imlist": ["a", "b", "a", "d", "c"]})
+    found = read_benchmark("oxford5k", tmp_path)
+    assert found.database == ("a.jpg", "b.jpg", "d.jpg", "c.jpg")
+    # Rows 2 and 0 of the file are one photo; row 3 is the third.
+    assert judged(found)[""][0] == ([0], [2])
+    told = {
+        "photos listed before": 1,
+        "judgements given before": 1,
+        "queries among the photos, not judged: wrong answers, as in the toolbox": 1,
+    }
+    assert dict(found.told) == told
+    text = "; ".join(f"{count} {what}" for what, count in told.items())
+    assert caplog.messages == [f"ground truth {path}: {text}"]
+
+
+@pytest.mark.parametrize("stored", ["{}.jpg", "{}", "{}.JPG", "{}.png"])
+def test_a_test_set_of_ones_own_finds_its_photos(tmp_path, stored):
+    (tmp_path / "jpg").mkdir()
+    for photo in "abcdx":
+        (tmp_path / "jpg" / stored.format(photo)).touch()
+    path = tmp_path / "gnd_mine.pkl"
+    path.write_bytes(pickle.dumps(REVISITED))
+    found = read_test_set(path, tmp_path)
+    assert (found.name, found.published_size) == ("mine", None)
+    found.require_photos()
+    assert found.query_requests()[0].path == tmp_path / "jpg" / stored.format("x")
+    (tmp_path / "jpg" / stored.format("b")).unlink()
+    with pytest.raises(FileNotFoundError, match=r"^mine: expected 4 photos .*, got 3, without 'b\.jpg'"):
+        read_test_set(path, tmp_path).require_photos()
 
 
 def test_no_ground_truth(tmp_path):
@@ -167,7 +219,6 @@ def test_holidays_leave_the_query_out(tmp_path, name):
 @pytest.mark.parametrize(
     ("names", "text"),
     [
-        (["1000.jpg"], "expected photos called like 100000.jpg in {}, got '1000.jpg'; remove it"),
         (
             ["100001.jpg", "100002.jpg"],
             "expected 100000.jpg and another photo of its scene in {}, got 100001.jpg, 100002.jpg; "
@@ -188,8 +239,23 @@ def test_holidays_of_other_names(tmp_path, names, text):
 
 
 def test_no_holidays(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"^holidays: expected photos in .*, got none; download"):
+    text = r"^holidays: expected photos called like 100000\.jpg in .*, got none; download"
+    with pytest.raises(FileNotFoundError, match=text):
         read_benchmark("holidays", tmp_path)
+    holidays(tmp_path, ["1000.jpg"])
+    with pytest.raises(FileNotFoundError, match=text):
+        read_benchmark("holidays", tmp_path)
+
+
+def test_what_systems_leave_among_the_holidays(tmp_path, caplog):
+    folder = holidays(tmp_path, ["100000.jpg", "100001.jpg", "Thumbs.db", "._100000.jpg", ".DS_Store"])
+    found = read_benchmark("holidays", tmp_path)
+    assert found.database == ("100000.jpg", "100001.jpg")
+    assert dict(found.told) == {"files of other names": 3}
+    assert caplog.messages == [
+        f"holidays: 3 files of {folder} are not called like 100000.jpg and are left out, "
+        "'.DS_Store' the first"
+    ]
 
 
 SOLUTION = """id,images,Usage
@@ -237,20 +303,24 @@ def test_landmarks(tmp_path):
             "id,images,Usage\nabcd,ffee00,Pubic\n",
             " line 2: expected Public, Private or Ignored, got 'Pubic'; download it again",
         ),
-        (
-            "id,images,Usage\nabcd,ffee00 ffee01,Public\n",
-            " line 2: expected photos of index.csv, got 'ffee01'; download both again",
-        ),
-        (
-            "id,images,Usage\nabcd,ffee00 ffee00,Public\n",
-            " line 2: expected every photo once, got 2 twice; correct the ground truth",
-        ),
     ],
 )
 def test_wrong_solutions(tmp_path, solution, text):
     path = landmarks(tmp_path, solution)
     with pytest.raises(ValueError, match=rf"^ground truth {path}{re.escape(text)}"):
         read_benchmark("gldv2", tmp_path)
+
+
+def test_landmarks_listed_twice_or_nowhere(tmp_path, caplog):
+    solution = "\ufeffid,images,Usage\nabcd,ffee00 ffee01 ffee00,Public\n"
+    path = landmarks(tmp_path, solution, "id\n0123ab\nffee00\n0123ab\n")
+    found = read_benchmark("gldv2", tmp_path)
+    assert len(found.database) == 2
+    assert judged(found) == {"public": [([1], [])]}
+    assert caplog.messages == [
+        f"ground truth {path}: 1 photos listed before; 1 judgements given before; "
+        "1 positives that are not in index.csv"
+    ]
 
 
 def test_no_tables(tmp_path):

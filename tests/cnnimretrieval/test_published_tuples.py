@@ -10,7 +10,8 @@ from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import ImageRequest, open_request, to_levels
 from cnnimretrieval.networks.reference import read_reference
 from pairs.negatives import NegativesConfig, mine_hard_negatives
-from pairs.retrieval_sfm_files import photo_of, read_training_pairs
+from pairs.published_pairs import photo_of
+from pairs.retrieval_sfm_files import read_training_pairs
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from PIL import Image
 from cnnimretrieval.networks.network import NetworkConfig, build, load, save
 from cnnimretrieval.whitening.apply import Whitening
 from experiments import cli
-from pairs.retrieval_sfm_files import photo_of, read_training_pairs
+from pairs.published_pairs import photo_of
+from pairs.retrieval_sfm_files import read_training_pairs
 
 TINY = Path(__file__).parents[1] / "golden" / "pairs" / "train" / "retrieval-SfM-tiny"
 PICKLE = TINY / "retrieval-SfM-tiny.pkl"
@@ -38,6 +39,17 @@ def test_a_published_file_is_mined_and_exported(data, tmp_path, capsys, folder):
     assert cli.main(["export", pairs, "--out", out, "--name", "mine"]) == 0
     assert capsys.readouterr().out == f"{out}/mine.pkl\n"
     assert Path(out, "mine-whiten.pkl").is_file()
+
+
+def test_a_name_that_leads_out_of_the_folder_is_refused(model, tmp_path, capsys):
+    out = tmp_path / "a" / "b"
+    for source, target in ((tmp_path / "pairs", out), (model, out / "x.pth")):
+        source.mkdir(exist_ok=True)
+        assert cli.main(["export", str(source), "--out", str(target), "--name", "../x"]) == 2
+        assert capsys.readouterr().err.splitlines() == [
+            "cnnimretrieval: --name: expected a name for files, got '../x'; take letters and digits"
+        ]
+    assert not (tmp_path / "a").exists()
 
 
 def test_photos_and_a_published_file_belong_together(data, tmp_path, capsys):

@@ -177,6 +177,70 @@ def test_oxford_counts_the_query_itself(command, tmp_path, machine):
     assert "protocols" not in found
 
 
+@pytest.mark.parametrize("jpg", ["mine/jpg", "test/mine/jpg", "jpg", "."])
+def test_a_test_set_of_ones_own(command, tmp_path, machine, jpg):
+    """What the toolbox takes for a test set, as numpy writes it: the same scores as of the JSON file."""
+    data = tmp_path / "data"
+    for number, photo in enumerate(names("photo_")):
+        draw(data / jpg / f"{photo}.jpg", number // VIEWS, number % VIEWS)
+    truths = [
+        {
+            "bbx": np.array([8, 4, 76, 52], np.float32) if scene else None,
+            "ok": np.array([VIEWS * scene + 1, VIEWS * scene + 2], np.uint16),
+            "junk": [np.int64(VIEWS * scene)] if scene % 2 else np.array([VIEWS * scene]),
+        }
+        for scene in range(SCENES)
+    ]
+    content = {
+        "imlist": np.array(names("photo_")),
+        "qimlist": [f"photo_{scene}_0" for scene in range(SCENES)],
+        "gnd": truths,
+    }
+    path = tmp_path / "gnd_mine.pkl"
+    path.write_bytes(pickle.dumps(content, protocol=2))
+    found = evaluated(command, path, "--data", data, *machine)
+    assert (found["benchmark"], found["photos"], found["queries"]) == ("mine", 12, 4)
+    same = [
+        {
+            "query": f"photo_{scene}_0.jpg",
+            "box": [8, 4, 76, 52] if scene else None,
+            "positives": [f"photo_{scene}_{view}.jpg" for view in (1, 2)],
+        }
+        for scene in range(SCENES)
+    ]
+    (tmp_path / "mine.json").write_text(json.dumps(same))
+    judged = evaluated(command, tmp_path / "mine.json", "--data", data / jpg, *machine)
+    assert found["per_query"] == judged["per_query"]
+    assert "box" not in found["per_query"][0]
+    assert found["per_query"][1]["box"] == [8.0, 4.0, 76.0, 52.0]
+    assert found["ground_truth"] == {}
+
+
+def test_a_test_set_with_something_wrong_says_so(command, tmp_path, machine):
+    for number, photo in enumerate(names("photo_")):
+        draw(tmp_path / "jpg" / f"{photo}.jpg", number // VIEWS, number % VIEWS)
+    content = {
+        "imlist": [*names("photo_"), "photo_0_1"],
+        "qimlist": ["photo_0_0", "photo_1_0"],
+        "gnd": [{"ok": [1, 2, 12], "junk": [0, 2]}, {"ok": [4, 5]}],
+    }
+    path = tmp_path / "gnd_mine.pkl"
+    path.write_bytes(pickle.dumps(content))
+    words = ["evaluate", "squeezenet1_1", path, "--data", tmp_path, *machine]
+    code, text, err = command(*words)
+    remark = (
+        "1 photos listed before; 2 judgements given before; "
+        "1 queries among the photos, not judged: wrong answers, as in the toolbox"
+    )
+    assert (code, err) == (0, [f"ground truth {path}: {remark}"])
+    assert text.splitlines()[-1] == f"ground truth: {remark}"
+    found = json.loads(command(*words, "--json")[1])
+    assert (found["photos"], sum(found["ground_truth"].values())) == (12, 4)
+    assert found["per_query"][0]["average_precision"] > 0.9
+    # Its own photo, found first, is a wrong answer.
+    assert found["per_query"][1]["precision_at_1"] == 0.0
+
+
 def test_holidays(command, tmp_path, machine):
     for scene in range(SCENES):
         for view in range(VIEWS):
@@ -234,8 +298,8 @@ def test_reranking_is_recorded_by_search(command, roxford, machine, tmp_path):
     [
         (
             ["roxford6k"],
-            "BENCHMARK: expected oxford5k, paris6k, roxford5k, rparis6k, holidays, holidays-upright, gldv2 "
-            "or a JSON file, got 'roxford6k'; did you mean 'roxford5k'?",
+            "BENCHMARK: expected oxford5k, paris6k, roxford5k, rparis6k, holidays, holidays-upright, gldv2, "
+            "a JSON file or a toolbox's .pkl, got 'roxford6k'; did you mean 'roxford5k'?",
         ),
         (
             ["paris6k"],
@@ -306,7 +370,7 @@ def test_a_broken_query_stops_and_a_broken_photo_is_never_found(command, roxford
 
 
 def test_a_box_outside_of_its_photo(command, tmp_path, machine):
-    truths = [{"bbx": [90, 0, 120, 60], "ok": [1], "junk": []}, {"bbx": None, "ok": [9], "junk": []}]
+    truths = [{"bbx": [90, 0, 120, 60], "ok": [1], "junk": [0]}, {"bbx": None, "ok": [9], "junk": []}]
     in_pickle(tmp_path, "paris6k", truths, ["photo_0_0", "photo_3_0"])
     code, _, (line,) = command("evaluate", "squeezenet1_1", "paris6k", "--data", tmp_path, *machine)
     photo = tmp_path / "test/paris6k/jpg/photo_0_0.jpg"

@@ -10,7 +10,7 @@ from PIL import Image
 from cnnimretrieval.downloads.catalogue import find
 from cnnimretrieval.networks.network import load
 from experiments import cli, reproduction
-from pairs.retrieval_sfm_files import photo_of
+from pairs.published_pairs import photo_of
 
 ROW = """
 weights = "{weights}"

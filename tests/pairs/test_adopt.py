@@ -1,3 +1,4 @@
+import json
 import pickle
 
 import numpy as np
@@ -6,7 +7,7 @@ from PIL import Image
 
 from pairs.adopt import adopt
 from pairs.heldout import read_heldout
-from pairs.retrieval_sfm_files import photo_of
+from pairs.published_pairs import photo_of
 
 # Sorted by path, which the last six characters decide, the order is another one than here.
 TRAIN = ["zz000009", "aa000001", "cc000005"]
@@ -81,33 +82,79 @@ def test_done_once(file, photos, tmp_path):
     assert (again.positives.weight == table.positives.weight).all()
 
 
-def test_what_is_missing(file, photos, tmp_path):
-    gone = photos / photo_of("cc000005")
+def stats(folder):
+    return json.loads((folder / "stats.json").read_text())
+
+
+def test_photos_that_are_missing_or_broken_are_left_out_until_they_are_there(file, photos, tmp_path, caplog):
+    whole = adopt(file, photos, tmp_path / "whole")
+    assert stats(tmp_path / "whole")["dropped"] == {}
+    gone, broken = photos / photo_of("ee000008"), photos / photo_of("cc000005")
+    kept = gone.read_bytes(), broken.read_bytes()
     gone.unlink()
+    broken.write_bytes(b"no photo")
+    table = adopt(file, photos, tmp_path / "pairs")
+    assert table.names == tuple(
+        name for name in whole.names if name not in map(photo_of, ("ee000008", "cc000005"))
+    )
+    assert len(table.positives) == len(whole.positives) - 1
+    dropped = {"image: cannot be read": 1, "image: missing": 1, "pair: of an image left out": 1}
+    assert stats(tmp_path / "pairs")["dropped"] == dropped
+    assert caplog.messages == [
+        f"photos {photos}: 1 cannot be read, '05/00/00/cc000005' the first",
+        f"photos {photos}: 1 missing, '08/00/00/ee000008' the first",
+        f"pairs {file}: 1 x image: cannot be read; 1 x image: missing; 1 x pair: of an image left out",
+    ]
+    for path, content in zip((gone, broken), kept, strict=True):
+        path.write_bytes(content)
+    assert adopt(file, photos, tmp_path / "pairs").names == whole.names
+
+
+def test_no_photo_at_all(file, photos, tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
-        adopt(file, photos, tmp_path / "pairs")
+        adopt(file, photos.parent, tmp_path / "pairs")
     assert str(caught.value) == (
-        f"published pairs: expected the photo {gone}, got none; download the photos again"
+        f"published pairs: expected photos like {photos.parent}/09/00/00/zz000009, got none of 7; "
+        "give the folder ims of the download"
     )
-    gone.write_bytes(b"no photo")
-    with pytest.raises(OSError, match="not an image") as caught:
-        adopt(file, photos, tmp_path / "pairs")
-    assert str(caught.value) == (
-        f"{gone}: expected a photo, got 'not an image'; remove it and download it again"
-    )
-    assert not (tmp_path / "pairs" / "done").exists()
+    assert not (tmp_path / "pairs").exists()
 
 
-def test_an_image_on_both_sides(file, photos, tmp_path):
+def changed(file, side, **values):
     content = pickle.loads(file.read_bytes())
-    content["val"]["cids"] = [*VAL[:3], "cc000005"]
+    content[side] |= values
     file.write_bytes(pickle.dumps(content))
-    with pytest.raises(ValueError, match="cc000005") as caught:
+
+
+def test_pairs_of_a_photo_with_itself_are_counted(file, photos, tmp_path):
+    before = adopt(file, photos, tmp_path / "before")
+    changed(file, "train", qidxs=[0, 1, 2, 0], pidxs=[1, 0, 2, 1])
+    changed(file, "val", qidxs=[1, 2, 1, 3], pidxs=[0, 2, 2, 0])
+    table = adopt(file, photos, tmp_path / "pairs")
+    assert stats(tmp_path / "pairs")["dropped"] == {"pair: of a photo with itself": 2}
+    for name in ("query", "positive", "weight"):
+        assert (getattr(table.positives, name) == getattr(before.positives, name)).all()
+
+
+def test_no_pair_to_train_on(file, photos, tmp_path):
+    changed(file, "train", qidxs=[1], pidxs=[1])
+    with pytest.raises(ValueError, match="to train on") as caught:
         adopt(file, photos, tmp_path / "pairs")
     assert str(caught.value) == (
-        "published pairs: expected every image once, in train or in val, got 'cc000005' twice; "
-        "download the file again"
+        f"pairs {file}: expected a pair to train on, got none (1 x pair: of a photo with itself); "
+        "give another file, or its photos"
     )
+
+
+@pytest.mark.parametrize("val", [{}, {"cids": [], "cluster": []}])
+def test_with_nothing_held_out_the_trained_queries_are_the_test(file, photos, tmp_path, caplog, val):
+    changed(file, "val", qidxs=[], pidxs=[], **val)
+    table = adopt(file, photos, tmp_path / "pairs")
+    assert not table.is_val.any()
+    queries = read_heldout(tmp_path / "pairs" / "heldout.parquet")
+    assert [query.query for query in queries] == ["01/00/00/aa000001", "09/00/00/zz000009"]
+    assert queries[0].junk == ("01/00/00/aa000001",)
+    assert caplog.messages[0] == (f"pairs {file}: no pair is held out; scores will be of what is trained on")
 
 
 def test_the_file_is_missing(photos, tmp_path):

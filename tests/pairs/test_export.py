@@ -8,7 +8,8 @@ from pairs.adopt import adopt
 from pairs.export import cid_of, export, published_side, write_hloc_pairs
 from pairs.image_pairs import Positives
 from pairs.pair_table import PairTable, write_pair_table
-from pairs.retrieval_sfm_files import photo_of, read_training_pairs, read_whitening_pairs
+from pairs.published_pairs import photo_of
+from pairs.retrieval_sfm_files import read_training_pairs, read_whitening_pairs
 
 NAMES = ("a.jpg", "b/a.jpg", "b/b.jpg", "loose.jpg", "x.jpg", "y.jpg")
 
@@ -80,12 +81,47 @@ def test_what_is_exported_can_be_adopted_again(pairs_dir, tmp_path):
     assert export(pairs_dir, tmp_path / "out", "again") == pickle
 
 
-def test_pair_lists_name_each_pair_once(tmp_path):
-    write_hloc_pairs(mined(), tmp_path / "pairs.txt")
-    assert (tmp_path / "pairs.txt").read_text() == "a.jpg b/a.jpg\nb/a.jpg b/b.jpg\nx.jpg y.jpg\n"
-    with pytest.raises(ValueError, match="pair list") as error:
-        write_hloc_pairs(mined(("a b.jpg", *NAMES[1:])), tmp_path / "pairs.txt")
-    assert str(error.value) == "pair list: expected names without blanks, got 'a b.jpg'; rename the photo"
+def test_pair_lists_name_each_pair_once(tmp_path, caplog):
+    path = tmp_path / "pairs.txt"
+    write_hloc_pairs(mined(), path)
+    assert path.read_text() == "a.jpg b/a.jpg\nb/a.jpg b/b.jpg\nx.jpg y.jpg\n"
+    assert not caplog.messages
+    write_hloc_pairs(mined(("a b.jpg", *NAMES[1:])), path)
+    assert path.read_text() == "b/a.jpg b/b.jpg\nx.jpg y.jpg\n"
+    assert caplog.messages == [f"{path}: 1 pairs left out: a name with a blank cannot be written"]
+
+
+def test_names_that_the_pair_list_cannot_hold_do_not_keep_the_pickles_back(tmp_path, caplog):
+    folder, names = tmp_path / "pairs", tuple(sorted(f"trip 1/{number}.jpg" for number in range(6)))
+    write_pair_table(mined(names), folder)
+    write_json(folder / "photos.json", {"version": 1, "photos": str(tmp_path)})
+    mark_done(folder, "mine", "key")
+    train, _ = read_training_pairs(export(folder, tmp_path / "out", "x"))
+    assert train.cids == tuple(map(cid_of, names[:3]))
+    assert (tmp_path / "out" / "hloc-pairs.txt").read_text() == ""
+    assert caplog.messages == [
+        f"{tmp_path}/out/hloc-pairs.txt: 3 pairs left out: a name with a blank cannot be written"
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", ".", "..", "../x", "/tmp/x", "a/b", "a\\b", "C:x", "x\n", "\x1b[2Jx", "x\0"),
+        *("nul", "COM1.pkl", "x ", "x.", "a*", "é" * 101),
+    ],
+)
+def test_names_that_are_none_of_a_file(pairs_dir, tmp_path, name):
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match="export") as caught:
+        export(pairs_dir, tmp_path / "out", name)
+    assert str(caught.value) == (f"export: expected a name for files, got {name!r}; take letters and digits")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["mined", "retrieval-SfM-120k", "my set", "été.v2", "console"])
+def test_names_of_files(pairs_dir, tmp_path, name):
+    assert export(pairs_dir, tmp_path / "out", name).is_file()
 
 
 def test_pairs_that_were_not_mined_to_the_end_are_not_exported(tmp_path):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import pairs.frustum
-from pairs.covisibility import visibility
 from pairs.frustum import frustum_overlaps
+from sfm.covisibility import visibility
 
 
 def narrow(model):

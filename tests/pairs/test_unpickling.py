@@ -1,6 +1,6 @@
 import os
 import pickle
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +34,9 @@ def test_text_of_python_2_is_latin_1(tmp_path):
     ("value", "named"),
     [
         ([Command()], r"(posix|nt)\.system"),
-        (OrderedDict(a=1), r"collections\.OrderedDict"),
-        ({"x": np.arange(3)}, r"numpy\._core\.multiarray\._reconstruct"),
+        (Counter(a=1), r"collections\.Counter"),
+        ({"x": np.arange(3, dtype="m8[s]")}, r"an array of timedelta64"),
+        (np.zeros(2, [("a", "i4")]), r"an array of \|V4"),
         ([{1, 2}.__class__], r"builtins\.set"),
     ],
 )
@@ -68,16 +69,49 @@ def test_no_file(tmp_path):
     )
 
 
-@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
-@pytest.mark.parametrize("dtype", [np.uint16, np.int64, ">i4"])
-def test_integer_arrays_become_lists_where_they_may_stand(tmp_path, protocol, dtype):
-    content = {"cluster": np.array([1, 2, 300], dtype), "rows": [np.int64(2), 0], "names": ["a", "b"]}
-    path = tmp_path / "arrays.pkl"
-    path.write_bytes(pickle.dumps(content, protocol=protocol))
-    plain = {"cluster": [1, 2, 300], "rows": [2, 0], "names": ["a", "b"]}
-    assert load_plain(path, integer_arrays=True) == plain
-    with pytest.raises(ValueError, match="numpy"):
-        load_plain(path)
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("dtype", [np.uint16, np.int64, ">i4", np.float32])
+def test_arrays_become_lists_and_their_numbers_plain(tmp_path, protocol, dtype):
+    content = {"cluster": np.array([1, 2, 300], dtype), "rows": [np.int64(2), 0, np.True_, np.float32(0.5)]}
+    found = load_plain(pickled(tmp_path / "p.pkl", content, protocol))
+    assert found == {"cluster": [1, 2, 300], "rows": [2, 0, True, 0.5]}
+    kinds = {type(value) for value in found["rows"]}
+    assert kinds == {int, bool, float}
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_arrays_of_any_shape_order_and_plain_kind(tmp_path, protocol):
+    content = OrderedDict(
+        columns=np.array([[1, 2, 3], [4, 5, 6]], order="F"),
+        point=np.array(7),
+        none=np.array([], np.int64),
+        text=np.array(["ä", "bc"]),
+        octets=np.array([b"a", b"bc"]),
+        objects=np.array(["a", 3, None, np.arange(2)], object),
+        name=np.str_("x"),
+        truth=np.array([True, False]),
+    )
+    assert load_plain(pickled(tmp_path / "p.pkl", content, protocol)) == {
+        "columns": [[1, 2, 3], [4, 5, 6]],
+        "point": 7,
+        "none": [],
+        "text": ["ä", "bc"],
+        "octets": [b"a", b"bc"],
+        "objects": ["a", 3, None, [0, 1]],
+        "name": "x",
+        "truth": [True, False],
+    }
+
+
+def test_an_array_that_python_2_wrote(tmp_path):
+    # numpy.array([258, -1], "i2") as cPickle of Python 2 writes it: bytes are text there.
+    path = tmp_path / "p.pkl"
+    path.write_bytes(
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01K\x02\x85"
+        b"cnumpy\ndtype\nU\x02i2K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
+        b"U\x04\x02\x01\xff\xfftb."
+    )
+    assert load_plain(path) == [258, -1]
 
 
 class _Harm:
@@ -89,8 +123,8 @@ class _Harm:
     ("content", "named"),
     [
         (_Harm(), "__builtin__.print"),
-        (np.array([1.5, 2.5]), "an array of float64"),
-        (np.array([_Harm()], dtype=object), "an array of object"),
+        (np.array([_Harm()], dtype=object), "__builtin__.print"),
+        (np.array([1j]), "an array of complex128"),
         (Path("x"), "pathlib.PosixPath"),
     ],
 )
@@ -98,6 +132,6 @@ def test_other_classes_are_named_and_not_run_among_arrays_either(tmp_path, capsy
     path = tmp_path / "harm.pkl"
     path.write_bytes(pickle.dumps({"train": content}, protocol=2))
     with pytest.raises(ValueError, match="pickle") as error:
-        load_plain(path, integer_arrays=True)
+        load_plain(path)
     assert named in str(error.value)
     assert capsys.readouterr().out == ""

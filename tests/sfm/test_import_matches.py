@@ -11,6 +11,7 @@ from PIL import Image
 
 from groundwork.executors import LocalExecutor, SerialExecutor
 from groundwork.files import read_table
+from groundwork.orientation import upright_size
 from groundwork.tasks import run_batches
 from sfm.featurestore import FeatureStore, GivenCamera
 from sfm.reconstruct import ReconstructConfig, reconstruct
@@ -44,7 +45,8 @@ def make_photos(folder: Path, names: list[str]) -> Path:
     for number, name in enumerate(names):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.random.default_rng(number).integers(0, 256, (70, 90), dtype=np.uint8)
+        pixels = np.random.default_rng(number).integers(0, 256, (12, 16), dtype=np.uint8)
+        pixels = np.kron(pixels, np.ones((64, 64), np.uint8))
         Image.fromarray(pixels).save(path)
     return folder
 
@@ -88,7 +90,7 @@ def test_a_database_goes_through_graph_and_mapping(
         -1,
     ]
     assert set(rows["status"].iloc[:-1]) == {"registered"}
-    assert set(rows["width"]) == {90}
+    assert set(rows["width"]) == {1024}
     assert caplog.records[0].getMessage() == (
         f"database {database}: 1 images are no usable photos of {photos} and are left out: a b/11.png"
     )
@@ -105,6 +107,39 @@ def test_a_database_goes_through_graph_and_mapping(
     assert (facts["images"], facts["missing photos"], facts["pairs"]) == (8, 1, 28)
     assert set(result.stats.stages) == {"scan", "import", "graph", "mapping", "pair lists"}
     assert (tmp_path / "pairs-verified.txt").is_file()
+
+
+@pytest.mark.parametrize(("size", "orientation"), [((512, 384), 1), ((1024, 768), 6)])
+def test_a_database_of_other_photos_comes_into_the_frame_of_ours(
+    database: Path, tmp_path: Path, size: tuple[int, int], orientation: int
+) -> None:
+    photos, exif = tmp_path / "photos", Image.Exif()
+    exif[0x0112] = orientation
+    for number in range(12, 20):
+        path = photos / f"a b/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", upright_size(*size, orientation), number).save(path, exif=exif)
+    result = _import(photos, database, tmp_path / "out")
+    (model,) = result.models
+    assert set(map(tuple, model.sizes.tolist())) == {upright_size(*size, orientation)}
+    (camera,) = pycolmap.Reconstruction(result.model_folders[0]).cameras.values()
+    focal, centre = np.array(camera.params[:2]), np.array(camera.params[2:4])
+    expected = np.array([PARAMS[:2], PARAMS[2:4]]) * size[0] / 1024
+    if orientation == 6:
+        expected = np.array([expected[0][::-1], [expected[1][1], 1024 - expected[1][0]]])
+    np.testing.assert_allclose([focal, centre], expected, rtol=0.02)
+    assert result.stats.stages["import"]["frames"].startswith("8 photos ")
+
+
+def test_a_database_of_photos_of_another_shape_is_refused(database: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", [f"a b/{number}.png" for number in range(12, 20)])
+    Image.new("L", (700, 700)).save(photos / "a b" / "15.png")
+    with pytest.raises(ValueError) as error:  # noqa: PT011 compared whole
+        _import(photos, database, tmp_path / "out")
+    assert str(error.value) == (
+        f"database {database}: image 'a b/15.png': expected a camera of the shape of its photo, "
+        "700 x 700 px, got one of 1024 x 768 px; give the photos that it was made of"
+    )
 
 
 def test_nothing_is_done_twice(

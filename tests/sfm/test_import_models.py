@@ -9,8 +9,10 @@ from PIL import Image
 
 from groundwork.executors import LocalExecutor, SerialExecutor
 from groundwork.files import read_json, read_table
+from groundwork.orientation import upright_size, upright_xy
 from sfm.colmap.calls import read_reconstruction
 from sfm.colmap.import_models import only_images
+from sfm.geometry import centres_in_world
 from sfm.model import load_model
 from sfm.reconstruct import ReconstructConfig, reconstruct
 
@@ -48,7 +50,8 @@ def make_photos(folder: Path, names: list[str]) -> Path:
     for number, name in enumerate(names):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.random.default_rng(number).integers(0, 256, (70, 90), dtype=np.uint8)
+        pixels = np.random.default_rng(number).integers(0, 256, (12, 16), dtype=np.uint8)
+        pixels = np.kron(pixels, np.ones((64, 64), np.uint8))
         Image.fromarray(pixels).save(path, format="PNG")
     return folder
 
@@ -155,6 +158,111 @@ def test_our_own_models_come_back_as_they_were(two_scenes: dict[str, Any], tmp_p
     assert theirs.images.equals(ours.images)
     for one, two in zip(ours.model_folders, theirs.model_folders, strict=True):
         assert (one / "arrays.npz").read_bytes() == (two / "arrays.npz").read_bytes()
+
+
+def stored_photos(folder: Path, names: list[str], size: tuple[int, int], orientation: int = 1) -> Path:
+    """Photos whose upright size is `size`, stored turned as their EXIF says."""
+    folder.mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for number, name in enumerate(names):
+        stored = upright_size(*size, orientation)
+        Image.new("L", stored, number).save(folder / name, format="PNG", exif=exif)
+    return folder
+
+
+def reprojection_error(model: pycolmap.Reconstruction) -> float:
+    model.update_point_3d_errors()
+    return float(model.compute_mean_reprojection_error())
+
+
+@pytest.mark.parametrize(
+    ("size", "orientation"), [((512, 384), 1), ((2048, 1536), 6), ((1024, 768), 8), ((512, 384), 3)]
+)
+def test_models_of_other_photos_come_into_the_frame_of_ours(
+    size: tuple[int, int], orientation: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = synthesize(camera="OPENCV", cameras_per_rig=2)
+    for camera in model.cameras.values():
+        camera.params = [1280.0, 1270.0, 500.0, 390.0, -0.05, 0.01, 0.002, -0.003]
+    names = _names(model)
+    photos = stored_photos(tmp_path / "photos", names[1:], size, orientation)
+    if orientation == 3:  # what a half turn's sizes do not tell, a quarter turn's do
+        stored_photos(tmp_path / "quarter", names[:1], size, 8)
+        shutil.copy(tmp_path / "quarter" / names[0], photos)
+    with caplog.at_level("WARNING"):
+        result = _import(photos, _write(model, tmp_path / "colmap"), tmp_path / "out")
+    (found,) = result.models
+    given = only_images(read_reconstruction(tmp_path / "colmap"), [name in found.names for name in names])
+    rows = result.images.set_index("name")
+    np.testing.assert_array_equal(found.sizes, rows.loc[list(found.names), ["width", "height"]])
+    np.testing.assert_allclose(found.points, given.points)
+    for row, name in enumerate(found.names):
+        ours, theirs = found.track_xy[found.track_image == row], given.track_xy[given.track_image == row]
+        upright = upright_xy(ours, *found.sizes[row].tolist(), int(rows.loc[name, "orientation"]))
+        np.testing.assert_allclose(upright, theirs * size[0] / 1024, atol=1e-6)
+    np.testing.assert_allclose(
+        centres_in_world(found.rotations, found.translations),
+        centres_in_world(given.rotations, given.translations),
+    )
+    stored = pycolmap.Reconstruction(result.model_folders[0])
+    assert stored.num_reg_images() == len(found.names)
+    expected = reprojection_error(pycolmap.Reconstruction(tmp_path / "colmap")) * size[0] / 1024
+    assert reprojection_error(stored) == pytest.approx(expected, rel=0.3)
+    told = "\n".join(caplog.messages)
+    assert "model-00000 is brought to the stored photos: " in told
+    assert "taken for stored" not in told
+
+
+def test_mirrored_photos_of_a_source_that_turns_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = synthesize()
+    names = _names(model)
+    photos = stored_photos(tmp_path / "photos", names[1:], (1024, 768), 6)
+    stored_photos(tmp_path / "mirrored", names[:1], (1024, 768), 7)
+    shutil.copy(tmp_path / "mirrored" / names[0], photos)
+    source = _write(model, tmp_path / "colmap")
+    with caplog.at_level("WARNING"):
+        result = _import(photos, source, tmp_path / "out")
+    assert result.models[0].names == tuple(names[1:])
+    assert (
+        f"models {source}: model-00000: 1 photos that EXIF mirrors are left out, '{names[0]}' the first"
+    ) in caplog.messages
+
+
+def test_one_camera_of_another_shape_is_refused(tmp_path: Path) -> None:
+    model = synthesize(cameras_per_rig=2)
+    photos = make_photos(tmp_path / "photos", _names(model))
+    name = _names(model)[7]
+    Image.new("L", (1000, 768)).save(photos / name)
+    source = _write(model, tmp_path / "colmap")
+    with pytest.raises(ValueError) as error:  # noqa: PT011 compared whole
+        _import(photos, source, tmp_path / "out")
+    assert str(error.value) == (
+        f"models {source}: model-00000: image '{name}': expected a camera of the shape of its photo, "
+        "1000 x 768 px, got one of 1024 x 768 px; give the photos that it was made of"
+    )
+
+
+@pytest.mark.parametrize("pointless", ["no points", "points of one photo each"])
+def test_models_without_shared_points_are_told(tmp_path: Path, pointless: str) -> None:
+    model = synthesize()
+    photos = make_photos(tmp_path / "photos", _names(model))
+    for point_id in list(model.points3D):
+        model.delete_point3D(point_id)
+    if pointless != "no points":
+        image = next(iter(model.images.values()))
+        track = pycolmap.Track([pycolmap.TrackElement(image.image_id, 0)])
+        model.add_point3D(np.ones(3), track)
+    source = _write(model, tmp_path / "colmap")
+    seen = "none" if pointless == "no points" else "1 that no two of its photos see"
+    with pytest.raises(ValueError) as error:  # noqa: PT011 compared whole
+        _import(photos, source, tmp_path / "out")
+    assert str(error.value) == (
+        f"models {source}: expected 3D points that its photos share, got {seen} in any model; poses are not "
+        "enough, triangulate points, as COLMAP's point_triangulator does"
+    )
 
 
 def test_nothing_to_import_is_told(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from sfm.model import Model, save_model
-from sfm.pairlists import covisible_pairs, write_pair_lists
+from sfm.pairlists import most_covisible, write_pair_list, write_pair_lists
 
 NAMES = ("a.jpg", "b b.jpg", "c.jpg", "d.jpg")
 
@@ -29,9 +29,21 @@ def model() -> Model:
 
 
 def test_covisible_images_come_by_shared_points(model: Model) -> None:
-    pairs = covisible_pairs(model, neighbours=2).to_numpy().tolist()
+    pairs = most_covisible(model, neighbours=2).to_numpy().tolist()
     a, b, c, d = NAMES
     assert pairs == [[a, c], [a, b], [b, a], [b, c], [c, a], [c, b], [d, a]]
+
+
+def test_names_that_hold_anything_but_blanks_are_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ['"', "'a,b", "\\", "é", "x\u3000y", "x\ny", "x\udce9"]
+    pairs = pd.DataFrame({"name1": names, "name2": ["z.jpg"] * len(names)}, dtype=object)
+    path = tmp_path / "pairs.txt"
+    assert write_pair_list(path, [pairs[:3], pairs[3:]]) == (5, 2)
+    written = path.read_bytes().decode("utf-8", "surrogateescape").splitlines()
+    assert written == [f"{name} z.jpg" for name in ('"', "'a,b", "\\", "é", "x\udce9")]
+    assert caplog.messages == [f"{path}: 2 pairs left out: a name with a blank cannot be written"]
 
 
 def test_lists_as_hloc_reads_them(model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
