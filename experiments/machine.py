@@ -2,8 +2,8 @@
 
 import torch
 
-from cnnimretrieval.networks import network
 from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.networks.open import load
 from cnnimretrieval.training.fine_tune import TrainConfig, initial_network
 from experiments.commands.exit_codes import UsageFault
 
@@ -44,7 +44,7 @@ def load_network(model: str, weights: str | None, whitening_from: str | None = N
 
     """
     try:
-        return network.load(model, weights, whitening_from)
+        return load(model, weights, whitening_from)
     except (ValueError, FileNotFoundError) as error:
         raise UsageFault(str(error)) from error
 

@@ -16,7 +16,8 @@ from cnnimretrieval.downloads.catalogue import find
 from cnnimretrieval.downloads.download import is_present
 from cnnimretrieval.evaluation.datasets import read_benchmark
 from cnnimretrieval.evaluation.evaluate import EvaluationConfig, evaluate
-from cnnimretrieval.networks.network import RetrievalNetwork, load, save
+from cnnimretrieval.networks.network import RetrievalNetwork, save
+from cnnimretrieval.networks.open import load
 from cnnimretrieval.training.fine_tune import TrainConfig, fine_tune, initial_network
 from cnnimretrieval.whitening.apply import Whitening
 from cnnimretrieval.whitening.estimates import learn_whitening

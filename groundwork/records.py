@@ -101,6 +101,22 @@ def verify(folder: Path) -> list[Path]:
     return damaged
 
 
+def read_done(out: Path, stage: str, *, remedy: str) -> StageRecord | None:
+    """The record of a stage for those who read its files and cannot do it again; None when there is none.
+
+    ValueError naming the first file that is not as the stage left it, or the record itself when that is
+    damaged; `remedy` says what to do.
+    """
+    path = _record_path(out, stage)
+    if not path.is_file():
+        return None
+    record = _parse(path.read_bytes())
+    unfit = (path, "damaged") if record is None else _first_unfit(out, record)
+    if unfit is not None:
+        raise ValueError(f"{unfit[0]}: expected the file that {stage} left, got it {unfit[1]}; {remedy}")
+    return record
+
+
 def mark_done(
     out: Path,
     stage: str,
@@ -216,6 +232,14 @@ def _as_recorded(path: Path, expected: OutputFile) -> bool:
 
 
 def _is_whole(out: Path, record: StageRecord) -> bool:
+    unfit = _first_unfit(out, record)
+    if unfit is not None:
+        logger.warning("%s: %s; %s is done again", *unfit, record.stage)
+    return unfit is None
+
+
+def _first_unfit(out: Path, record: StageRecord) -> tuple[Path, str] | None:
+    """The first file that is not what its record says, and what is wrong with it."""
     touched: dict[str, OutputFile] = {}
     for name, expected in record.outputs.items():
         path = out / name
@@ -225,17 +249,15 @@ def _is_whole(out: Path, record: StageRecord) -> bool:
                 continue
             found = _output_file(path)
         except (FileNotFoundError, NotADirectoryError):
-            logger.warning("%s: missing; %s is done again", path, record.stage)
-            return False
+            return path, "missing"
         if (found.size, found.sha256) != (expected.size, expected.sha256):
-            logger.warning("%s: damaged, or changed since; %s is done again", path, record.stage)
-            return False
+            return path, "damaged, or changed since"
         touched[name] = found
     if touched:  # copied, say: so that it need not be read again next time
         with suppress(OSError):
             whole = record.model_copy(update={"outputs": record.outputs | touched})
             _write_record(_record_path(out, record.stage), whole)
-    return True
+    return None
 
 
 def _output_file(path: Path) -> OutputFile:

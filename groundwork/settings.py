@@ -19,6 +19,16 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(read_json(path))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
-            raise ValueError(f"{path}: {where}: {first['msg'].lower()}; {REMEDY}") from error
+            raise ValueError(
+                f"{path}: expected values of ours, got {first_fault(error)}; {REMEDY}"
+            ) from error
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first thing that is wrong with a file's values, for a line that names the file: key and reason."""
+    fault = error.errors()[0]
+    key = ".".join(map(str, fault["loc"]))
+    reason = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        return f"the unknown key '{key}'"
+    return f"'{key}' = {fault['input']!r:.60}: {reason}" if key else reason

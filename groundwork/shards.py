@@ -8,6 +8,8 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float, Int
 
+from groundwork.files import release
+
 
 class Shards:
     """The rows of `parts`, one below the other, without copying them: (n, d) in all.
@@ -58,7 +60,10 @@ class Shards:
 
 
 class Selection:
-    """Some rows of an array in an order of their own, copied only when they are read."""
+    """Some rows of an array in an order of their own, copied only when they are read.
+
+    What a memory map keeps in memory of what was read is let go of at once.
+    """
 
     ndim = 2
 
@@ -76,6 +81,7 @@ class Selection:
 
     def __getitem__(self, rows: slice | Int[np.ndarray, " r"]) -> Float[np.ndarray, "r d"]:
         selected: np.ndarray = self.array[self.rows[rows]]
+        release(self.array)
         return selected
 
 

@@ -1,4 +1,4 @@
-"""Exact search: the database rows with the highest inner products, in memory bounded by a block."""
+"""Exact search: the rows with the highest inner products, of a database or of each row's own collection."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from groundwork.shards import Rows, blocks
 
 _QUERY_BLOCK = 256
 _DATABASE_BLOCK = 16384
+_COLLECTION_BLOCK = 1024
 # A score and its row travel in one 64-bit number, 32 bits each.
 _MOST_ROWS = 2**32
 # Where more than one in so many scores of a block may still count, handling them all at once is faster.
@@ -43,9 +44,27 @@ def search(
     rows = np.empty((len(queries), k), np.int64)
     scores = np.empty((len(queries), k), np.float32)
     for first, block in blocks(queries, query_block):
-        best = _best_keys(block, database, k, database_block)
+        best = _best_keys(score_blocks(block, database, database_block), k)
         rows[first : first + len(block)], scores[first : first + len(block)] = _rows_and_scores(best)
     return Ranking(rows=rows, scores=scores)
+
+
+def nearest_others(
+    database: Rows, k: int, *, query_block: int = _COLLECTION_BLOCK, database_block: int = _DATABASE_BLOCK
+) -> Iterator[tuple[int, Ranking]]:
+    """For every `query_block` rows: the first of them, and the `k` others nearest to each, as in `search`.
+
+    A row is never its own neighbour, a copy of it is. A database of fewer rows gives as many as there are.
+    Time grows with the square of the number of rows, memory does not.
+    """
+    k = min(k, len(database) - 1)
+    for first, block in blocks(database, query_block):
+        best = np.empty((len(block), 0), np.uint64)
+        if k > 0:
+            parts = score_blocks(block, database, database_block)
+            best = _best_keys(_without_own(parts, np.arange(first, first + len(block))), k)
+        rows, scores = _rows_and_scores(best)
+        yield first, Ranking(rows=rows, scores=scores)
 
 
 def score_blocks(
@@ -66,13 +85,21 @@ def score_blocks(
         yield first, scores
 
 
-def _best_keys(
-    queries: Float[np.ndarray, "q d"], database: Rows, k: int, database_block: int
-) -> UInt64[np.ndarray, "q k"]:
-    """Keys of the `k` best rows per query, falling."""
+def _without_own(
+    parts: Iterator[tuple[int, Float[np.ndarray, "q b"]]], own: Int[np.ndarray, " q"]
+) -> Iterator[tuple[int, Float[np.ndarray, "q b"]]]:
+    """The same scores, with that of each query's own row below all others."""
+    for first, scores in parts:
+        inside = np.flatnonzero((own >= first) & (own < first + scores.shape[1]))
+        scores[inside, own[inside] - first] = -np.inf
+        yield first, scores
+
+
+def _best_keys(parts: Iterator[tuple[int, Float[np.ndarray, "q b"]]], k: int) -> UInt64[np.ndarray, "q k"]:
+    """Keys of the `k` best rows per query, falling, of scores block by block."""
     pieces: list[np.ndarray] = []
     filled, least = 0, None
-    for first, scores in score_blocks(queries, database, database_block):
+    for first, scores in parts:
         pieces.append(_keys_at_least(scores, first, least))
         filled += pieces[-1].shape[1]
         if filled >= k:

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float, Int
 
-from groundwork.files import read_json, read_table
+from groundwork.descriptor_folder import IMAGES, VECTORS, folder_key, read_descriptor_folder
 
 # Pairs compared at a time: 64 MB of 2,048-D float32 descriptors, twice.
 _BLOCK_PAIRS = 1 << 13
@@ -38,30 +37,23 @@ class Descriptors:
 def load_descriptors(folder: Path | None, names: Sequence[str]) -> Descriptors:
     """The descriptors that `extract` left in `folder`.
 
-    FileNotFoundError when there are none, ValueError when they are of other photos.
+    FileNotFoundError when there are none, ValueError when they are damaged or of other photos.
     """
-    if folder is None or not (folder / "vectors.npy").is_file() or not (folder / "images.parquet").is_file():
+    if folder is None or not all((folder / name).is_file() for name in (VECTORS, IMAGES)):
         raise FileNotFoundError(
             f"strategy m1: expected descriptors of the photos in pairs.descriptors, got {folder}; "
             "run extract on the photos and give its folder"
         )
-    vectors = np.load(folder / "vectors.npy", mmap_mode="r")
-    images = read_table(folder / "images.parquet")
-    whole = images.index[images["x1"].isna()] if "x1" in images else images.index
-    row_of = pd.Series(whole, index=images["name"][whole])
-    row = row_of[~row_of.index.duplicated()].reindex(list(names), fill_value=-1).to_numpy(dtype=np.int64)
+    found = read_descriptor_folder(folder)
+    row = found.rows_of_photos(names)
     if (row < 0).all():
         raise ValueError(
             f"strategy m1: expected descriptors of the reconstructed photos, got others in {folder}; "
             "extract the folder that was reconstructed"
         )
-    return Descriptors(vectors=vectors, row=row)
+    return Descriptors(vectors=found.vectors, row=row)
 
 
 def descriptors_key(folder: Path | None) -> str | None:
-    """Changes with the descriptors in a folder; None for no folder or an unfinished one."""
-    path = None if folder is None else folder / "done" / "extract.json"
-    if path is None or not path.is_file():
-        return None
-    key: str = read_json(path)["key"]
-    return key
+    """Changes with the descriptors in a folder; None for no folder or one without descriptors."""
+    return None if folder is None else folder_key(folder)

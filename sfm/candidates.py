@@ -9,10 +9,12 @@ import pandas as pd
 from jaxtyping import Bool, Float32, Int
 from pydantic import Field
 
+from groundwork.descriptor_folder import folder_key, read_descriptor_folder
 from groundwork.files import read_table, write_table
 from groundwork.keys import key_of
 from groundwork.records import load_done, mark_done
 from groundwork.settings import Settings
+from groundwork.shards import Selection, blocks
 from sfm.collection import Collection
 from sfm.features import Features
 from sfm.gps import near_pairs
@@ -20,6 +22,7 @@ from sfm.neighbours import neighbour_pairs, union
 from sfm.vlad import VladConfig, describe_images
 
 _VERSION = 2
+_BLOCK = 4096
 
 
 class CandidateConfig(Settings):
@@ -59,7 +62,7 @@ def propose_pairs(
     the list or the descriptors do not fit the collection.
     """
     started = time.perf_counter()
-    given = [_stamp(config.pair_list), _stamp(config.descriptors and config.descriptors / "vectors.npy")]
+    given = [_stamp(config.pair_list), config.descriptors and folder_key(config.descriptors)]
     key = key_of("candidates", _VERSION, config, seed, collection.key, features.key, given)
     path = out / "candidates.parquet"
     if not load_done(out, "candidates", key):
@@ -139,28 +142,17 @@ def read_pair_list(path: Path, collection: Collection) -> Int[np.ndarray, "p 2"]
 def read_descriptors(
     folder: Path, collection: Collection
 ) -> tuple[Float32[np.ndarray, "n d"], Bool[np.ndarray, " n"]]:
-    """Descriptors by image_id from a folder with vectors.npy and images.parquet, and which are there.
+    """Descriptors by image_id from a folder of `extract`, and which are there.
 
-    Photos without a row there are simply not known; names that are no usable photo are left out.
+    Photos without a row there are simply not known; names that are no usable photo, and boxes, are left out.
     """
-    for name in ("vectors.npy", "images.parquet"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(
-                f"descriptors {folder}: expected the file {name}, got none; extract them first"
-            )
-    vectors = np.load(folder / "vectors.npy", mmap_mode="r")
-    names = read_table(folder / "images.parquet")["name"].tolist()
-    if vectors.ndim != 2 or len(vectors) != len(names):
-        raise ValueError(
-            f"descriptors {folder}: expected one row for each of {len(names)} names, got {vectors.shape}; "
-            "extract them again"
-        )
-    row_of = _row_of_name(collection)
-    ordered = np.zeros((len(row_of), vectors.shape[1]), dtype=np.float32)
-    known = np.zeros(len(row_of), dtype=np.bool_)
-    for position, name in enumerate(names):
-        if (row := row_of.get(name)) is not None:
-            ordered[row], known[row] = vectors[position], True
+    found = read_descriptor_folder(folder)
+    row = found.rows_of_photos(collection.of_usable("name")["name"].tolist())
+    known = row >= 0
+    ordered = np.zeros((len(row), found.vectors.shape[1]), dtype=np.float32)
+    rows = np.flatnonzero(known)
+    for first, block in blocks(Selection(found.vectors, row[rows]), _BLOCK):
+        ordered[rows[first : first + len(block)]] = block
     return ordered, known
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional
@@ -17,12 +17,14 @@ from tqdm import tqdm
 
 from cnnimretrieval.descriptors.images import ImageRequest, Loaded, RequestDataset, normalise
 from cnnimretrieval.networks.network import RetrievalNetwork
+from groundwork.descriptor_folder import unit_rows
 from groundwork.files import atomic_path, create_array, keep_rows
 from groundwork.settings import Settings
 
 # Photos that wait for others of their size, as a multiple of the batch: what bounds memory when all sizes
 # differ.
 _WAITING_BATCHES = 4
+_MOVED_ROWS = 4096
 
 
 class ExtractConfig(Settings):
@@ -64,12 +66,38 @@ class Failure:
 class Described:
     """Unit descriptors of the requests that worked, in the order of the requests.
 
-    Row i of `vectors` belongs to request `positions[i]`; `failures` holds the others.
+    Row i of `vectors` belongs to request `positions[i]`; `failures` holds the others, those among them of
+    which the network gives nothing finite that has a direction.
     """
 
     vectors: Float[np.ndarray, "n d"]
     positions: Int[np.ndarray, " n"]
     failures: tuple[Failure, ...]
+
+    def only(
+        self,
+        sound: Bool[np.ndarray, " n"],
+        requests: Sequence[ImageRequest],
+        vectors: Float[np.ndarray, "n k"],
+    ) -> "Described":
+        """The same with `vectors`, and without the rows that are not `sound`: those are failures.
+
+        The rows that stay move to the front of `vectors`, in place.
+        """
+        kept = np.flatnonzero(sound)
+        unsound = [
+            _no_direction(int(position), requests[position].path, vectors[row])
+            for row, position in enumerate(self.positions)
+            if not sound[row]
+        ]
+        if unsound:
+            for start in range(0, len(kept), _MOVED_ROWS):
+                part = kept[start : start + _MOVED_ROWS]
+                vectors[start : start + len(part)] = vectors[part]
+        failures = sorted((*self.failures, *unsound), key=lambda failure: failure.position)
+        return Described(
+            vectors=vectors[: len(kept)], positions=self.positions[kept], failures=tuple(failures)
+        )
 
     def require_all(self) -> Float[np.ndarray, "n d"]:
         """The vectors when every request worked; OSError naming the first that did not, otherwise."""
@@ -99,16 +127,13 @@ def describe(
     network.to(device)
     if out is None:
         vectors = np.empty((len(requests), network.dim), np.float32)
-        positions, failures = _fill(vectors, network, requests, config, device=device, workers=workers)
-        vectors = vectors[: len(positions)]
-    else:
-        with atomic_path(out) as unfinished:
-            vectors = create_array(unfinished, (len(requests), network.dim), np.float32)
-            positions, failures = _fill(vectors, network, requests, config, device=device, workers=workers)
-            vectors.flush()
-            keep_rows(unfinished, len(positions))
-        vectors = np.load(out, mmap_mode="r")
-    return Described(vectors=vectors, positions=np.array(positions, np.int64), failures=tuple(failures))
+        return _fill(vectors, network, requests, config, device=device, workers=workers)
+    with atomic_path(out) as unfinished:
+        vectors = create_array(unfinished, (len(requests), network.dim), np.float32)
+        described = _fill(vectors, network, requests, config, device=device, workers=workers)
+        vectors.flush()
+        keep_rows(unfinished, len(described.positions))
+    return replace(described, vectors=np.load(out, mmap_mode="r"))
 
 
 def describe_batch(
@@ -159,10 +184,11 @@ def _fill(
     *,
     device: str,
     workers: int,
-) -> tuple[list[int], list[Failure]]:
-    """Write the descriptors into the first rows of `vectors`; positions of those rows, and the failures."""
+) -> Described:
+    """Write the descriptors into the first rows of `vectors`, which those of the result are."""
     positions: list[int] = []
     failures: list[Failure] = []
+    sound = np.ones(len(requests), np.bool_)
 
     def usable() -> Iterator[tuple[int, Tensor]]:
         for loaded in _read(requests, config.image_size, device=device, workers=workers):
@@ -179,7 +205,18 @@ def _fill(
         for rows, levels in _batches_of_one_size(usable(), config.batch_size):
             described = describe_batch(network, levels.to(device, non_blocking=True), config)
             vectors[rows] = described.cpu().numpy()
-    return positions, failures
+            sound[rows] = unit_rows(vectors[rows])
+    every = Described(vectors=vectors, positions=np.array(positions, np.int64), failures=tuple(failures))
+    return every.only(sound[: len(positions)], requests, vectors)
+
+
+def _no_direction(position: int, path: Path, vector: Float[np.ndarray, " d"]) -> Failure:
+    length = float(np.linalg.norm(vector))
+    reason = (
+        f"photo {path}: expected a descriptor of length 1, got {length:.4g}, for the network sees nothing in "
+        "it; leave it out or take another network"
+    )
+    return Failure(position=position, path=path, reason=reason)
 
 
 def _too_small(network: RetrievalNetwork, levels: UInt8[Tensor, "3 h w"], path: Path) -> str:

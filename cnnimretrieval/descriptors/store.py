@@ -17,24 +17,33 @@ from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork
 from cnnimretrieval.whitening.apply import Whitening
 from cnnimretrieval.whitening.apply import apply as apply_whitening
-from groundwork.files import atomic_path, create_array, read_table, write_json, write_table
+from groundwork.descriptor_folder import (
+    IMAGES,
+    META,
+    REJECTED,
+    STAGE,
+    VECTORS,
+    VERSION,
+    read_descriptor_folder,
+    read_folder_table,
+    unit_rows,
+)
+from groundwork.files import atomic_path, create_array, keep_rows, write_json, write_table
 from groundwork.keys import key_of
 from groundwork.names import as_text, counted
 from groundwork.records import load_done, mark_done
-from groundwork.settings import Settings
+from groundwork.settings import Settings, first_fault
+from groundwork.shards import blocks
 
-_STAGE = "extract"
-_VERSION = 2
-_VECTORS = "vectors.npy"
-_IMAGES = "images.parquet"
-_REJECTED = "rejected.parquet"
-_META = "meta.json"
+# Results of another one are made anew.
+_VERSION = 3
+_BLOCK = 16384
 
 
 class StoreMeta(Settings):
     """How the descriptors of a folder were made; `network` is the fingerprint of network and whitening."""
 
-    version: int = 1
+    version: int = VERSION
     photos: str
     network_config: NetworkConfig
     network: str
@@ -97,13 +106,13 @@ def extract(
     whitening = network.whitening_for(config.scales) if whiten else None
     fingerprint = _fingerprint(network, whitening)
     facts = [_facts(request, photos) for request in requests]
-    key = key_of(_STAGE, _VERSION, fingerprint, config, facts, dict(passed_over))
-    if load_done(out, _STAGE, key) is None:
-        (out / _META).unlink(missing_ok=True)
+    key = key_of(STAGE, _VERSION, fingerprint, config, facts, dict(passed_over))
+    if load_done(out, STAGE, key) is None:
+        (out / META).unlink(missing_ok=True)
         described = _describe_into(out, network, requests, config, whitening, device, workers)
-        write_table(out / _IMAGES, _images(requests, photos, described))
+        write_table(out / IMAGES, _images(requests, photos, described))
         rejected = _rejected(photos, described, passed_over)
-        write_table(out / _REJECTED, rejected)
+        write_table(out / REJECTED, rejected)
         meta = StoreMeta(
             photos=str(photos.resolve()),
             network_config=network.config,
@@ -113,39 +122,45 @@ def extract(
             described=len(described.positions),
             rejected=len(rejected),
         )
-        write_json(out / _META, meta.model_dump(mode="json"))
-        outputs = [out / name for name in (_VECTORS, _IMAGES, _REJECTED, _META)]
-        mark_done(out, _STAGE, key, seconds=time.perf_counter() - started, outputs=outputs)
+        write_json(out / META, meta.model_dump(mode="json"))
+        outputs = [out / name for name in (VECTORS, IMAGES, REJECTED, META)]
+        mark_done(out, STAGE, key, seconds=time.perf_counter() - started, outputs=outputs)
     return read_store(out)
 
 
 def read_store(folder: Path) -> DescriptorStore:
-    """The descriptors in a folder of `extract`; FileNotFoundError or ValueError when it holds none."""
-    for name in (_META, _VECTORS, _IMAGES, _REJECTED):
+    """The descriptors in a folder of `extract`, checked: see `read_descriptor_folder`.
+
+    FileNotFoundError or ValueError when it holds none, or is not whole.
+    """
+    for name in (META, VECTORS, IMAGES, REJECTED):
         if not (folder / name).is_file():
             raise FileNotFoundError(
                 f"descriptors: expected a folder that was extracted to its end, got {folder} without {name}; "
                 "extract again"
             )
+    found = read_descriptor_folder(folder)
+    rejected = read_folder_table(folder / REJECTED)
+    for column in ("name", "reason"):
+        if column not in rejected or not all(isinstance(text, str) for text in rejected[column]):
+            raise ValueError(
+                f"descriptors {folder / REJECTED}: expected a column of text '{column}', got none; "
+                "extract again"
+            )
     try:
-        meta = StoreMeta.model_validate_json((folder / _META).read_bytes())
-        vectors = np.load(folder / _VECTORS, mmap_mode="r")
-        images, rejected = read_table(folder / _IMAGES), read_table(folder / _REJECTED)
-    except (ValidationError, ValueError, EOFError) as error:
+        meta = StoreMeta.model_validate_json((folder / META).read_bytes())
+    except ValidationError as error:
         raise ValueError(
-            f"descriptors {folder}: expected files of this version, got {type(error).__name__}; extract again"
-        ) from error
-    if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
-        raise ValueError(
-            f"descriptors {folder}: expected real vectors (n, d), got {vectors.dtype} of shape "
-            f"{vectors.shape}; extract again"
-        )
-    if len(images) != len(vectors):
-        raise ValueError(
-            f"descriptors {folder}: expected as many names as vectors, got {len(images)} and {len(vectors)}; "
+            f"descriptors {folder / META}: expected what extract wrote, got {first_fault(error)}; "
             "extract again"
+        ) from error
+    counts = (meta.described, meta.rejected)
+    if counts != (len(found.vectors), len(rejected)):
+        raise ValueError(
+            f"descriptors {folder}: expected {counts[0]} descriptors and {counts[1]} rejected photos as in "
+            f"{META}, got {len(found.vectors)} and {len(rejected)}; extract again"
         )
-    return DescriptorStore(vectors=vectors, images=images, rejected=rejected, meta=meta)
+    return DescriptorStore(vectors=found.vectors, images=found.images, rejected=rejected, meta=meta)
 
 
 def _describe_into(
@@ -157,18 +172,22 @@ def _describe_into(
     device: str,
     workers: int,
 ) -> Described:
-    plain_path = out / (_VECTORS if whitening is None else "unwhitened.npy")
+    plain_path = out / (VECTORS if whitening is None else "unwhitened.npy")
     described = describe(network, requests, config, device=device, workers=workers, out=plain_path)
-    if not len(described.positions):
-        plain_path.unlink()
-        raise _nothing_readable([failure.reason for failure in described.failures])
-    if whitening is not None:
-        with atomic_path(out / _VECTORS) as unfinished:
+    if whitening is not None and len(described.positions):
+        with atomic_path(out / VECTORS) as unfinished:
             shape = (len(described.vectors), whitening.dim)
             whitened = create_array(unfinished, shape, np.float32)
             apply_whitening(whitening, described.vectors, out=whitened)
+            sound = [unit_rows(block) for _, block in blocks(whitened, _BLOCK)]
+            described = described.only(np.concatenate(sound), requests, whitened)
             whitened.flush()
+            keep_rows(unfinished, len(described.positions))
         plain_path.unlink()
+    if not len(described.positions):
+        for path in (plain_path, out / VECTORS):
+            path.unlink(missing_ok=True)
+        raise _nothing_readable([failure.reason for failure in described.failures])
     return described
 
 

@@ -10,11 +10,7 @@ from jaxtyping import Int
 from cnnimretrieval.descriptors.images import Box, ImageRequest
 from cnnimretrieval.descriptors.store import DescriptorStore, read_store
 from cnnimretrieval.networks.network import RetrievalNetwork
-from groundwork.shards import Rows, Selection, blocks
-
-_BLOCK = 16384
-# Rounding of float32 and float16 stays far below; vectors that were never normalised far above.
-_LENGTH_TOLERANCE = 1e-2
+from groundwork.shards import Rows, Selection
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,9 +26,9 @@ class Located:
 
 
 def read_ready(folder: Path, network: RetrievalNetwork, *, whiten: bool) -> DescriptorStore:
-    """The descriptors in a folder of `extract`, checked: of this network, whitened or not, of unit length.
+    """The descriptors in a folder of `extract`, checked: of this network, whitened or not.
 
-    ValueError naming the folder otherwise, FileNotFoundError when it holds none. All vectors are read once.
+    ValueError naming the folder otherwise, FileNotFoundError when it holds none.
     """
     store = read_store(folder)
     try:
@@ -52,22 +48,7 @@ def read_ready(folder: Path, network: RetrievalNetwork, *, whiten: bool) -> Desc
         raise ValueError(
             f"descriptors {folder}: expected length {dim}, got {store.vectors.shape[1]}; extract again"
         )
-    require_unit_length(store, folder)
     return store
-
-
-def require_unit_length(store: DescriptorStore, folder: Path) -> None:
-    """ValueError naming the first photo whose descriptor is not of length 1; all vectors are read once."""
-    for first, block in blocks(store.vectors, _BLOCK):
-        length = np.sqrt(np.einsum("nd,nd->n", block, block))
-        # A photo in which the network sees nothing at all has no direction.
-        wrong = np.flatnonzero((np.abs(length - 1.0) > _LENGTH_TOLERANCE) & (length != 0.0))
-        if len(wrong) or not np.isfinite(length).all():
-            row = int(wrong[0]) if len(wrong) else int(np.flatnonzero(~np.isfinite(length))[0])
-            raise ValueError(
-                f"descriptors {folder}: expected vectors of length 1, got {length[row]:.4g} for "
-                f"'{store.images['name'][first + row]}'; extract again"
-            )
 
 
 def locate(store: DescriptorStore, requests: Sequence[ImageRequest], photos: Path, where: str) -> Located:

@@ -6,14 +6,15 @@ of a linear layer, weight and bias.
 
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from cnnimretrieval.networks.linear import set_to_whitening
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.pooling import Regional
 from cnnimretrieval.networks.reference import read_reference_whitening
+from cnnimretrieval.networks.tensor_files import plain_names, read_state
 from cnnimretrieval.networks.toolbox_files import LayerName
-from cnnimretrieval.networks.weights import fitting, read_state
+from cnnimretrieval.networks.weights import fitting
 from cnnimretrieval.whitening.apply import load_whitening
 
 _REMEDY = "give a file with a layer (weight, bias) of that size, or a whitening"
@@ -40,7 +41,7 @@ def load_layer(network: RetrievalNetwork, name: LayerName, path: Path) -> None:
             f"{name} {path}: expected a network with that layer, got one without; set train.network.{name}"
         )
     what = f"{name} {path}"
-    state = read_state(path, what=name)
+    state = plain_names(read_state(path, what=name), what=what, remedy=_REMEDY)
     if state.keys() == {"mean", "projection"}:
         set_to_whitening(layer, load_whitening(path), what=what)
         return
@@ -48,13 +49,4 @@ def load_layer(network: RetrievalNetwork, name: LayerName, path: Path) -> None:
         set_to_whitening(layer, read_reference_whitening(path), what=what)
         return
     of = f"a layer of {layer.in_features} inputs and {layer.out_features} outputs"
-    fitted = fitting(state, layer, what=what, of=of, remedy=_REMEDY)
-    _check_numbers(fitted, what)
-    layer.load_state_dict(fitted)
-
-
-def _check_numbers(state: dict[str, Tensor], what: str) -> None:
-    for key, value in state.items():
-        if not (value.is_floating_point() and value.isfinite().all()):
-            got = "NaN or infinity" if value.is_floating_point() else f"numbers of type {value.dtype}"
-            raise ValueError(f"{what}: expected finite real numbers as {key!r}, got {got}; {_REMEDY}")
+    layer.load_state_dict(fitting(state, layer, what=what, of=of, remedy=_REMEDY))

@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -13,20 +13,13 @@ from torch import Tensor, nn
 
 from cnnimretrieval.networks.backbones import build_trunk, check_backbone_name
 from cnnimretrieval.networks.linear import at_every_location, identity_linear
-from cnnimretrieval.networks.pooling import (
-    POOLINGS,
-    Gem,
-    PoolingName,
-    Regional,
-    build_pooling,
-    l2_normalise,
-)
-from cnnimretrieval.networks.toolbox_files import NETWORKS
+from cnnimretrieval.networks.pooling import Gem, PoolingName, Regional, build_pooling, l2_normalise
+from cnnimretrieval.networks.tensor_files import read_state
 from cnnimretrieval.networks.trunk import Trunk
-from cnnimretrieval.networks.weights import read_state
+from cnnimretrieval.networks.weights import fitting
 from cnnimretrieval.whitening.apply import Whitening, load_whitening, save_whitening
 from groundwork.files import atomic_path, write_json
-from groundwork.settings import Settings
+from groundwork.settings import Settings, first_fault
 
 _CONFIG = "network.json"
 _WEIGHTS = "weights.safetensors"
@@ -35,10 +28,8 @@ _MULTI_SCALE_WHITENING = "whitening_multi_scale.safetensors"
 # Parts that a network may have or not: see `_identity`.
 _OPTIONS = ("local_whitening", "regional", "region_whitening", "projection", "mean", "std")
 
-# BACKBONE:POOLING-r pools regions, as in the published names.
-_REGIONAL = "-r"
-
 Rgb = tuple[float, float, float]
+_Spread = Annotated[float, Field(gt=0.0)]
 
 
 class NetworkConfig(Settings):
@@ -54,7 +45,9 @@ class NetworkConfig(Settings):
         default=None, gt=0, description="length of descriptors after a linear layer at the end"
     )
     mean: Rgb | None = Field(default=None, description="of RGB in [0, 1]; the backbone's own when not set")
-    std: Rgb | None = Field(default=None, description="of RGB in [0, 1]; the backbone's own when not set")
+    std: tuple[_Spread, _Spread, _Spread] | None = Field(
+        default=None, description="of RGB in [0, 1]; the backbone's own when not set"
+    )
 
     @field_validator("backbone")
     @classmethod
@@ -188,90 +181,47 @@ def save(network: RetrievalNetwork, folder: Path) -> None:
     write_json(folder / _CONFIG, network.config.model_dump(mode="json"))
 
 
-def load(
-    path_or_name: str | Path, weights: str | None = None, whitening_from: str | None = None
-) -> RetrievalNetwork:
-    """The network MODEL, for evaluation.
+def read_folder(folder: Path) -> RetrievalNetwork:
+    """The network that `save` wrote into `folder`, for evaluation.
 
-    That is a folder that `save` wrote, a checkpoint of the reference toolbox (see `reference`), or an
-    off-the-shelf BACKBONE[:POOLING], POOLING-r for regional pooling. `weights` is for off-the-shelf networks
-    only: see `backbones.build_trunk`; None means "pretrained". `whitening_from` is for checkpoints only: the
-    data set that the whitening was learned from. ValueError or FileNotFoundError when the folder or file
-    holds no whole network or the name is unknown.
+    FileNotFoundError when there is none, ValueError naming the file that is damaged or of another network.
     """
-    path = Path(path_or_name)
-    if whitening_from is not None and not path.is_file():
-        raise ValueError(
-            f"network {path}: expected a checkpoint to choose a whitening of, got {whitening_from} for "
-            "another network; leave it out"
-        )
-    if not path.exists():
-        return build(_off_the_shelf(str(path_or_name)), weights or "pretrained")
-    if weights is not None:
-        raise ValueError(
-            f"network {path}: expected no other weights for a saved network, got {weights}; leave them out"
-        )
-    if path.is_dir():
-        return _load_folder(path)
-    # Imported here: the format of the toolbox is built on this module.
-    from cnnimretrieval.networks.reference import read_reference
-
-    return read_reference(path, whitening_from)
-
-
-def _load_folder(folder: Path) -> RetrievalNetwork:
-    try:
-        config = NetworkConfig.model_validate_json((folder / _CONFIG).read_bytes())
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"network {folder}: expected a folder with {_CONFIG}, got none; train a network into it first"
-        ) from error
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise ValueError(
-            f"network {folder / _CONFIG}: expected a config, got {problem['loc']}: {problem['msg']}; "
-            "write the network again"
-        ) from error
+    config, remedy = _read_config(folder / _CONFIG), "write the network again"
     network = build(config, "random")
-    state = read_state(folder / _WEIGHTS)
-    try:
-        network.load_state_dict(dict(state))
-    except RuntimeError as error:
-        raise ValueError(
-            f"network {folder / _WEIGHTS}: expected the weights of {config.backbone}:{config.pooling}, "
-            "got others; write the network again"
-        ) from error
-    with suppress(FileNotFoundError):
-        network.whitening = load_whitening(folder / _WHITENING)
-    with suppress(FileNotFoundError):
-        network.multi_scale_whitening = load_whitening(folder / _MULTI_SCALE_WHITENING)
-    for name, whitening in (
-        (_WHITENING, network.whitening),
-        (_MULTI_SCALE_WHITENING, network.multi_scale_whitening),
-    ):
-        if whitening is not None and len(whitening.mean) != network.dim:
-            raise ValueError(
-                f"network {folder / name}: expected a whitening of {network.dim}-D descriptors, got one of "
-                f"{len(whitening.mean)}-D ones; write the network again"
-            )
+    what, named = f"network {folder / _WEIGHTS}", f"{config.backbone}:{config.pooling}"
+    state = read_state(folder / _WEIGHTS, "network")
+    network.load_state_dict(fitting(state, network, what=what, of=named, remedy=remedy))
+    network.whitening = _read_whitening(folder / _WHITENING, network.dim)
+    network.multi_scale_whitening = _read_whitening(folder / _MULTI_SCALE_WHITENING, network.dim)
     return network
 
 
-def _off_the_shelf(name: str) -> NetworkConfig:
-    backbone, _, last = name.rpartition(":")
-    pooling = last.removesuffix(_REGIONAL)
-    if backbone and pooling in POOLINGS:
-        regional = last.endswith(_REGIONAL)
-        return NetworkConfig(backbone=check_backbone_name(backbone), pooling=pooling, regional=regional)
-    if name in NETWORKS:
-        raise ValueError(
-            f"network: expected the file of the published network {name}, got its name; "
-            f"download it and give its path, which ends in {NETWORKS[name].file}"
-        )
+def _read_config(path: Path) -> NetworkConfig:
     try:
-        return NetworkConfig(backbone=check_backbone_name(name))
-    except ValueError as error:
-        raise ValueError(
-            "network: expected a folder written by training, a checkpoint or BACKBONE[:POOLING], "
-            f"got {name!r}; {error}"
+        return NetworkConfig.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"network {path.parent}: expected a folder with {path.name}, got none; train a network into it "
+            "first"
         ) from error
+    except ValidationError as error:
+        raise ValueError(
+            f"network {path}: expected a network's config of this version, got {first_fault(error)}; "
+            "write the network again"
+        ) from error
+
+
+def _read_whitening(path: Path, dim: int) -> Whitening | None:
+    """The whitening in a file, None where there is none; ValueError unless it is of `dim`-D descriptors."""
+    if not path.exists():
+        return None
+    try:
+        whitening = load_whitening(path)
+    except ValueError as error:
+        raise ValueError(f"network {path.parent}: {error}") from error
+    if len(whitening.mean) != dim:
+        raise ValueError(
+            f"network {path}: expected a whitening of {dim}-D descriptors, got one of "
+            f"{len(whitening.mean)}-D ones; write the network again"
+        )
+    return whitening

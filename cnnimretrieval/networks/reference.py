@@ -19,7 +19,14 @@ from torch import Tensor
 from cnnimretrieval.networks.backbones import BACKBONES
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, Rgb, build
 from cnnimretrieval.networks.pooling import POOLINGS
-from cnnimretrieval.networks.weights import check_named_tensors, fitting, read_pickle, unreadable
+from cnnimretrieval.networks.tensor_files import (
+    named_tensors,
+    plain_names,
+    read_pickle,
+    unreadable,
+    weights_within,
+)
+from cnnimretrieval.networks.weights import fitting
 from cnnimretrieval.whitening.apply import Whitening
 from groundwork.files import atomic_path
 
@@ -51,17 +58,19 @@ def read_reference(path: Path, data_set: str | None = None) -> RetrievalNetwork:
     executed. ValueError when it holds no network that can be built here, FileNotFoundError when there is no
     such file; both name the file, what is wrong and what to do.
     """
-    content = _load(path)
-    for key in ("meta", "state_dict"):
-        if not isinstance(content.get(key), Mapping):
+    what, content = f"network {path}", _load(path)
+    inside = weights_within(content)
+    there = {"meta": isinstance(content.get("meta"), Mapping), "state_dict": inside is not content}
+    for key, is_there in there.items():
+        if not is_there:
             found = ", ".join(map(str, list(content)[:3])) or "nothing"
-            raise ValueError(f"network {path}: expected {key!r} in a checkpoint, got {found}; {_REMEDY}")
-    meta, state = content["meta"], content["state_dict"]
-    check_named_tensors(state, what=f"network {path}", remedy=_REMEDY)
+            raise ValueError(f"{what}: expected {key!r} in a checkpoint, got {found}; {_REMEDY}")
+    meta = content["meta"]
+    state = plain_names(named_tensors(inside, what=what, remedy=_REMEDY), what=what, remedy=_REMEDY)
     network = build(_config(path, meta, state), "random")
     own_state = {_renamed(key, to_ours=True): value for key, value in state.items()}
     named = f"{meta['architecture']}:{meta['pooling']}"
-    network.load_state_dict(fitting(own_state, network, what=f"network {path}", of=named, remedy=_REMEDY))
+    network.load_state_dict(fitting(own_state, network, what=what, of=named, remedy=_REMEDY))
     whitenings = _whitenings_beside(path) | _whitenings_within(path, meta)
     chosen = _chosen(path, whitenings, data_set)
     network.whitening = chosen.get(_ONE_SCALE)

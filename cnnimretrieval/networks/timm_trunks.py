@@ -32,6 +32,11 @@ class TimmTrunk(Trunk):
     tokens = False
     only_size: tuple[int, int] | None = None
 
+    @property
+    def trial_size(self) -> tuple[int, int]:
+        """As in `Trunk`: the only size, or the one that was tried."""
+        return self.only_size or _tried_size(self.stride)
+
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h2 w2"]:
         """Activations of normalised images; ValueError when the network takes images of another size only."""
         size = (int(images.shape[2]), int(images.shape[3]))
@@ -63,7 +68,10 @@ def build_timm(name: str, weights: str) -> TimmTrunk:
     model = _pretrained(name, architecture) if weights == "pretrained" else _create(architecture)
     facts = model.pretrained_cfg
     if weights not in ("pretrained", "random"):
-        weight_files.load_into(model, model, weights, name=name, classifier=facts["classifier"])
+        # Distilled networks have two.
+        heads = facts["classifier"] or ()
+        heads = (heads,) if isinstance(heads, str) else tuple(heads)
+        weight_files.load_into(model, model, weights, name=name, classifier=heads)
     return _as_trunk(model.eval(), name)
 
 
@@ -100,7 +108,7 @@ def _as_trunk(model: Any, name: str) -> TimmTrunk:
     facts, stride = model.pretrained_cfg, model.feature_info[-1]["reduction"]
     own_size: tuple[int, int] = tuple(facts["input_size"][1:])
     for only_size in (None, own_size):
-        side_y, side_x = only_size or (stride * _TRIED[0], stride * _TRIED[1])
+        side_y, side_x = only_size or _tried_size(stride)
         images = torch.zeros(1, 3, side_y, side_x)
         for tokens, read in ((False, _map), (True, _patch_map)):
             try:
@@ -125,6 +133,10 @@ def _as_trunk(model: Any, name: str) -> TimmTrunk:
         f"backbone {name}: expected an activation map or tokens of patches, got neither of an image of "
         f"{own_size[1]} x {own_size[0]} px; choose another network"
     )
+
+
+def _tried_size(stride: int) -> tuple[int, int]:
+    return stride * _TRIED[0], stride * _TRIED[1]
 
 
 def _map(model: Any, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h2 w2"]:

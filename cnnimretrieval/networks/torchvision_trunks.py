@@ -76,7 +76,7 @@ def build_torchvision(name: str, weights: str) -> Trunk:
     setattr(model, cut.classifier, nn.Identity())
     features = cut.take(model)
     if weights not in ("pretrained", "random"):
-        weight_files.load_into(model, features, weights, name=name, classifier=cut.classifier)
+        weight_files.load_into(model, features, weights, name=name, classifier=(cut.classifier,))
     return Trunk(features, name=name, out_channels=channels, stride=cut.stride)
 
 

@@ -37,6 +37,11 @@ class Trunk(nn.Module):
         self.mean = mean
         self.std = std
 
+    @property
+    def trial_size(self) -> tuple[int, int]:
+        """Height and width of a small image that the network can take."""
+        return 2 * MIN_SIDE_PX, 3 * MIN_SIDE_PX
+
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h2 w2"]:
         """Activations of normalised images; sides below 32 px are padded with the mean colour (zeros)."""
         activations: Tensor = self.features(padded(images, MIN_SIDE_PX, 1))

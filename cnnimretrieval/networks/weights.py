@@ -1,36 +1,18 @@
-"""Weights of a backbone: from a file, or from inside an installed package."""
+"""Weights of a backbone: from a file or an installed package, checked, and fitted to its layers."""
 
 import importlib.util
-import pickle
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-State = Mapping[str, Tensor]
+from cnnimretrieval.networks.tensor_files import State, plain_names, read_state
 
 # Weights saved before torch 0.4.1 have none; it has no part in evaluation.
 _BATCH_COUNT = ".num_batches_tracked"
-# How torch names what it will not build from a file.
-_REFUSED = re.compile(r"GLOBAL (\w+(?:\.\w+)*) was not")
-
-# Whatever an array of numbers in a file is built from, under its names of NumPy 1 and 2; nothing else.
-_ARRAY_TYPES: list[Any] = [
-    np.ndarray,
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "c8", "c16")),
-    *(
-        (value.__reduce__()[0], f"numpy.{core}.multiarray.{name}")
-        for value, name in ((np.empty(0), "_reconstruct"), (np.float64(), "scalar"))
-        for core in ("core", "_core")
-    ),
-]
+_VARIANCE = "running_var"
+# Weights are kept in one of these; 8-bit ones carry a scale elsewhere and mean something else.
+_REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 # package:NAME -> (package, file inside it, the only backbone it fits)
 _PACKAGED = {
@@ -42,24 +24,30 @@ _PACKAGED = {
 }
 
 
-def load_into(model: nn.Module, features: nn.Module, weights: str, *, name: str, classifier: str) -> None:
-    """Copy weights into `model`, backbone `name`, strictly apart from the layers below `classifier`.
+def load_into(
+    model: nn.Module, features: nn.Module, weights: str, *, name: str, classifier: tuple[str, ...]
+) -> None:
+    """Copy weights into `model`, backbone `name`, strictly apart from the layers below those of `classifier`.
 
     `weights` is a file or a `package:` name; 16-bit weights become 32-bit ones. A file may also hold those
     of `features` alone, the layers of `model` up to its last map numbered from 0, as the published weights
-    from Caffe do. ValueError names the file and the first key that is missing, unknown or of another shape.
+    from Caffe do. ValueError names the file and the first key that is missing, unknown, of another shape or
+    of no finite numbers.
     """
+    what, remedy = f"weights {weights}", f"give weights of {name} or choose the backbone they belong to"
     state = _packaged_state(weights, model, name) if weights in _PACKAGED else read_state(Path(weights))
-    state = {key: value for key, value in state.items() if not key.startswith(f"{classifier}.")}
-    remedy = f"give weights of {name} or choose the backbone they belong to"
+    state = plain_names(state, model.state_dict(), what=what, remedy=remedy)
+    dropped = tuple(f"{layer}." for layer in classifier)
+    state = {key: value for key, value in state.items() if not key.startswith(dropped)}
     part = features if all(key[:1].isdigit() for key in state) else model
-    part.load_state_dict(fitting(state, part, what=f"weights {weights}", of=name, remedy=remedy))
+    part.load_state_dict(fitting(state, part, what=what, of=name, remedy=remedy))
 
 
 def fitting(state: State, model: nn.Module, *, what: str, of: str, remedy: str) -> dict[str, Tensor]:
     """`state`, complete for `model`: what counts the batches of BatchNorm, which old files lack, is added.
 
-    ValueError names the first key that is missing, unknown or of another shape; the words are for its line.
+    ValueError names the first key that is missing, unknown, of another shape or of no finite numbers; the
+    words are for its line.
     """
     own = model.state_dict()
     for key, value in own.items():
@@ -75,77 +63,37 @@ def fitting(state: State, model: nn.Module, *, what: str, of: str, remedy: str) 
     for key in state:
         if key not in own:
             raise ValueError(f"{what}: expected the keys of {of}, got {key!r} too; {remedy}")
+    for key, value in state.items():
+        _check_numbers(value, own[key], key, what=what, remedy=remedy)
     return {key: state.get(key, value) for key, value in own.items()}
 
 
-def read_state(path: Path, what: str = "weights") -> State:
-    """The named tensors in a .safetensors, .pth or .pt file, on the CPU; nothing in it is executed.
-
-    A file that keeps them below the key "state_dict" beside other things, as training scripts do, is
-    understood too, and so are arrays in place of tensors. FileNotFoundError when there is no such file,
-    ValueError when it holds something else; both call it `what`.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{what}: expected a file, got {path}, which is none; check the path")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = read_pickle(path)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(
-            f"{what} {path}: expected a .safetensors or .pth file of tensors, got {unreadable(error)}; "
-            "give another file"
-        ) from error
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
-    if not isinstance(state, Mapping) or not all(map(_is_named_tensor, state.items())):
-        raise ValueError(
-            f"{what} {path}: expected named tensors, got a {type(state).__name__} of something else; "
-            "give the file of a state_dict"
-        )
-    return {key: torch.as_tensor(value) for key, value in state.items()}
+def _check_numbers(value: Tensor, own: Tensor, key: str, *, what: str, remedy: str) -> None:
+    """ValueError unless `value` can stand where `own` is: of its kind, and finite in its precision."""
+    # A compressed layout would need as much care as a type of its own.
+    plain = value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
+    if own.is_floating_point():
+        if not plain or value.dtype not in _REAL:
+            raise ValueError(
+                f"{what}: expected real numbers of 16 to 64 bits as {key!r}, got {_kind(value)}; {remedy}"
+            )
+        wrong = value.to(own.dtype).isfinite().logical_not()
+        expected = "finite numbers"
+        if key.endswith(_VARIANCE) and not wrong.any():
+            wrong, expected = value < 0, "variances of 0 or more"
+        if wrong.any():
+            place = tuple(wrong.nonzero()[0].tolist())
+            where = f" at {list(place)}" if place else ""
+            raise ValueError(
+                f"{what}: expected {expected} as {key!r}, got {value[place].item():g}{where}; {remedy}"
+            )
+    elif not plain or value.dtype.is_floating_point or value.dtype.is_complex:
+        raise ValueError(f"{what}: expected {_kind(own)} as {key!r}, got {_kind(value)}; {remedy}")
 
 
-def read_pickle(path: Path) -> Any:
-    """What `torch.save` wrote: tensors, arrays and plain containers of them; nothing in it is executed.
-
-    pickle.UnpicklingError, RuntimeError, EOFError or ValueError for anything else: see `unreadable`.
-    """
-    try:
-        with torch.serialization.safe_globals(_ARRAY_TYPES):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (LookupError, TypeError, AttributeError, AssertionError) as error:
-        # What the reader of pickles trips over in bytes that are none.
-        raise pickle.UnpicklingError from error
-
-
-def check_named_tensors(state: Mapping[Any, Any], *, what: str, remedy: str) -> None:
-    """ValueError naming the first entry of `state` that is no tensor of finite numbers with a name."""
-    for key, value in state.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            got = f"{key!r}: a {type(value).__name__}"
-        elif value.is_floating_point() and not value.isfinite().all():
-            got = f"NaN or infinity in {key!r}"
-        else:
-            continue
-        raise ValueError(f"{what}: expected named tensors of finite numbers, got {got}; {remedy}")
-
-
-def _is_named_tensor(item: tuple[Any, Any]) -> bool:
-    return isinstance(item[0], str) and isinstance(item[1], Tensor | np.ndarray)
-
-
-def unreadable(error: Exception) -> str:
-    """What is wrong with a file that a library could not read, without the advice that libraries add.
-
-    torch would have its user load the file in a way that runs what it contains.
-    """
-    refused = _REFUSED.search(str(error))
-    if refused is not None:
-        return f"one that holds {refused[1]}, which is not loaded"
-    if isinstance(error, pickle.UnpicklingError | EOFError) or not str(error):
-        return "one that is damaged or of another kind"
-    return f"one that cannot be read ({str(error).splitlines()[0]})"
+def _kind(value: Tensor) -> str:
+    layout = "" if value.layout is torch.strided else f" as {value.layout}"
+    return f"numbers of type {value.dtype}{layout}".replace("torch.", "")
 
 
 def _packaged_state(weights: str, model: nn.Module, name: str) -> State:

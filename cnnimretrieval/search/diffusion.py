@@ -9,10 +9,9 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from scipy.sparse import csr_array
 
-from cnnimretrieval.search.nearest_in_collection import neighbours
 from groundwork.settings import Settings
 from groundwork.shards import Rows
-from groundwork.top_k import Ranking, search
+from groundwork.top_k import Ranking, nearest_others, search
 
 
 class DiffusionConfig(Settings):
@@ -66,7 +65,7 @@ def transition(database: Rows, config: DiffusionConfig) -> csr_array:
     row sums of A. A row without such a neighbour has an empty row in S. Its eigenvalues lie in [-1, 1].
     """
     n = len(database)
-    found = [(nearest.rows, nearest.scores) for _, nearest in neighbours(database, config.neighbours)]
+    found = [(nearest.rows, nearest.scores) for _, nearest in nearest_others(database, config.neighbours)]
     columns = np.concatenate([rows for rows, _ in found])
     weights = np.concatenate([scores for _, scores in found]).astype(np.float64).clip(min=0.0) ** config.gamma
     starts = np.arange(n + 1) * columns.shape[1]

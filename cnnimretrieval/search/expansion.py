@@ -4,10 +4,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from pydantic import Field
 
-from cnnimretrieval.search.nearest_in_collection import neighbours
 from groundwork.settings import Settings
 from groundwork.shards import Rows
-from groundwork.top_k import search
+from groundwork.top_k import nearest_others, search
 
 # Neighbours gathered at a time, in numbers: 64 MiB of float32.
 _GATHERED = 1 << 24
@@ -52,7 +51,7 @@ def augment(
     if out is None:
         dtype = database.dtype if isinstance(database, np.ndarray) else np.float32
         out = np.empty(database.shape, dtype)
-    for first, nearest in neighbours(database, config.neighbours):
+    for first, nearest in nearest_others(database, config.neighbours):
         rows = slice(first, first + len(nearest.rows))
         out[rows] = _towards(database[rows], nearest.rows, database, config.alpha)
     return out

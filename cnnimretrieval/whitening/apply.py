@@ -1,12 +1,13 @@
 """Whitening of descriptors: centring, projection and L2 norm; applied in blocks, kept in a file.
 
-Descriptors may be a memory map and stay float32. How a whitening is estimated: see `whitening_estimates`.
+Descriptors may be a memory map and stay float32. How a whitening is estimated: see `estimates`.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -36,8 +37,17 @@ class Whitening:
                 f"whitening: expected a projection (k, {self.mean.size}), got {self.projection.shape}; "
                 "give mean and projection of the same estimate"
             )
+        for name, array in (("mean", self.mean), ("projection", self.projection)):
+            if not np.issubdtype(array.dtype, np.floating):
+                raise ValueError(
+                    f"whitening: expected real numbers as {name}, got {array.dtype}; estimate it again"
+                )
         if not (np.isfinite(self.mean).all() and np.isfinite(self.projection).all()):
             raise ValueError("whitening: expected finite numbers, got NaN or infinity; estimate it again")
+        if not self.projection.any():
+            raise ValueError(
+                f"whitening: expected a projection, got {self.projection.size} zeros; estimate it again"
+            )
 
     @property
     def dim(self) -> int:
@@ -91,15 +101,25 @@ def load_whitening(path: Path) -> Whitening:
         with safe_open(path, framework="numpy") as file:
             facts = file.metadata() or {}
             mean, projection = file.get_tensor("mean"), file.get_tensor("projection")
-    except SafetensorError as error:
+    except (SafetensorError, TypeError, AttributeError) as error:
+        # Beside its own error, what the library trips over in types that NumPy does not have.
         raise ValueError(
             f"whitening {path}: expected mean and projection, got {error}; learn it again"
         ) from error
-    kind: Kind = "learned" if facts.get("kind") == "learned" else "pca"
     try:
-        return Whitening(mean=mean, projection=projection, kind=kind, note=facts.get("note", ""))
+        return Whitening(mean=mean, projection=projection, kind=_kind(facts), note=facts.get("note", ""))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _kind(facts: Mapping[str, str]) -> Kind:
+    for kind in get_args(Kind):
+        if facts.get("kind") == kind:
+            return kind  # type: ignore[no-any-return]
+    raise ValueError(
+        f"whitening: expected the kind {' or '.join(get_args(Kind))}, got {facts.get('kind')!r}; "
+        "learn it again"
+    )
 
 
 def check_dim(dim: int | None, most: int) -> None:

@@ -14,6 +14,7 @@ from cnnimretrieval.descriptors.store import DescriptorStore
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.search.rerank import RerankConfig, reranked
 from cnnimretrieval.whitening.apply import apply
+from groundwork.descriptor_folder import unit_rows
 from groundwork.names import printable
 
 
@@ -46,7 +47,8 @@ def rank(
 ) -> list[Answer]:
     """The `top` best rows of `store` for each query, described the way the store was, and re-ranked.
 
-    ValueError when another network made the store, OSError when a query cannot be read.
+    ValueError when another network made the store or a query has no direction, OSError when one cannot be
+    read.
     """
     store.require_network(network)
     described = describe(network, queries, store.meta.extraction, device=device, workers=workers)
@@ -54,6 +56,12 @@ def rank(
     whitening = network.whitening_for(store.meta.extraction.scales)
     if store.meta.whitening is not None and whitening is not None:
         vectors = apply(whitening, vectors)
+    blind = np.flatnonzero(~unit_rows(vectors))
+    if len(blind):
+        raise ValueError(
+            f"query {queries[blind[0]].path}: expected a descriptor of length 1, got "
+            f"{np.linalg.norm(vectors[blind[0]]):.4g} after whitening; search with another photo or network"
+        )
     rankings = reranked(vectors, store.vectors, rerank, top)
     return [
         Answer(

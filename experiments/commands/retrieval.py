@@ -91,14 +91,12 @@ def search(
         options.file(query, "QUERY")
     from cnnimretrieval.descriptors import store
     from cnnimretrieval.descriptors.images import ImageRequest
-    from cnnimretrieval.evaluation.described import require_unit_length
     from experiments import machine
     from experiments.commands import ranking, reranking
 
     steps = reranking.settings(rerank)
     network, on = machine.load_network(model, weights, whitening_from), machine.device(device)
     described = store.read_store(database)
-    require_unit_length(described, database)
     answers = ranking.rank(
         network,
         described,

@@ -13,7 +13,7 @@ import pycolmap
 from jaxtyping import Float32, UInt8, UInt32
 
 from groundwork.orientation import upright_size
-from sfm.colmap.calls.frames import Reframe
+from sfm.colmap.frames import Reframe
 from sfm.featurestore import ImageFeatures
 from sfm.model import Model
 

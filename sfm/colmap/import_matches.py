@@ -23,7 +23,6 @@ from groundwork.keys import key_of
 from groundwork.records import load_done, mark_done, prune
 from groundwork.tasks import run_batches, usage
 from sfm.collection import Collection
-from sfm.colmap.calls.frames import Frames, Photo, Reframe, frames_of
 from sfm.colmap.database import (
     ColmapDatabase,
     database_stamp,
@@ -31,6 +30,7 @@ from sfm.colmap.database import (
     read_inliers,
     read_keypoints,
 )
+from sfm.colmap.frames import Frames, Photo, Reframe, frames_of
 from sfm.featurestore import FeatureStore, GivenCamera, ImageFeatures, write_shard
 from sfm.matching import Matches
 

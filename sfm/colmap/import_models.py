@@ -24,9 +24,9 @@ from groundwork.keys import key_of
 from groundwork.records import load_done, mark_done
 from groundwork.tasks import run_batches, usage
 from sfm.collection import Collection
-from sfm.colmap.calls.frames import Photo, Reframe, frames_of
 from sfm.colmap.database import read_pairs
 from sfm.colmap.files import database_beside, model_folders, model_stamps, require_whole
+from sfm.colmap.frames import Photo, Reframe, frames_of
 from sfm.mapper import ModelFacts
 from sfm.matchgraph import TRUSTED_CONFIGS, GraphConfig, number_places
 from sfm.model import Model, load_model, save_model

@@ -6,7 +6,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from cnnimretrieval.networks.backbones import BACKBONES, build_trunk
-from cnnimretrieval.networks.weights import read_state
+from cnnimretrieval.networks.tensor_files import read_state
 
 # Building is what takes time here; nothing below changes a trunk.
 _trunk = cache(build_trunk)

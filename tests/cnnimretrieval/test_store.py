@@ -1,11 +1,15 @@
+import json
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from cnnimretrieval.descriptors import store
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import extract, read_store
-from cnnimretrieval.whitening.apply import apply
+from cnnimretrieval.networks.network import NetworkConfig, build
+from cnnimretrieval.whitening.apply import Whitening, apply
 from cnnimretrieval.whitening.estimates import pca_whitening
 
 SMALL = ExtractConfig(image_size=72)
@@ -96,40 +100,128 @@ def test_folders_that_hold_no_descriptors_are_named(network, requests, tmp_path)
     out = tmp_path / "out"
     extract(network, requests[:2], tmp_path, out, SMALL)
     np.save(out / "vectors.npy", np.zeros((3, 2), np.float32))
-    with pytest.raises(ValueError, match=r"expected as many names as vectors, got 2 and 3; extract again$"):
+    with pytest.raises(ValueError, match="vectors") as error:
         read_store(out)
-    (out / "meta.json").write_text("{}")
+    assert str(error.value) == (
+        f"{out}/vectors.npy: expected the file that extract left, got it damaged, or changed since; "
+        "extract the photos again"
+    )
+
+
+@pytest.fixture
+def extracted(network, requests, tmp_path):
+    """A whole folder, without the record of what its files were: each file has to speak for itself."""
+    extract(network, requests, tmp_path, tmp_path / "out", SMALL)
+    (tmp_path / "out" / "done" / "extract.json").unlink()
+    return tmp_path / "out"
+
+
+def _told(folder):
+    with pytest.raises(ValueError, match="descriptors") as error:
+        read_store(folder)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "got"),
+    [
+        ({"version": 2}, "expected version 1, got 2; extract the photos again"),
+        ({"version": "1"}, "expected version 1, got '1'; extract the photos again"),
+        ({"version": None}, "expected version 1, got None; extract the photos again"),
+        ({"more": 1}, "expected what extract wrote, got the unknown key 'more'; extract again"),
+        ({"described": "many"}, "expected what extract wrote, got 'described' = 'many': Input should be"),
+        (
+            {"network_config": {"backbone": "resnet19"}},
+            "got 'network_config.backbone' = 'resnet19': backbone: ",
+        ),
+        ({"extraction": {"scales": []}}, "expected what extract wrote, got 'extraction.scales' = []: Tuple"),
+    ],
+)
+def test_what_says_how_descriptors_were_made_is_checked(extracted, change, got):
+    path = extracted / "meta.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert _told(extracted).startswith(f"descriptors {path}: ")
+    assert got in _told(extracted)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "\ud800", "[" * 100_000])
+def test_what_says_how_descriptors_were_made_may_be_damaged(extracted, text):
+    (extracted / "meta.json").write_text(text, errors="surrogatepass")
+    assert _told(extracted).startswith(f"descriptors {extracted}/meta.json: expected ")
+
+
+def test_numbers_of_rows_are_those_that_were_described(extracted):
+    path = extracted / "meta.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"described": 9}))
+    assert "expected 9 descriptors and 0 rejected photos as in meta.json, got 8 and 0; " in _told(extracted)
+
+
+def test_boxes_and_photos_listed_twice_are_rows_like_any_other(network, requests, tmp_path):
+    listed = [requests[7], requests[3], requests[3]]
+    extract(network, listed, tmp_path, tmp_path / "out", SMALL)
+    found = read_store(tmp_path / "out")
+    assert found.images["name"].tolist() == ["photo 3.png"] * 3
+    assert found.images["x1"].isna().tolist() == [False, True, True]
+
+
+def test_names_that_changed_places_are_noticed(network, requests, tmp_path):
+    out = tmp_path / "out"
+    extract(network, requests, tmp_path, out, SMALL)
+    images = pd.read_parquet(out / "images.parquet")
+    images.loc[[0, 1], "name"] = images.loc[[1, 0], "name"].to_numpy()
+    images.to_parquet(out / "images.parquet", index=False)
     with pytest.raises(
-        ValueError, match=r"expected files of this version, got ValidationError; extract again$"
+        ValueError, match=r"images\.parquet: expected the file that extract left, got it damaged"
     ):
         read_store(out)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "got"),
-    [
-        (lambda rows: rows[0], "float32 of shape (512,)"),
-        (lambda rows: rows.astype("i4"), "int32 of shape (8, 512)"),
-    ],
-)
-def test_descriptors_are_rows_of_real_numbers(network, requests, tmp_path, spoil, got):
-    out = tmp_path / "out"
-    rows = np.array(extract(network, requests, tmp_path, out, SMALL).vectors)
-    np.save(out / "vectors.npy", spoil(rows))
-    with pytest.raises(ValueError, match="extract again") as error:
-        read_store(out)
-    assert str(error.value) == f"descriptors {out}: expected real vectors (n, d), got {got}; extract again"
+def _blind_to_squares(value):
+    """A hook of a trunk that sees `value` times what there is in square pictures."""
+
+    def hook(_, inputs, output):
+        height, width = inputs[0].shape[2:]
+        return output * value if height == width else output
+
+    return hook
 
 
-def test_a_folder_without_one_of_its_files_or_with_an_empty_one(network, requests, tmp_path):
-    out = tmp_path / "out"
-    extract(network, requests, tmp_path, out, SMALL)
-    (out / "vectors.npy").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"expected files of this version, got EOFError; extract again$"):
-        read_store(out)
-    (out / "images.parquet").unlink()
-    with pytest.raises(FileNotFoundError, match=r"without images\.parquet; extract again$"):
-        read_store(out)
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_a_photo_in_which_the_network_sees_nothing_costs_itself_only(requests, tmp_path, value):
+    network = build(NetworkConfig(backbone="squeezenet1_1", pooling="spoc"), "random", seed=3)
+    seen = np.array(extract(network, requests, tmp_path, tmp_path / "seen", SMALL).vectors)
+    hook = network.trunk.register_forward_hook(_blind_to_squares(value))
+    found = extract(network, requests, tmp_path, tmp_path / "out", SMALL)
+    np.testing.assert_allclose(found.vectors, np.delete(seen, 5, axis=0), rtol=0, atol=1e-6)
+    assert found.images["name"].tolist() == [requests[row].path.name for row in (0, 1, 2, 3, 4, 6, 7)]
+    assert found.rejected["name"].tolist() == ["photo 5.png"]
+    assert found.rejected.loc[0, "reason"] == (
+        f"photo {tmp_path}/photo 5.png: expected a descriptor of length 1, got {value:g}, for the network "
+        "sees nothing in it; leave it out or take another network"
+    )
+    with pytest.raises(
+        ValueError, match=r"^extract: expected at least one readable photo, got photo .*5\.png"
+    ):
+        extract(network, requests[5:6], tmp_path, tmp_path / "none", SMALL)
+    assert list((tmp_path / "none").iterdir()) == []
+    hook.remove()
+
+
+def test_a_descriptor_that_whitening_takes_everything_from_is_rejected(network, requests, tmp_path):
+    plain = np.array(extract(network, requests, tmp_path, tmp_path / "plain", SMALL).vectors)
+    network.whitening = Whitening(
+        mean=plain[2].astype(np.float64), projection=np.eye(3, 512), kind="pca", note="n"
+    )
+    found = extract(network, requests, tmp_path, tmp_path / "out", SMALL)
+    expected = apply(network.whitening, np.delete(plain, 2, axis=0))
+    np.testing.assert_allclose(found.vectors, expected, rtol=0, atol=1e-4)
+    assert found.rejected["name"].tolist() == ["photo 2.png"]
+    with pytest.raises(
+        ValueError, match=r"^extract: expected at least one readable photo, got photo .*2\.png"
+    ):
+        extract(network, requests[2:3], tmp_path, tmp_path / "none", SMALL)
+    assert list((tmp_path / "none").iterdir()) == []
 
 
 def test_nothing_readable_is_an_error(network, tmp_path):

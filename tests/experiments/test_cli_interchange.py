@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cnnimretrieval.networks.network import NetworkConfig, build, load, save
+from cnnimretrieval.networks.network import NetworkConfig, build, save
+from cnnimretrieval.networks.open import load
 from cnnimretrieval.whitening.apply import Whitening
 from experiments import cli
 from pairs.published_pairs import photo_of

@@ -8,7 +8,7 @@ import torchvision
 from PIL import Image
 
 from cnnimretrieval.downloads.catalogue import find
-from cnnimretrieval.networks.network import load
+from cnnimretrieval.networks.open import load
 from experiments import cli, reproduction
 from pairs.published_pairs import photo_of
 

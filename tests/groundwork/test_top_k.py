@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundwork.top_k import search
+from groundwork.shards import Selection, Shards
+from groundwork.top_k import nearest_others, search
 
 
 def _naive(queries, database, top):
@@ -70,3 +71,44 @@ def test_nothing_to_search_is_told_and_no_query_has_no_ranking():
         "search: expected a database of at least one row, got none; describe photos first"
     )
     assert search(rows[:0], rows, 2).rows.shape == (0, 2)
+
+
+def _naive_others(database, k):
+    """Sort all other rows by falling score, then by rising row."""
+    scores, rows = database @ database.T, np.arange(len(database))
+    others = [rows[rows != row] for row in rows]
+    return [other[np.lexsort((other, -scores[row, other]))][:k] for row, other in enumerate(others)]
+
+
+@given(
+    seed=st.integers(0, 500),
+    n=st.integers(2, 40),
+    k=st.integers(1, 50),
+    query_block=st.integers(1, 12),
+    database_block=st.integers(1, 50),
+    kind=st.sampled_from(["plain", "selected", "shards"]),
+)
+def test_neighbours_in_a_collection_are_those_of_sorting_all_others(
+    seed, n, k, query_block, database_block, kind
+):
+    generator = np.random.default_rng(seed)
+    values = generator.integers(-2, 3, (n, 3)).astype(np.float32)
+    order = generator.permutation(n)
+    database = {
+        "plain": values,
+        "selected": Selection(values[np.argsort(order)], order),
+        "shards": Shards([values[: n // 2], values[n // 2 :]]),
+    }[kind]
+    found = nearest_others(database, k, query_block=query_block, database_block=database_block)
+    rows = []
+    for first, ranking in found:
+        assert first == len(rows)
+        rows += list(ranking.rows)
+    np.testing.assert_array_equal(rows, _naive_others(values, k))
+
+
+def test_copies_are_neighbours_of_each_other():
+    database = np.eye(3, dtype=np.float32)[[0, 0, 1, 0, 0]]
+    ((_, found),) = nearest_others(database, 2)
+    # Equal scores by rising row, the row itself left out also where two copies stand before it.
+    assert found.rows.tolist() == [[1, 3], [0, 3], [0, 1], [0, 1], [0, 1]]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnnimretrieval.networks import network
+from cnnimretrieval.networks.open import load
 
 SHARED = Path(__file__).parents[3] / "shared"
 SCENES = (
@@ -141,7 +141,7 @@ def test_network_is_the_best_of_the_four(finished):
     metrics = read(finished[0], "metrics.json")
     kept = metrics["evaluation"][metrics["train"]["kept"]]
     assert kept["map"] == max(row["map"] for row in metrics["evaluation"].values())
-    assert network.load(finished[0] / "model").config.backbone == "resnet18"
+    assert load(finished[0] / "model").config.backbone == "resnet18"
 
 
 def test_result_is_said(finished):

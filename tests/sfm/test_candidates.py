@@ -71,23 +71,47 @@ def test_a_missing_pair_list_is_told(tmp_path: Path) -> None:
 
 def _write_descriptors(folder: Path, names: list[str], vectors: np.ndarray) -> None:
     folder.mkdir()
-    np.save(folder / "vectors.npy", vectors.astype(np.float32))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.save(folder / "vectors.npy", unit.astype(np.float32))
     pd.DataFrame({"name": names}).to_parquet(folder / "images.parquet")
 
 
 def test_given_descriptors_are_put_in_order(tmp_path: Path) -> None:
-    _write_descriptors(tmp_path / "d", ["c", "x", "a"], np.array([[3, 3], [9, 9], [1, 1]]))
+    _write_descriptors(tmp_path / "d", ["c", "x", "a"], np.array([[0, 3], [9, 9], [-1, 0]]))
     vectors, known = read_descriptors(tmp_path / "d", _collection("a", "b", "c"))
-    np.testing.assert_array_equal(vectors, [[1, 1], [0, 0], [3, 3]])
+    np.testing.assert_array_equal(vectors, [[-1, 0], [0, 0], [0, 1]])
     assert known.tolist() == [True, False, True]
 
 
 def test_wrong_descriptors_are_told(tmp_path: Path) -> None:
     _write_descriptors(tmp_path / "d", ["a"], np.ones((2, 3)))
-    with pytest.raises(ValueError, match=r"expected one row for each of 1 names, got \(2, 3\); extract"):
+    with pytest.raises(ValueError, match=r"expected as many names as vectors, got 1 and 2; extract"):
         read_descriptors(tmp_path / "d", _collection("a"))
-    with pytest.raises(FileNotFoundError, match=r"expected the file vectors\.npy, got none; extract them"):
+    with pytest.raises(FileNotFoundError, match=r"expected the file vectors\.npy, got none; extract the"):
         read_descriptors(tmp_path / "gone", _collection("a"))
+
+
+def test_boxes_are_no_photos_and_of_two_rows_of_a_photo_the_first_counts(tmp_path: Path) -> None:
+    rows = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])
+    _write_descriptors(tmp_path / "d", ["a", "b", "b", "b"], rows)
+    images = pd.read_parquet(tmp_path / "d" / "images.parquet")
+    box = {"x1": 2.0, "y1": 3.0, "x2": 9.0, "y2": 8.0}
+    images = images.assign(**{side: [value, value, np.nan, np.nan] for side, value in box.items()})
+    images.to_parquet(tmp_path / "d" / "images.parquet")
+    vectors, known = read_descriptors(tmp_path / "d", _collection("a", "b"))
+    np.testing.assert_array_equal(vectors, [[0, 0], [-1, 0]])
+    assert known.tolist() == [False, True]
+
+
+def test_other_descriptors_in_the_same_folder_are_other_pairs(tmp_path: Path) -> None:
+    names, config = ["a", "b", "c", "d"], CandidateConfig(descriptors=tmp_path / "d", exhaustive_up_to=4)
+    rows = np.array([[1, 0], [0, 1], [0.9, 0.1], [0.1, 1]])
+    _write_descriptors(tmp_path / "d", names, rows)
+    config = config.model_copy(update={"neighbours": 1})
+    first = _propose(tmp_path / "out", config, _features(50, 50, 50, 50))
+    # The same file of vectors: only the names have changed places.
+    pd.DataFrame({"name": ["a", "c", "b", "dd"]}).to_parquet(tmp_path / "d" / "images.parquet")
+    assert _propose(tmp_path / "out", config, _features(50, 50, 50, 50)) != first
 
 
 def _propose(out: Path, config: CandidateConfig, features: Features) -> list[list[object]]:

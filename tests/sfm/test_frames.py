@@ -3,10 +3,10 @@
 import numpy as np
 import pycolmap
 import pytest
-from sfm.colmap.calls.frames import Photo, Reframe, frames_of
 
 from groundwork.orientation import back_to_stored, upright_size, upright_xy
 from sfm.colmap.files import NUM_CAMERA_PARAMS
+from sfm.colmap.frames import Photo, Reframe, frames_of
 
 # A sphere's panorama has no focal length, and no turn about the optical axis.
 CAMERAS = [model for model in range(len(NUM_CAMERA_PARAMS)) if model != 17]
