@@ -8,6 +8,7 @@ from jaxtyping import Int
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.training.clusters import draw_clusters
+from cnnimretrieval.training.divergence import check_descriptors
 from cnnimretrieval.training.groups import Groups
 from cnnimretrieval.training.learner import Training
 from cnnimretrieval.training.tuples import Tuples, assemble, draw_pairs, draw_pool
@@ -61,6 +62,8 @@ def mine_tuples(training: Training, num_tuples: int, rng: np.random.Generator) -
         device=training.device,
         workers=training.workers,
     ).require_all()
+    names = [table.names[row] for row in (*query, *pool)]
+    check_descriptors(vectors, names, differ=True)
     if training.whitening is not None:
         vectors = apply_whitening(training.whitening, vectors)
     found = mine_hard_negatives(

@@ -14,6 +14,7 @@ from cnnimretrieval.descriptors.images import normalise
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.pooling import l2_normalise
 from cnnimretrieval.training.batch_losses import BatchLossName, batch_loss
+from cnnimretrieval.training.divergence import check_descriptors, check_loss, check_tensors
 from cnnimretrieval.training.groups import LoadedGroup
 from cnnimretrieval.training.losses import contrastive, triplet
 from cnnimretrieval.training.memory import Memory
@@ -53,14 +54,40 @@ class Learner:
         self._relations = Relations(training.collection.table)
         size = training.config.memory_size
         self._memory = Memory(size) if size else None
+        self.steps = 0
+        self._latest: Sequence[LoadedGroup] = ()
 
     def step(self, groups: Sequence[LoadedGroup]) -> float:
-        """Learn from these groups together; returns the sum over them of their loss before the step."""
+        """Learn from these groups together; returns the sum over them of their loss before the step.
+
+        Diverged, at once, when loss, gradients or weights are not finite.
+        """
+        self.steps, self._latest = self.steps + 1, groups
+        weights = dict(self._training.network.named_parameters())
         self._optimizer.zero_grad()
         over_tuples = self._training.config.loss in ("contrastive", "triplet")
         total = self._tuples_backward(groups) if over_tuples else self._batch_backward(groups)
+        gradients = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
+        check_tensors("gradient", gradients, total, self._queries(groups))
         self._optimizer.step()
+        check_tensors("weight", weights, total, self._queries(groups))
         return total
+
+    def check(self) -> None:
+        """Diverged unless the network, as it is after the last step, tells the photos of that step apart."""
+        pictures = [picture for group in self._latest for picture in group.pictures]
+        if not pictures:
+            return
+        with torch.no_grad():
+            vectors = describe_with_gradient(self._training, pictures).cpu().numpy()
+        names = self._names([row for group in self._latest for row in group.rows])
+        check_descriptors(vectors, names, differ=any(not torch.equal(pictures[0], one) for one in pictures))
+
+    def _names(self, rows: Sequence[int]) -> list[str]:
+        return [self._training.collection.table.names[row] for row in rows]
+
+    def _queries(self, groups: Sequence[LoadedGroup]) -> list[str]:
+        return self._names([group.rows[0] for group in groups])
 
     def _tuples_backward(self, groups: Sequence[LoadedGroup]) -> float:
         """Tuple by tuple, which needs the memory of one: their gradients add up."""
@@ -69,6 +96,7 @@ class Learner:
         total = 0.0
         for group in groups:
             loss = tuple_loss(self._training, group.pictures)
+            check_loss(float(loss.detach()), self._queries([group]))
             (loss / divisor).backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         return total
@@ -78,6 +106,7 @@ class Learner:
         pictures = [picture for group in groups for picture in group.pictures]
         vectors = describe_with_gradient(self._training, pictures)
         loss = self._batch_loss(vectors, rows)
+        check_loss(float(loss.detach()), self._queries(groups))
         loss.backward()  # type: ignore[no-untyped-call]
         if self._memory is not None:
             self._memory.add(vectors, torch.from_numpy(rows))

@@ -58,13 +58,13 @@ class LoopConfig(Settings):
     )
     optimizer: Literal["adam", "sgd"] = "adam"
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
-    learning_rate: float = Field(default=5e-7, gt=0)
+    learning_rate: float = Field(default=5e-7, gt=0, le=1e6)
     learning_rate_decay: float = Field(default=0.01, ge=0, description="rate * exp(-decay * decays so far)")
     decay_epochs: int = Field(default=1, ge=1, description="the rate decays every so many epochs")
     decay_before_first: bool = Field(
         default=True, description="the first epoch counts as one decay, as in the PyTorch reference"
     )
-    gem_rate_factor: float = Field(default=10.0, ge=0, description="GeM's p learns this much faster")
+    gem_rate_factor: float = Field(default=10.0, ge=0, le=1e6, description="GeM's p learns this much faster")
     weight_decay: float = Field(default=1e-6, ge=0, description="not on GeM's p")
     frozen_share: float = Field(
         default=0.0,

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.checkpoint import EpochLog, Progress, load_checkpoint, save_checkpoint
+from cnnimretrieval.training.divergence import Diverged
 from cnnimretrieval.training.epoch import Part, parts_of_epoch
 from cnnimretrieval.training.groups import load_groups
 from cnnimretrieval.training.learner import Learner, Training
@@ -37,7 +37,8 @@ def run_loop(
 
     Goes on from `checkpoint` when that was made with the same `key`; an interrupted training ends with the
     same weights as an unbroken one. Running statistics of BatchNorm stay as they are, its affine weights
-    learn, as published. ValueError when the training places give no pair or no negative, OSError when a photo
+    learn, as published. A training that diverges stops at once and leaves the checkpoint of the last sound
+    epoch. ValueError then, and when the training places give no pair or no negative; OSError when a photo
     cannot be read any more.
     """
     network, config = training.network, training.config
@@ -46,14 +47,25 @@ def run_loop(
     optimizer = build_optimizer(network, config)
     progress = load_checkpoint(checkpoint, key, network, optimizer)
     if progress.epoch < 0:
-        progress = Progress(logs=(EpochLog(epoch=0, validation=validate(network)),))
+        progress = Progress(logs=(EpochLog(epoch=0, validation=_initial_scores(network, validate)),))
         save_checkpoint(checkpoint, key, network, optimizer, progress)
     for epoch in range(progress.epoch + 1, config.epochs + 1):
         started = time.monotonic()
-        log = _learn_epoch(training, optimizer, epoch, keep_tuples)
-        seconds = round(time.monotonic() - started, 1)
-        due = epoch % config.validation_epochs == 0 or epoch == config.epochs
-        log = log.model_copy(update={"seconds": seconds, "validation": validate(network) if due else {}})
+        rate, learner = set_rate(optimizer, config, epoch), Learner(training, optimizer)
+        try:
+            log = _learn_epoch(training, learner, epoch, keep_tuples)
+            seconds = round(time.monotonic() - started, 1)
+            due = epoch % config.validation_epochs == 0 or epoch == config.epochs
+            scores = validate(network) if due else {}
+        except Diverged as found:
+            if epoch == 1 and not learner.steps:
+                raise _unusable(found) from found
+            raise ValueError(
+                f"training, epoch {epoch}, step {learner.steps}: {found}; "
+                f"learning rate {rate:g} is too large: lower train.loop.learning_rate "
+                f"(weights after epoch {epoch - 1}, the last sound one, are in {checkpoint})"
+            ) from found
+        log = log.model_copy(update={"learning_rate": rate, "seconds": seconds, "validation": scores})
         logger.info(_described(log))
         progress = Progress(logs=(*progress.logs, log))
         save_checkpoint(checkpoint, key, network, optimizer, progress)
@@ -61,13 +73,23 @@ def run_loop(
     return progress
 
 
-def _learn_epoch(training: Training, optimizer: Optimizer, epoch: int, keep_tuples: KeepTuples) -> EpochLog:
-    rate = set_rate(optimizer, training.config, epoch)
-    learner = Learner(training, optimizer)
+def _initial_scores(network: RetrievalNetwork, validate: Validate) -> dict[str, float]:
+    try:
+        return validate(network)
+    except Diverged as found:
+        raise _unusable(found) from found
+
+
+def _unusable(found: Diverged) -> ValueError:
+    return ValueError(f"network before training: {found}; its weights are damaged: start from others")
+
+
+def _learn_epoch(training: Training, learner: Learner, epoch: int, keep_tuples: KeepTuples) -> EpochLog:
     losses, distances, missing = [], [], 0
     for part in parts_of_epoch(training, np.random.default_rng((training.seed, epoch))):
         keep_tuples(epoch, part.tuples)
         losses.append(_learn_part(training, learner, part))
+        learner.check()
         missing += part.tuples.shortage
         if part.negative_distance is not None:
             distances.append(part.negative_distance)
@@ -76,7 +98,6 @@ def _learn_epoch(training: Training, optimizer: Optimizer, epoch: int, keep_tupl
         loss=float(np.mean(losses)),
         negative_distance=float(np.mean(distances)) if distances else None,
         missing_negatives=missing,
-        learning_rate=rate,
     )
 
 
