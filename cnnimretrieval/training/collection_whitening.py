@@ -10,10 +10,8 @@ from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.tuples import QueryConfig, draw_pairs
 from cnnimretrieval.whitening.apply import Whitening
 from cnnimretrieval.whitening.estimates import learn_whitening, pca_whitening
+from groundwork.random_streams import random_stream
 from groundwork.settings import Settings
-
-# Generators of one run must not repeat each other: the loop's are (seed, epoch).
-_STREAM = 1_000_000
 
 
 class WhiteningConfig(Settings):
@@ -66,7 +64,7 @@ def learned_from_pairs(
     Queries are drawn from the pairs and shown as `query` says, but for the share of them that is distorted.
     """
     collection = descriptions.collection
-    rng = np.random.default_rng((seed, _STREAM))
+    rng = random_stream(seed, "whitening pairs")
     num_queries = len(np.unique(collection.table.positives_of("train").query))
     queries, positives = draw_pairs(collection.table, config.pairs_per_query * num_queries, rng)
     shown = query.model_copy(update={"distorted_share": config.distorted_share})

@@ -17,6 +17,7 @@ from cnnimretrieval.training.groups import load_groups
 from cnnimretrieval.training.learner import Learner, Training
 from cnnimretrieval.training.optimiser import build_optimizer, set_rate
 from cnnimretrieval.training.tuples import Tuples
+from groundwork.random_streams import random_stream
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def _unusable(found: Diverged) -> ValueError:
 
 def _learn_epoch(training: Training, learner: Learner, epoch: int, keep_tuples: KeepTuples) -> EpochLog:
     losses, distances, missing = [], [], 0
-    for part in parts_of_epoch(training, np.random.default_rng((training.seed, epoch))):
+    for part in parts_of_epoch(training, random_stream(training.seed, "epoch", epoch)):
         keep_tuples(epoch, part.tuples)
         losses.append(_learn_part(training, learner, part))
         learner.check()

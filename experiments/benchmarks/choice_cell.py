@@ -7,7 +7,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from cnnimretrieval.evaluation.heldout import heldout_test, prove
@@ -23,6 +22,7 @@ from cnnimretrieval.whitening.apply import apply
 from experiments.settings.run_config import RunConfig
 from groundwork.files import read_json, write_json
 from groundwork.keys import key_of
+from groundwork.random_streams import random_stream
 from groundwork.settings import Settings
 from pairs.heldout import read_heldout
 from pairs.mine import choose_positives
@@ -129,7 +129,7 @@ def _learn(training: Training, budget: float) -> tuple[int, float]:
     Processor time of this process, in which photos are loaded too: another process on the machine costs
     nothing. Mining is not counted; it is the same for all.
     """
-    rng = np.random.default_rng((training.seed, 1))
+    rng = random_stream(training.seed, "epoch", 1)
     optimizer = build_optimizer(training.network, training.config)
     set_rate(optimizer, training.config, 1)
     part = mine_tuples(training, training.config.tuples_per_epoch, rng)
