@@ -69,12 +69,17 @@ def learned_from_pairs(
     queries, positives = draw_pairs(collection.table, config.pairs_per_query * num_queries, rng)
     shown = query.model_copy(update={"distorted_share": config.distorted_share})
     requests = [collection.query(int(row), shown, rng) for row in queries]
+    database = descriptions.database(network, scales)
+    # The others are shown as they are: rows of the database.
+    edited = np.flatnonzero([request.edit is not None for request in requests])
+    query_vectors = database[queries]
+    query_vectors[edited] = descriptions.of(network, "whitening", [requests[n] for n in edited], scales)
     rows = np.flatnonzero(~collection.table.is_val)
     return learn_whitening(
-        descriptions.database(network, scales)[rows],
+        database[rows],
         np.arange(len(queries)),
         np.searchsorted(rows, positives),
-        query_vectors=descriptions.of(network, "whitening", requests, scales),
+        query_vectors=query_vectors,
         dim=config.dim,
         shrinkage=config.shrinkage,
         collection_share=config.collection_share,
