@@ -8,7 +8,7 @@ if TYPE_CHECKING:  # they come with torch, which a report does without
     from cnnimretrieval.training.result import Row, RowScores
 
 # In the order of the experiment; not every run has every row.
-ROWS: "Mapping[Row, str]" = {
+ROWS: Mapping[str, str] = {
     "off_the_shelf": "off the shelf",
     "off_the_shelf_pca": "off the shelf + PCA whitening",
     "off_the_shelf_whitened": "off the shelf + learned whitening",
@@ -30,12 +30,9 @@ def as_table(evaluation: "Mapping[Row, RowScores]", kept: "Row") -> str:
         f"held-out places ({'; '.join(counts)})",
         "  ".join([" " * (_WIDTH + 2), *(f"{head:>15}" for head in heads)]),
     ]
-    for row, title in ROWS.items():
-        if row in evaluation:
-            scores = _by_kind(evaluation[row]).values()
-            cells = [f"{one.map:9.4f}{one.recall_at_1:6.2f}" for one in scores]
-            mark = "*" if row == kept else " "
-            lines.append("  ".join([f"{mark} {title:<{_WIDTH}}", *cells]))
+    for row in sorted(evaluation, key=list(ROWS).index):
+        cells = [f"{one.map:9.4f}{one.recall_at_1:6.2f}" for one in _by_kind(evaluation[row]).values()]
+        lines.append("  ".join([f"{'*' if row == kept else ' '} {ROWS[row]:<{_WIDTH}}", *cells]))
     return "\n".join(lines)
 
 

@@ -6,8 +6,9 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.training.collection import QueryConfig
 from cnnimretrieval.training.descriptions import Descriptions
-from cnnimretrieval.training.tuples import QueryConfig, draw_pairs
+from cnnimretrieval.training.sampling import draw_pairs
 from cnnimretrieval.whitening.apply import Whitening
 from cnnimretrieval.whitening.estimates import learn_whitening, pca_whitening
 from groundwork.random_streams import random_stream

@@ -11,8 +11,8 @@ from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.evaluation.heldout import HeldoutTest
 from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.divergence import check_descriptors
-from cnnimretrieval.training.tuples import Collection
 from groundwork.files import atomic_path
 from groundwork.keys import key_of
 

@@ -17,13 +17,15 @@ from pydantic import Field, model_validator
 
 from cnnimretrieval.evaluation.heldout import heldout_test, prove
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build, save
+from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.collection_whitening import (
     WhiteningConfig,
     learned_from_pairs,
     pca_of_collection,
 )
+from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.descriptions import Descriptions
-from cnnimretrieval.training.learner import Training
+from cnnimretrieval.training.loop import run_loop
 from cnnimretrieval.training.result import (
     Candidate,
     Row,
@@ -34,8 +36,6 @@ from cnnimretrieval.training.result import (
     write_tuples,
 )
 from cnnimretrieval.training.settings import LoopConfig
-from cnnimretrieval.training.trainer import run_loop
-from cnnimretrieval.training.tuples import Collection
 from cnnimretrieval.training.whitening_layers import LayersConfig, load_layers, start_layers
 from cnnimretrieval.whitening.apply import Kind, Whitening, apply
 from groundwork.files import read_json
@@ -132,7 +132,7 @@ def fine_tune(
         out / _CHECKPOINT,
         key,
         lambda network: _validation(descriptions, network, through),
-        lambda epoch, tuples: write_tuples(out, descriptions.collection.table.names, epoch, tuples),
+        lambda epoch, examples: write_tuples(out, descriptions.collection.table.names, epoch, examples),
     )
     candidates = _candidates(descriptions, initial, training.network, learned, config)
     result = judge(

@@ -11,8 +11,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from cnnimretrieval.evaluation.heldout import Gain, HeldoutTest, KindScores, Proof, gain
 from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.training.batches import Examples
 from cnnimretrieval.training.checkpoint import EpochLog, Progress
-from cnnimretrieval.training.tuples import Tuples
 from cnnimretrieval.whitening.apply import Whitening
 from groundwork.files import read_json, write_json, write_table
 from groundwork.settings import Settings
@@ -143,19 +143,22 @@ def read_result(out: Path) -> TrainResult:
     return TrainResult.model_validate(read_json(out / _METRICS))
 
 
-def write_tuples(out: Path, names: Sequence[str], epoch: int, tuples: Tuples) -> None:
-    """Write the tuples of an epoch with names to tuples.parquet, in place of those of the epoch before."""
-    boxes = [request.box for request in tuples.requests]
+def write_tuples(out: Path, names: Sequence[str], epoch: int, examples: Examples) -> None:
+    """Write the examples of an epoch with names to tuples.parquet, in place of those of the epoch before.
+
+    Of more positives than one, the first.
+    """
+    boxes = [request.box for request in examples.requests]
     frame = pd.DataFrame(
         {
             "epoch": epoch,
-            "query": [names[row] for row in tuples.query],
+            "query": [names[row] for row in examples.rows[:, 0]],
             **{
                 edge: [np.nan if box is None else box[number] for box in boxes]
                 for number, edge in enumerate(("x1", "y1", "x2", "y2"))
             },
-            "positive": [names[row] for row in tuples.positive],
-            "negatives": [[names[row] for row in rows if row >= 0] for rows in tuples.negatives],
+            "positive": [names[row] for row in examples.rows[:, 1]],
+            "negatives": [[names[row] for row in rows if row >= 0] for rows in examples.negatives],
         }
     )
     write_table(out / "tuples.parquet", frame)

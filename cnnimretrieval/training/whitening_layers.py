@@ -21,13 +21,14 @@ from cnnimretrieval.networks.linear import at_every_location, set_to_whitening
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.pooling import Regional
 from cnnimretrieval.networks.toolbox_files import LAYERS, LayerName
+from cnnimretrieval.training.collection import QueryConfig
 from cnnimretrieval.training.collection_whitening import (
     WhiteningConfig,
     learned_from_pairs,
     pca_of_collection,
 )
 from cnnimretrieval.training.descriptions import Descriptions
-from cnnimretrieval.training.tuples import QueryConfig, draw_pairs
+from cnnimretrieval.training.sampling import draw_pairs
 from cnnimretrieval.whitening.apply import Whitening
 from cnnimretrieval.whitening.estimates import learn_whitening, pca_whitening
 from groundwork.random_streams import random_stream

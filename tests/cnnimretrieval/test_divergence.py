@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from cnnimretrieval.networks.network import NetworkConfig, build
+from cnnimretrieval.training.batches import load_batches
 from cnnimretrieval.training.checkpoint import load_checkpoint
+from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.divergence import (
     Diverged,
     check_descriptors,
@@ -13,10 +15,11 @@ from cnnimretrieval.training.divergence import (
     check_tensors,
     listed,
 )
-from cnnimretrieval.training.learner import Learner, Training
+from cnnimretrieval.training.loop import run_loop
+from cnnimretrieval.training.mining import examples_of_epoch
 from cnnimretrieval.training.optimiser import build_optimizer
 from cnnimretrieval.training.settings import LoopConfig
-from cnnimretrieval.training.trainer import run_loop
+from cnnimretrieval.training.step import Learner
 from pairs.negatives import NegativesConfig
 
 CLUSTERS = {"loss": "supcon", "sampling": "clusters", "clusters_per_batch": 2, "memory_size": 6}
@@ -201,9 +204,5 @@ def test_many_names_are_shortened():
 
 
 def _step(training, learner):
-    from cnnimretrieval.training.epoch import parts_of_epoch
-    from cnnimretrieval.training.groups import load_groups
-
-    (part,) = parts_of_epoch(training, np.random.default_rng(0))
-    loaded = load_groups(part.groups, training.collection, 64, together=part.together, workers=0)
-    return learner.step(next(loaded))
+    (examples,) = examples_of_epoch(training, np.random.default_rng(0))
+    return learner.step(next(load_batches(examples, training.collection, 64, workers=0)))

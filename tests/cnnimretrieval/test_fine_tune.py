@@ -14,11 +14,11 @@ from cnnimretrieval.networks.network import NetworkConfig, load
 from cnnimretrieval.training import collection_whitening as whitenings
 from cnnimretrieval.training import fine_tune as stage
 from cnnimretrieval.training.checkpoint import Progress
+from cnnimretrieval.training.collection import QueryConfig
 from cnnimretrieval.training.collection_whitening import WhiteningConfig
 from cnnimretrieval.training.fine_tune import TrainConfig, fine_tune
+from cnnimretrieval.training.loop import run_loop
 from cnnimretrieval.training.settings import LoopConfig
-from cnnimretrieval.training.trainer import run_loop
-from cnnimretrieval.training.tuples import QueryConfig
 from cnnimretrieval.training.whitening_layers import LayersConfig
 from cnnimretrieval.whitening.estimates import pca_whitening
 from groundwork.files import read_table, write_json

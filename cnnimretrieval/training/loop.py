@@ -1,4 +1,4 @@
-"""The training loop: per epoch, mine hard negatives with the network as it is, then learn from the tuples."""
+"""The training loop: per epoch, draw and mine examples with the network as it is, then learn from them."""
 
 import logging
 import time
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.training.batches import Examples, load_batches
 from cnnimretrieval.training.checkpoint import EpochLog, Progress, load_checkpoint, save_checkpoint
+from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.divergence import Diverged
-from cnnimretrieval.training.epoch import Part, parts_of_epoch
-from cnnimretrieval.training.groups import load_groups
-from cnnimretrieval.training.learner import Learner, Training
+from cnnimretrieval.training.mining import examples_of_epoch
 from cnnimretrieval.training.optimiser import build_optimizer, set_rate
-from cnnimretrieval.training.tuples import Tuples
+from cnnimretrieval.training.step import Learner
 from groundwork.random_streams import random_stream
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 # Scores of the network as it is: called before the first epoch (0) and after each.
 Validate = Callable[[RetrievalNetwork], dict[str, float]]
 # Sees what is learned from next, with the number of the epoch.
-KeepTuples = Callable[[int, Tuples], None]
+KeepExamples = Callable[[int, Examples], None]
 
 
 def run_loop(
@@ -32,7 +32,7 @@ def run_loop(
     checkpoint: Path,
     key: str,
     validate: Validate,
-    keep_tuples: KeepTuples = lambda epoch, tuples: None,
+    keep_examples: KeepExamples = lambda epoch, examples: None,
 ) -> Progress:
     """Fine-tune the network in place and return a log per epoch, the initial network's first.
 
@@ -54,7 +54,7 @@ def run_loop(
         started = time.monotonic()
         rate, learner = set_rate(optimizer, config, epoch), Learner(training, optimizer)
         try:
-            log = _learn_epoch(training, learner, epoch, keep_tuples)
+            log = _learn_epoch(training, learner, epoch, keep_examples)
             seconds = round(time.monotonic() - started, 1)
             due = epoch % config.validation_epochs == 0 or epoch == config.epochs
             scores = validate(network) if due else {}
@@ -85,15 +85,15 @@ def _unusable(found: Diverged) -> ValueError:
     return ValueError(f"network before training: {found}; its weights are damaged: start from others")
 
 
-def _learn_epoch(training: Training, learner: Learner, epoch: int, keep_tuples: KeepTuples) -> EpochLog:
+def _learn_epoch(training: Training, learner: Learner, epoch: int, keep_examples: KeepExamples) -> EpochLog:
     losses, distances, missing = [], [], 0
-    for part in parts_of_epoch(training, random_stream(training.seed, "epoch", epoch)):
-        keep_tuples(epoch, part.tuples)
-        losses.append(_learn_part(training, learner, part))
+    for examples in examples_of_epoch(training, random_stream(training.seed, "epoch", epoch)):
+        keep_examples(epoch, examples)
+        losses.append(_learn(training, learner, examples))
         learner.check()
-        missing += part.tuples.shortage
-        if part.negative_distance is not None:
-            distances.append(part.negative_distance)
+        missing += int((examples.negatives < 0).sum())
+        if examples.negative_distance is not None:
+            distances.append(examples.negative_distance)
     return EpochLog(
         epoch=epoch,
         loss=float(np.mean(losses)),
@@ -102,16 +102,11 @@ def _learn_epoch(training: Training, learner: Learner, epoch: int, keep_tuples: 
     )
 
 
-def _learn_part(training: Training, learner: Learner, part: Part) -> float:
-    """One pass over the groups; the mean loss of a group before its own step."""
-    loaded = load_groups(
-        part.groups,
-        training.collection,
-        training.config.image_size,
-        together=part.together,
-        workers=training.workers,
-    )
-    return sum(learner.step(groups) for groups in loaded) / len(part.groups)
+def _learn(training: Training, learner: Learner, examples: Examples) -> float:
+    """One pass over the examples; the mean loss of one before its own step."""
+    size = training.config.image_size
+    batches = load_batches(examples, training.collection, size, workers=training.workers)
+    return sum(learner.step(batch) for batch in batches) / len(examples.order)
 
 
 def _average(network: nn.Module, initial: dict[str, Tensor], initial_share: float) -> None:
