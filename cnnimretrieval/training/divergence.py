@@ -1,6 +1,7 @@
 """Notices at once that a training has left the finite numbers, or tells no photo from another any more."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -12,8 +13,22 @@ _ALIKE = 1e-6
 _MOST_NAMES = 3
 
 
-class Diverged(Exception):
+class Diverged(ValueError):
     """What was expected and found; the loop, which knows epoch and step, says what to do about it."""
+
+
+@contextmanager
+def before_training() -> Iterator[None]:
+    """Blame what is found in here on the weights that a training starts from."""
+    try:
+        yield
+    except Diverged as found:
+        raise damaged_weights(found) from found
+
+
+def damaged_weights(found: Diverged) -> ValueError:
+    """What is said of a network that was unsound before it learned anything."""
+    return ValueError(f"network before training: {found}; its weights are damaged: start from others")
 
 
 def check_loss(loss: float, queries: Sequence[str]) -> None:

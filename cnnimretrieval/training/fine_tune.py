@@ -25,6 +25,7 @@ from cnnimretrieval.training.collection_whitening import (
 )
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.descriptions import Descriptions
+from cnnimretrieval.training.divergence import before_training
 from cnnimretrieval.training.loop import run_loop
 from cnnimretrieval.training.result import (
     Candidate,
@@ -115,8 +116,9 @@ def fine_tune(
     if load_done(out, _STAGE, key) is not None:
         return read_result(out)
     descriptions = _open(pairs_dir, out, config, key, device=device, workers=workers)
-    start_layers(initial, descriptions, config.layers, config.whitening, config.loop.query, config.seed)
-    learned = _estimated(descriptions, initial, config, "learned")
+    with before_training():
+        start_layers(initial, descriptions, config.layers, config.whitening, config.loop.query, config.seed)
+        learned = _estimated(descriptions, initial, config, "learned")
     through = learned if config.loop.through_whitening else None
     training = Training(
         network=deepcopy(initial),

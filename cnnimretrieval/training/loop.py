@@ -13,7 +13,7 @@ from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.batches import Examples, load_batches
 from cnnimretrieval.training.checkpoint import EpochLog, Progress, load_checkpoint, save_checkpoint
 from cnnimretrieval.training.context import Training
-from cnnimretrieval.training.divergence import Diverged
+from cnnimretrieval.training.divergence import Diverged, before_training, damaged_weights
 from cnnimretrieval.training.mining import examples_of_epoch
 from cnnimretrieval.training.optimiser import build_optimizer, set_rate
 from cnnimretrieval.training.step import Learner
@@ -48,7 +48,8 @@ def run_loop(
     optimizer = build_optimizer(network, config)
     progress = load_checkpoint(checkpoint, key, network, optimizer)
     if progress.epoch < 0:
-        progress = Progress(logs=(EpochLog(epoch=0, validation=_initial_scores(network, validate)),))
+        with before_training():
+            progress = Progress(logs=(EpochLog(epoch=0, validation=validate(network)),))
         save_checkpoint(checkpoint, key, network, optimizer, progress)
     for epoch in range(progress.epoch + 1, config.epochs + 1):
         started = time.monotonic()
@@ -60,10 +61,10 @@ def run_loop(
             scores = validate(network) if due else {}
         except Diverged as found:
             if epoch == 1 and not learner.steps:
-                raise _unusable(found) from found
+                raise damaged_weights(found) from found
             raise ValueError(
                 f"training, epoch {epoch}, step {learner.steps}: {found}; "
-                f"learning rate {rate:g} is too large: lower train.loop.learning_rate "
+                f"learning rate {rate:g} is too large: lower train.loop.learning_rate = {config.learning_rate:g} "
                 f"(weights after epoch {epoch - 1}, the last sound one, are in {checkpoint})"
             ) from found
         log = log.model_copy(update={"learning_rate": rate, "seconds": seconds, "validation": scores})
@@ -72,17 +73,6 @@ def run_loop(
         save_checkpoint(checkpoint, key, network, optimizer, progress)
     _average(network, initial, config.initial_share)
     return progress
-
-
-def _initial_scores(network: RetrievalNetwork, validate: Validate) -> dict[str, float]:
-    try:
-        return validate(network)
-    except Diverged as found:
-        raise _unusable(found) from found
-
-
-def _unusable(found: Diverged) -> ValueError:
-    return ValueError(f"network before training: {found}; its weights are damaged: start from others")
 
 
 def _learn_epoch(training: Training, learner: Learner, epoch: int, keep_examples: KeepExamples) -> EpochLog:

@@ -349,6 +349,23 @@ def test_training_goes_through_the_initial_networks_whitening_when_asked_to(
         assert "fine_tuned_loss_whitening" not in result.evaluation
 
 
+def test_damaged_weights_are_told_before_anything_is_learned_or_written(pairs_dir, tmp_path, monkeypatch):
+    real = stage.initial_network
+
+    def damaged(config, weights):
+        network = real(config, weights)
+        network.trunk.features[0].bias.data.fill_(-1e6)
+        return network
+
+    monkeypatch.setattr(stage, "initial_network", damaged)
+    with pytest.raises(
+        ValueError, match=r"^network before training: expected descriptors that differ"
+    ) as error:
+        fine_tune(pairs_dir, tmp_path / "model", CONFIG, weights="random")
+    assert str(error.value).endswith(" more; its weights are damaged: start from others")
+    assert not list((tmp_path / "model").rglob("*.npy"))
+
+
 def test_pairs_that_were_not_mined_to_the_end_are_refused(pairs_dir, tmp_path):
     (pairs_dir / "done" / "mine.json").unlink()
     with pytest.raises(FileNotFoundError) as error:
