@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,11 +24,21 @@ def before_training() -> Iterator[None]:
     try:
         yield
     except Diverged as found:
-        raise damaged_weights(found) from found
+        raise _damaged(found) from found
 
 
-def damaged_weights(found: Diverged) -> ValueError:
-    """What is said of a network that was unsound before it learned anything."""
+def stopped(found: Diverged, *, epoch: int, step: int, rate: float, checkpoint: Path) -> ValueError:
+    """What is said of a training that stops in this step; `checkpoint` is of the epoch before."""
+    if (epoch, step) == (1, 0):
+        return _damaged(found)
+    return ValueError(
+        f"training, epoch {epoch}, step {step}: {found}; "
+        f"learning rate {rate:g} is too large: lower train.loop.learning_rate "
+        f"(weights after epoch {epoch - 1}, the last sound one, are in {checkpoint})"
+    )
+
+
+def _damaged(found: Diverged) -> ValueError:
     return ValueError(f"network before training: {found}; its weights are damaged: start from others")
 
 

@@ -13,7 +13,7 @@ from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.batches import Examples, load_batches
 from cnnimretrieval.training.checkpoint import EpochLog, Progress, load_checkpoint, save_checkpoint
 from cnnimretrieval.training.context import Training
-from cnnimretrieval.training.divergence import Diverged, before_training, damaged_weights
+from cnnimretrieval.training.divergence import Diverged, before_training, stopped
 from cnnimretrieval.training.mining import examples_of_epoch
 from cnnimretrieval.training.optimiser import build_optimizer, set_rate
 from cnnimretrieval.training.step import Learner
@@ -60,13 +60,7 @@ def run_loop(
             due = epoch % config.validation_epochs == 0 or epoch == config.epochs
             scores = validate(network) if due else {}
         except Diverged as found:
-            if epoch == 1 and not learner.steps:
-                raise damaged_weights(found) from found
-            raise ValueError(
-                f"training, epoch {epoch}, step {learner.steps}: {found}; "
-                f"learning rate {rate:g} is too large: lower train.loop.learning_rate = {config.learning_rate:g} "
-                f"(weights after epoch {epoch - 1}, the last sound one, are in {checkpoint})"
-            ) from found
+            raise stopped(found, epoch=epoch, step=learner.steps, rate=rate, checkpoint=checkpoint) from found
         log = log.model_copy(update={"learning_rate": rate, "seconds": seconds, "validation": scores})
         logger.info(_described(log))
         progress = Progress(logs=(*progress.logs, log))

@@ -26,8 +26,8 @@ from groundwork.keys import key_of
 from groundwork.random_streams import random_stream
 from groundwork.settings import Settings
 from pairs.heldout import read_heldout
-from pairs.mine import choose_positives
 from pairs.pair_table import PairTable, read_candidates, read_pair_table
+from pairs.positives import choose_positives
 from pairs.reconstruction import read_reconstruction
 
 

@@ -60,10 +60,8 @@ def test_a_rate_far_too_large_is_told_as_what_it_is_within_two_steps(collection,
         _run(training, tmp_path)
     text = str(error.value)
     assert int(text.split("step ")[1].split(":")[0]) <= 2
-    assert "learning rate 990050 is too large: lower train.loop.learning_rate = 1e+06 (" in text
-    assert (
-        f" = 1e+06 (weights after epoch 0, the last sound one, are in {tmp_path / 'checkpoint.pt'})" in text
-    )
+    assert "learning rate 990050 is too large: lower train.loop.learning_rate (" in text
+    assert f"(weights after epoch 0, the last sound one, are in {tmp_path / 'checkpoint.pt'})" in text
     assert "\n" not in text
 
 
