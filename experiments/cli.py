@@ -153,8 +153,8 @@ def _run(
         verify=verify,
     )
     outcome = pipeline.run(photos, out, settings.resolve(RunConfig), execution)
-    print(scoreboard.as_table(outcome.metrics.evaluation, outcome.metrics.train["kept"]))
-    print(f"{outcome.metrics.train['verdict']}\n{outcome.report}")
+    print(scoreboard.as_table(outcome.metrics.evaluation, outcome.metrics.train.kept))
+    print(f"{outcome.metrics.train.verdict}\n{outcome.report}")
 
 
 @app.command()
@@ -255,7 +255,7 @@ def train(
     with hold(out):
         result = fine_tune(pairs, out, config.train, weights=config.weights, device=on, workers=count)
     print(scoreboard.as_table(result.evaluation, result.kept))
-    print(f"{result.train['verdict']}\n{out}")
+    print(f"{result.train.verdict}\n{out}")
 
 
 app.command()(retrieval.extract)

@@ -1,10 +1,11 @@
 """The counts and scores of a run, in WORK/metrics.json: what other programs read."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from pydantic import ConfigDict
 
+from cnnimretrieval.training.result import Row, RowScores, TrainSummary
 from groundwork.files import write_json
 from groundwork.settings import Settings
 from sfm.outcome import ReconstructCounts
@@ -50,8 +51,8 @@ class Metrics(Settings):
 
     sfm: Reconstruction
     pairs: Mining
-    train: dict[str, Any]
-    evaluation: dict[str, Any]
+    train: TrainSummary
+    evaluation: dict[Row, RowScores]
 
 
 def save(metrics: Metrics, work: Path) -> Path:

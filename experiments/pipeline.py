@@ -85,9 +85,7 @@ def run(photos: Path, work: Path, config: RunConfig, execution: Execution) -> Ou
         found = step("reconstruct", lambda: _reconstruct(photos, work, config, execution))
         mined = step("mine", lambda: _mine(photos, work, config, execution))
         trained = step("train", lambda: _train(work, config, execution))
-        counts = Metrics(
-            sfm=found, pairs=mined, train=dict(trained.train), evaluation=dict(trained.evaluation)
-        )
+        counts = Metrics(sfm=found, pairs=mined, train=trained.train, evaluation=trained.evaluation)
         metrics.save(counts, work)
         seconds = time.monotonic() - clock
         manifest.save(_manifest(photos, work, config, execution, counts, started, seconds), work)
@@ -113,7 +111,7 @@ class _Steps:
 
 def _summary(result: object) -> str:
     if isinstance(result, TrainResult):
-        return f"kept {result.kept.replace('_', ' ')}, mAP {result.evaluation[result.kept]['map']:.4f}"
+        return f"kept {result.kept.replace('_', ' ')}, mAP {result.evaluation[result.kept].map:.4f}"
     return str(result)
 
 
@@ -176,5 +174,5 @@ def _manifest(
         input_sha256=manifest.input_hash(work / SFM / "collection.parquet"),
         packages=manifest.installed(),
         machine=manifest.this_machine(execution.device),
-        scores=counts.evaluation,
+        scores=counts.model_dump(mode="json")["evaluation"],
     )

@@ -1,35 +1,41 @@
-"""The four rows of the proof as a table for a terminal."""
+"""The rows of the proof as a table for a terminal."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
-ROWS = {
+if TYPE_CHECKING:  # they come with torch, which a report does without
+    from cnnimretrieval.evaluation.heldout import KindScores
+    from cnnimretrieval.training.result import Row, RowScores
+
+# In the order of the experiment; not every run has every row.
+ROWS: Mapping[str, str] = {
     "off_the_shelf": "off the shelf",
     "off_the_shelf_pca": "off the shelf + PCA whitening",
+    "off_the_shelf_whitened": "off the shelf + learned whitening",
     "fine_tuned": "fine-tuned",
+    "fine_tuned_loss_whitening": "fine-tuned + the loss's whitening",
     "fine_tuned_whitened": "fine-tuned + learned whitening",
 }
-_KINDS = ("crop", "whole")
+_WIDTH = max(map(len, ROWS.values()))
 
 
-def as_table(evaluation: Mapping[str, Mapping[str, Any]], kept: str) -> str:
+def as_table(evaluation: "Mapping[Row, RowScores]", kept: "Row") -> str:
     """For each row mAP and recall at 1, means over places, by kind of query; a star marks `kept`."""
-    first = next(iter(evaluation.values()))
-    kinds = [kind for kind in _KINDS if kind in first]
+    first = _by_kind(next(iter(evaluation.values())))
     counts = [
-        f"{kind}: {first[kind]['queries']:,} queries, {first[kind]['places']:,} places" for kind in kinds
+        f"{kind}: {scores.queries:,} queries, {scores.places:,} places" for kind, scores in first.items()
     ]
-    heads = [f"{kind} mAP  R@1" for kind in kinds]
+    heads = [f"{kind} mAP  R@1" for kind in first]
     lines = [
         f"held-out places ({'; '.join(counts)})",
-        "  ".join([" " * 33, *(f"{head:>15}" for head in heads)]),
+        "  ".join([" " * (_WIDTH + 2), *(f"{head:>15}" for head in heads)]),
     ]
-    for row, title in ROWS.items():
-        cells = [
-            f"{evaluation[row][kind]['map']:9.4f}{evaluation[row][kind]['recall_at_1']:6.2f}"
-            for kind in kinds
-        ]
-        lines.append(
-            "  ".join([f"{'*' if row == kept else ' '} {title:<31}", *(f"{cell:>15}" for cell in cells)])
-        )
+    for row in sorted(evaluation, key=list(ROWS).index):
+        cells = [f"{one.map:9.4f}{one.recall_at_1:6.2f}" for one in _by_kind(evaluation[row]).values()]
+        lines.append("  ".join([f"{'*' if row == kept else ' '} {ROWS[row]:<{_WIDTH}}", *cells]))
     return "\n".join(lines)
+
+
+def _by_kind(scores: "RowScores") -> "dict[str, KindScores]":
+    kinds = {"crop": scores.crop, "whole": scores.whole}
+    return {kind: found for kind, found in kinds.items() if found is not None}

@@ -17,21 +17,12 @@ from pydantic import Field
 from groundwork.files import read_json, write_json
 from groundwork.keys import key_of
 from groundwork.records import load_done, mark_done
-from pairs.descriptors import descriptors_key, load_descriptors
+from pairs.descriptors import descriptors_key
 from pairs.heldout import HeldoutConfig, HeldoutQuery, draw_queries, read_heldout, write_heldout
-from pairs.image_pairs import Candidates, Positives, merge_candidates
+from pairs.image_pairs import Candidates, Positives
 from pairs.pair_table import PairTable, read_candidates, read_pair_table, write_candidates, write_pair_table
-from pairs.positives import (
-    PositivesConfig,
-    Selection,
-    among,
-    m1_nearest_descriptor,
-    m2_most_shared_points,
-    m3_relaxed_inliers,
-    weighted_by_overlap,
-    within_geometry,
-)
-from pairs.reconstruction import Reconstruction, read_reconstruction
+from pairs.positives import PositivesConfig, choose_positives
+from pairs.reconstruction import read_reconstruction
 from pairs.same_place_negatives import ApartPairs
 from pairs.split import SplitConfig, choose_val_places
 from sfm.model import load_model
@@ -114,31 +105,6 @@ def _key(sfm_dir: Path, model_files: Sequence[Path], config: MineConfig) -> str:
     # The descriptors themselves decide, not where they lie.
     settings = config.model_copy(update={"descriptors": None})
     return key_of("mine", settings, descriptors_key(config.descriptors), digests, versions)
-
-
-def choose_positives(
-    reconstruction: Reconstruction, candidates: Candidates, config: PositivesConfig
-) -> Selection:
-    """The positives of the configured strategy among `candidates`, or for m1 and m2 among near cameras."""
-    dropped: dict[str, int] = {}
-    if config.strategy in ("m1", "m2"):
-        near = reconstruction.neighbours(config.nearest_cameras)
-        both = among(merge_candidates([candidates, near]), near)
-        far = len(candidates) - len(among(candidates, near))
-        dropped, candidates = {"pair: not among the nearest cameras": far}, both
-    candidates, outside = within_geometry(candidates, config)
-    if config.strategy == "m1":
-        descriptors = load_descriptors(config.descriptors, reconstruction.names)
-        selection = m1_nearest_descriptor(
-            candidates, descriptors.distances(candidates.query, candidates.positive)
-        )
-    elif config.strategy == "m2":
-        selection = m2_most_shared_points(candidates)
-    elif config.strategy == "m3":
-        selection = m3_relaxed_inliers(candidates, config.min_overlap, config.max_scale_change)
-    else:
-        selection = weighted_by_overlap(candidates)
-    return Selection(positives=selection.positives, dropped={**dropped, **outside, **selection.dropped})
 
 
 def _tabulate(images: pd.DataFrame, positives: Positives, apart: ApartPairs, config: MineConfig) -> PairTable:

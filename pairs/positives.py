@@ -1,16 +1,18 @@
 """Strategies that choose a query's positives among its candidates, one function each, with what they drop."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from pydantic import Field, model_validator
 
 from groundwork.settings import Settings
-from pairs.image_pairs import Candidates, Positives
+from pairs.descriptors import load_descriptors
+from pairs.image_pairs import Candidates, Positives, merge_candidates
+from pairs.reconstruction import Reconstruction
 
 StrategyName = Literal["m1", "m2", "m3", "weighted"]
 
@@ -156,3 +158,40 @@ def _positives(
         strategy=names,
         weight=np.ones(len(chosen)) if weight is None else weight,
     )
+
+
+class Strategy(NamedTuple):
+    """`choose(candidates, reconstruction, config)`; with `near_cameras`, of pairs of near cameras only."""
+
+    choose: Callable[[Candidates, Reconstruction, PositivesConfig], Selection]
+    near_cameras: bool = False
+
+
+def _m1(near: Candidates, reconstruction: Reconstruction, config: PositivesConfig) -> Selection:
+    descriptors = load_descriptors(config.descriptors, reconstruction.names)
+    return m1_nearest_descriptor(near, descriptors.distances(near.query, near.positive))
+
+
+# A new strategy is a function, its entry here and its name in StrategyName.
+STRATEGIES: Mapping[StrategyName, Strategy] = {
+    "m1": Strategy(_m1, near_cameras=True),
+    "m2": Strategy(lambda near, *_: m2_most_shared_points(near), near_cameras=True),
+    "m3": Strategy(lambda found, _, c: m3_relaxed_inliers(found, c.min_overlap, c.max_scale_change)),
+    "weighted": Strategy(lambda found, *_: weighted_by_overlap(found)),
+}
+
+
+def choose_positives(
+    reconstruction: Reconstruction, candidates: Candidates, config: PositivesConfig
+) -> Selection:
+    """The positives of the configured strategy among `candidates`, or for m1 and m2 among near cameras."""
+    strategy = STRATEGIES[config.strategy]
+    dropped: dict[str, int] = {}
+    if strategy.near_cameras:
+        near = reconstruction.neighbours(config.nearest_cameras)
+        both = among(merge_candidates([candidates, near]), near)
+        far = len(candidates) - len(among(candidates, near))
+        dropped, candidates = {"pair: not among the nearest cameras": far}, both
+    candidates, outside = within_geometry(candidates, config)
+    selection = strategy.choose(candidates, reconstruction, config)
+    return Selection(positives=selection.positives, dropped={**dropped, **outside, **selection.dropped})

@@ -10,6 +10,7 @@ from jaxtyping import Int
 from tqdm import tqdm
 
 from groundwork.files import read_table
+from groundwork.random_streams import random_stream
 from pairs.image_pairs import Candidates, merge_candidates
 from pairs.nearest_cameras import neighbour_pairs
 from pairs.same_place_negatives import ApartPairs, apart_pairs
@@ -48,7 +49,7 @@ class Reconstruction:
         for number, path in enumerate(self.model_files if per_query else ()):
             model = load_model(path)
             rows = self._rows_of(path, model)
-            found = apart_pairs(model, per_query, np.random.default_rng((seed, number)))
+            found = apart_pairs(model, per_query, random_stream(seed, "negatives of a place", number))
             queries.append(rows[found.query])
             negatives.append(rows[found.negative])
         query, negative = np.concatenate(queries), np.concatenate(negatives)

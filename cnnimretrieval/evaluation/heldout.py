@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from pydantic import Field
 
 from cnnimretrieval.descriptors.distort import Relit
 from cnnimretrieval.descriptors.images import ImageRequest
@@ -39,9 +40,15 @@ class Gain(Settings):
 
     kind: str
     map: float
-    standard_error: float
+    standard_error: float | None = Field(description="unknown (None) of a single place")
     places_better: int
     places_worse: int
+
+    @property
+    def error_text(self) -> str:
+        """The standard error for people, "unknown" where it is."""
+        known = self.standard_error is not None
+        return f"standard error {self.standard_error:.4f}" if known else "standard error unknown: one place"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,11 +135,11 @@ def gain(test: HeldoutTest, proof: Proof, over: Proof) -> Gain:
     ours = test.place_maps(proof.average_precision, kind)
     theirs = test.place_maps(over.average_precision, kind)
     differences = np.array([ours[place] - theirs[place] for place in ours])
-    spread = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
+    known = len(differences) > 1
     return Gain(
         kind=kind,
         map=float(differences.mean()),
-        standard_error=spread / len(differences) ** 0.5,
+        standard_error=float(differences.std(ddof=1)) / len(differences) ** 0.5 if known else None,
         places_better=int((differences > 0).sum()),
         places_worse=int((differences < 0).sum()),
     )

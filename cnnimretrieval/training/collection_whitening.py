@@ -6,14 +6,13 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.training.collection import QueryConfig
 from cnnimretrieval.training.descriptions import Descriptions
-from cnnimretrieval.training.tuples import QueryConfig, draw_pairs
+from cnnimretrieval.training.sampling import draw_pairs
 from cnnimretrieval.whitening.apply import Whitening
 from cnnimretrieval.whitening.estimates import learn_whitening, pca_whitening
+from groundwork.random_streams import random_stream
 from groundwork.settings import Settings
-
-# Generators of one run must not repeat each other: the loop's are (seed, epoch).
-_STREAM = 1_000_000
 
 
 class WhiteningConfig(Settings):
@@ -66,17 +65,22 @@ def learned_from_pairs(
     Queries are drawn from the pairs and shown as `query` says, but for the share of them that is distorted.
     """
     collection = descriptions.collection
-    rng = np.random.default_rng((seed, _STREAM))
+    rng = random_stream(seed, "whitening pairs")
     num_queries = len(np.unique(collection.table.positives_of("train").query))
     queries, positives = draw_pairs(collection.table, config.pairs_per_query * num_queries, rng)
     shown = query.model_copy(update={"distorted_share": config.distorted_share})
     requests = [collection.query(int(row), shown, rng) for row in queries]
+    database = descriptions.database(network, scales)
+    # The others are shown as they are: rows of the database.
+    edited = np.flatnonzero([request.edit is not None for request in requests])
+    query_vectors = database[queries]
+    query_vectors[edited] = descriptions.of(network, "whitening", [requests[n] for n in edited], scales)
     rows = np.flatnonzero(~collection.table.is_val)
     return learn_whitening(
-        descriptions.database(network, scales)[rows],
+        database[rows],
         np.arange(len(queries)),
         np.searchsorted(rows, positives),
-        query_vectors=descriptions.of(network, "whitening", requests, scales),
+        query_vectors=query_vectors,
         dim=config.dim,
         shrinkage=config.shrinkage,
         collection_share=config.collection_share,

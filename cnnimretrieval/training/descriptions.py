@@ -11,7 +11,8 @@ from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.evaluation.heldout import HeldoutTest
 from cnnimretrieval.networks.network import RetrievalNetwork
-from cnnimretrieval.training.tuples import Collection
+from cnnimretrieval.training.collection import Collection
+from cnnimretrieval.training.divergence import check_descriptors
 from groundwork.files import atomic_path
 from groundwork.keys import key_of
 
@@ -54,13 +55,19 @@ class Descriptions:
         requests: Sequence[ImageRequest],
         scales: Sequence[float] = (1.0,),
     ) -> Float[np.ndarray, "n d"]:
-        """Unit descriptors of `requests`, called `what`; OSError naming the first unreadable photo."""
+        """Unit descriptors of `requests`, called `what`; OSError naming the first unreadable photo.
+
+        Diverged, before anything is written, when the network gives no usable ones.
+        """
         key = key_of(self.key_of_content(what), network.fingerprint(), list(scales))
         path = self.folder / f"{what}-{key[:16]}.npy"
         if not path.is_file():
             config = ExtractConfig(image_size=self.image_size, scales=tuple(scales))
             found = describe(network, requests, config, device=self.device, workers=self.workers)
+            made = found.require_all()
+            names = [request.path.relative_to(self.collection.photos).as_posix() for request in requests]
+            check_descriptors(made, names, differ=what == "database")
             with atomic_path(path) as unfinished, unfinished.open("wb") as file:
-                np.save(file, found.require_all())
+                np.save(file, made)
         vectors: Float[np.ndarray, "n d"] = np.load(path, mmap_mode="r")
         return vectors

@@ -1,7 +1,8 @@
 """Stage: mined pairs -> a fine-tuned network with its whitening, and the proof on the held-out places.
 
-Four rows are scored: the network off the shelf and fine-tuned, each as it is and whitened. The best of them
-is what the folder holds in the end, so that nobody is handed a network worse than the one it started from.
+The network is scored off the shelf and fine-tuned, each as it is and whitened in more than one way: a row
+each. The best is what the folder holds in the end, so that nobody is handed a network worse than the one it
+started from. It is chosen by the places whose scores are reported, which flatters the chosen row a little.
 """
 
 import logging
@@ -16,13 +17,16 @@ from pydantic import Field, model_validator
 
 from cnnimretrieval.evaluation.heldout import heldout_test, prove
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build, save
+from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.collection_whitening import (
     WhiteningConfig,
     learned_from_pairs,
     pca_of_collection,
 )
+from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.descriptions import Descriptions
-from cnnimretrieval.training.learner import Training
+from cnnimretrieval.training.divergence import before_training
+from cnnimretrieval.training.loop import run_loop
 from cnnimretrieval.training.result import (
     Candidate,
     Row,
@@ -33,8 +37,6 @@ from cnnimretrieval.training.result import (
     write_tuples,
 )
 from cnnimretrieval.training.settings import LoopConfig
-from cnnimretrieval.training.trainer import run_loop
-from cnnimretrieval.training.tuples import Collection
 from cnnimretrieval.training.whitening_layers import LayersConfig, load_layers, start_layers
 from cnnimretrieval.whitening.apply import Kind, Whitening, apply
 from groundwork.files import read_json
@@ -48,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 _STAGE = "train"
 _CHECKPOINT = "checkpoint.pt"
+# Counts the changes of what the same settings give, so that no earlier result passes for today's.
+_REVISION = 1
 
 
 class TrainConfig(Settings):
@@ -58,9 +62,18 @@ class TrainConfig(Settings):
     layers: LayersConfig = LayersConfig()
     whitening: WhiteningConfig = WhiteningConfig()
     keep: Row | Literal["best"] = Field(
-        default="best", description="the network that is handed out: the best of the four, or always this one"
+        default="best", description="the network that is handed out: the best of all rows, or always this one"
     )
     seed: int = Field(default=0, ge=0, description="of pairs, pools, order and distortions")
+
+    @model_validator(mode="after")
+    def _row_to_keep(self) -> "TrainConfig":
+        if self.keep == "fine_tuned_loss_whitening" and not self.loop.through_whitening:
+            raise ValueError(
+                "keep: expected another row for a loss that sees descriptors as they are, got "
+                f"{self.keep}; set loop.through_whitening, or keep another"
+            )
+        return self
 
     @model_validator(mode="after")
     def _layers_to_start(self) -> "TrainConfig":
@@ -89,7 +102,7 @@ def fine_tune(
     device: str = "cpu",
     workers: int = 0,
 ) -> TrainResult:
-    """Fine-tune on the pairs in `pairs_dir`, whiten, prove, and write one of four networks to `out`.
+    """Fine-tune on the pairs in `pairs_dir`, whiten, prove, and write the network of one row to `out`.
 
     `weights` as in `backbones.build_trunk`. An interrupted call goes on at the last finished epoch. Returns
     at once when `out` holds the result already. ValueError when there is nothing to train or to test with or
@@ -103,10 +116,10 @@ def fine_tune(
     if load_done(out, _STAGE, key) is not None:
         return read_result(out)
     descriptions = _open(pairs_dir, out, config, key, device=device, workers=workers)
-    start_layers(initial, descriptions, config.layers, config.whitening, config.loop.query, config.seed)
-    through = None
-    if config.loop.through_whitening:
-        through = _estimated(descriptions, initial, config, "learned")
+    with before_training():
+        start_layers(initial, descriptions, config.layers, config.whitening, config.loop.query, config.seed)
+        learned = _estimated(descriptions, initial, config, "learned")
+    through = learned if config.loop.through_whitening else None
     training = Training(
         network=deepcopy(initial),
         collection=descriptions.collection,
@@ -121,19 +134,9 @@ def fine_tune(
         out / _CHECKPOINT,
         key,
         lambda network: _validation(descriptions, network, through),
-        lambda epoch, tuples: write_tuples(out, descriptions.collection.table.names, epoch, tuples),
+        lambda epoch, examples: write_tuples(out, descriptions.collection.table.names, epoch, examples),
     )
-    tuned = training.network
-    candidates: dict[Row, Candidate] = {
-        "off_the_shelf": _candidate(descriptions, initial, None),
-        "off_the_shelf_pca": _candidate(
-            descriptions, initial, _estimated(descriptions, initial, config, "pca")
-        ),
-        "fine_tuned": _candidate(descriptions, tuned, None),
-        "fine_tuned_whitened": _candidate(
-            descriptions, tuned, _estimated(descriptions, tuned, config, "learned")
-        ),
-    }
+    candidates = _candidates(descriptions, initial, training.network, learned, config)
     result = judge(
         candidates,
         descriptions.test,
@@ -146,7 +149,7 @@ def fine_tune(
     passing = (_CHECKPOINT, ".lock")
     outputs = [path for path in out.iterdir() if path.is_file() and path.name not in passing]
     mark_done(out, _STAGE, key, seconds=time.monotonic() - started, outputs=outputs)
-    logger.info("kept %s: %s", result.kept, result.train["verdict"])
+    logger.info("kept %s: %s", result.kept, result.train.verdict)
     return result
 
 
@@ -164,7 +167,9 @@ def _key(mined: str, config: TrainConfig, initial: RetrievalNetwork) -> str:
     versions = [version(package) for package in ("cnnimretrieval", "torch")]
     # What the files of layers hold decides, not where they lie.
     settings = config.model_copy(update={"layers": config.layers.without_paths()})
-    return key_of(_STAGE, *versions, mined, settings, list(config.layers.files), initial.fingerprint())
+    return key_of(
+        _STAGE, _REVISION, *versions, mined, settings, list(config.layers.files), initial.fingerprint()
+    )
 
 
 def _key_of_mining(pairs_dir: Path) -> str:
@@ -201,14 +206,39 @@ def _validation(
     return {f"map_{kind}": scores[kind].map for kind in scores}
 
 
+def _candidates(
+    descriptions: Descriptions,
+    initial: RetrievalNetwork,
+    tuned: RetrievalNetwork,
+    learned: Whitening,
+    config: TrainConfig,
+) -> dict[Row, Candidate]:
+    """The rows, from what is simplest to get; `learned` is the whitening of the initial network."""
+    pca = _estimated(descriptions, initial, config, "pca")
+    found: dict[Row, Candidate] = {
+        "off_the_shelf": _candidate(descriptions, initial, None),
+        "off_the_shelf_pca": _candidate(descriptions, initial, pca),
+        "off_the_shelf_whitened": _candidate(descriptions, initial, learned),
+        "fine_tuned": _candidate(descriptions, tuned, None),
+    }
+    if config.loop.through_whitening:
+        found["fine_tuned_loss_whitening"] = _candidate(descriptions, tuned, learned, whitened_as=initial)
+    anew = _estimated(descriptions, tuned, config, "learned")
+    return {**found, "fine_tuned_whitened": _candidate(descriptions, tuned, anew)}
+
+
 def _candidate(
-    descriptions: Descriptions, network: RetrievalNetwork, whitening: Whitening | None
+    descriptions: Descriptions,
+    network: RetrievalNetwork,
+    whitening: Whitening | None,
+    *,
+    whitened_as: RetrievalNetwork | None = None,
 ) -> Candidate:
     queries, database = descriptions.queries(network), descriptions.database(network)
     if whitening is not None:
         queries, database = apply(whitening, queries), apply(whitening, database)
     proof = prove(descriptions.test, queries, database)
-    return Candidate(network=network, whitening=whitening, proof=proof)
+    return Candidate(network=network, whitening=whitening, whitened_as=whitened_as or network, proof=proof)
 
 
 def _estimated(
@@ -231,5 +261,6 @@ def _finished(descriptions: Descriptions, chosen: Candidate, config: TrainConfig
     network, whitening, scales = chosen.network, chosen.whitening, config.whitening.scales
     network.whitening = whitening
     if whitening is not None and len(scales) > 1:
-        network.multi_scale_whitening = _estimated(descriptions, network, config, whitening.kind, scales)
+        several = _estimated(descriptions, chosen.whitened_as, config, whitening.kind, scales)
+        network.multi_scale_whitening = several
     return network

@@ -12,21 +12,20 @@ from cnnimretrieval.training.settings import LoopConfig
 def build_optimizer(network: RetrievalNetwork, config: LoopConfig) -> Optimizer:
     """Adam or SGD over the weights of the network, the lowest `frozen_share` of its trunk set to stay.
 
-    Exponents of GeM (parameters called `p`) learn faster and do not decay, as published; whatever else lies
-    behind the trunk learns as the trunk does. A network without `p` has no group for it.
+    Exponents of GeM learn faster and do not decay, as published; whatever else lies behind the trunk learns
+    as the trunk does. A network without exponents has no group for them.
     """
     trunk = list(network.trunk.parameters())
     frozen = round(config.frozen_share * len(trunk))
     for number, weight in enumerate(trunk):
         weight.requires_grad_(number >= frozen)
-    behind = [named for named in network.named_parameters() if not named[0].startswith("trunk.")]
-    exponents = [weight for name, weight in behind if name.rsplit(".", 1)[-1] == "p"]
-    others = [weight for name, weight in behind if name.rsplit(".", 1)[-1] != "p"]
+    behind = [weight for name, weight in network.named_parameters() if not name.startswith("trunk.")]
+    others = [weight for weight in behind if weight is not network.exponent]
     groups: list[dict[str, Any]] = [
         {"params": [*trunk[frozen:], *others], "weight_decay": config.weight_decay, "factor": 1.0}
     ]
-    if exponents:
-        groups.append({"params": exponents, "weight_decay": 0.0, "factor": config.gem_rate_factor})
+    if network.exponent is not None:
+        groups.append({"params": [network.exponent], "weight_decay": 0.0, "factor": config.gem_rate_factor})
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
     return torch.optim.Adam(groups, lr=config.learning_rate)

@@ -5,9 +5,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from cnnimretrieval.training.batch_losses import BatchLossConfig, BatchLossName
-from cnnimretrieval.training.losses import LossName
-from cnnimretrieval.training.tuples import QueryConfig
+from cnnimretrieval.training.collection import QueryConfig
+from cnnimretrieval.training.losses import LOSSES, BatchLoss, BatchLossConfig, LossName
+from cnnimretrieval.training.sampling import DrawnBy
 from groundwork.settings import Settings
 from pairs.negatives import NegativesConfig
 
@@ -25,7 +25,7 @@ class LoopConfig(Settings):
         default=1, ge=1, description="held-out places are scored every so many epochs and after the last"
     )
     tuples_per_epoch: int = Field(default=2000, gt=0, description="queries of an epoch, with any sampling")
-    drawn_by: Literal["query", "pair"] = Field(
+    drawn_by: DrawnBy = Field(
         default="query",
         description="of tuples: every query as often, or every pair by its weight, as the reference draws",
     )
@@ -39,7 +39,7 @@ class LoopConfig(Settings):
     sampling: Literal["tuples", "clusters"] = "tuples"
     clusters_per_batch: int = Field(default=8, ge=2, description="P; with sampling by clusters")
     images_per_cluster: int = Field(default=4, ge=2, description="K, the query included; the same")
-    loss: LossName | BatchLossName = "contrastive"
+    loss: LossName = "contrastive"
     margin: float = Field(default=0.75, gt=0, le=4, description="of the loss: 0.7 AlexNet ... 0.85 ResNet101")
     batch_loss: BatchLossConfig = BatchLossConfig()
     memory_size: int = Field(
@@ -58,13 +58,13 @@ class LoopConfig(Settings):
     )
     optimizer: Literal["adam", "sgd"] = "adam"
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
-    learning_rate: float = Field(default=5e-7, gt=0)
+    learning_rate: float = Field(default=5e-7, gt=0, le=1e6)
     learning_rate_decay: float = Field(default=0.01, ge=0, description="rate * exp(-decay * decays so far)")
     decay_epochs: int = Field(default=1, ge=1, description="the rate decays every so many epochs")
     decay_before_first: bool = Field(
         default=True, description="the first epoch counts as one decay, as in the PyTorch reference"
     )
-    gem_rate_factor: float = Field(default=10.0, ge=0, description="GeM's p learns this much faster")
+    gem_rate_factor: float = Field(default=10.0, ge=0, le=1e6, description="GeM's p learns this much faster")
     weight_decay: float = Field(default=1e-6, ge=0, description="not on GeM's p")
     frozen_share: float = Field(
         default=0.0,
@@ -78,13 +78,15 @@ class LoopConfig(Settings):
 
     @model_validator(mode="after")
     def _loss_fits_sampling(self) -> "LoopConfig":
-        over_tuples = self.loss in ("contrastive", "triplet")
-        if over_tuples and self.sampling == "clusters":
+        over_batches = [name for name, loss in LOSSES.items() if isinstance(loss, BatchLoss)]
+        if self.loss in over_batches:
+            return self
+        if self.sampling == "clusters":
             raise ValueError(
                 f"loop: expected a loss over batches with sampling by clusters, got {self.loss}; "
-                "choose multi_similarity, supcon, smooth_ap or quantised_ap"
+                f"choose {', '.join(over_batches[:-1])} or {over_batches[-1]}"
             )
-        if over_tuples and self.memory_size:
+        if self.memory_size:
             raise ValueError(
                 f"loop: expected memory_size 0 with a loss over tuples, got {self.memory_size}; "
                 "choose a loss over batches, or no memory"

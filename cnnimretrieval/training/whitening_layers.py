@@ -21,19 +21,18 @@ from cnnimretrieval.networks.linear import at_every_location, set_to_whitening
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.pooling import Regional
 from cnnimretrieval.networks.toolbox_files import LAYERS, LayerName
+from cnnimretrieval.training.collection import QueryConfig
 from cnnimretrieval.training.collection_whitening import (
     WhiteningConfig,
     learned_from_pairs,
     pca_of_collection,
 )
 from cnnimretrieval.training.descriptions import Descriptions
-from cnnimretrieval.training.tuples import QueryConfig, draw_pairs
+from cnnimretrieval.training.sampling import draw_pairs
 from cnnimretrieval.whitening.apply import Whitening
 from cnnimretrieval.whitening.estimates import learn_whitening, pca_whitening
+from groundwork.random_streams import random_stream
 from groundwork.settings import Settings
-
-# Generators of one run must not repeat each other: the loop's are (seed, epoch).
-_STREAM = 1_000_001
 
 # The vectors (n, c) that a layer will whiten, of one normalised image (1, 3, h, w).
 Part = Callable[[RetrievalNetwork, Tensor], Tensor]
@@ -135,7 +134,7 @@ def _of_parts(
     seed: int,
 ) -> Whitening:
     """The whitening of the vectors of a part: of those of single photos, or learned from matching ones."""
-    rng = np.random.default_rng((seed, _STREAM))
+    rng = random_stream(seed, "whitening layers")
     table = descriptions.collection.table
 
     def vectors(row: int) -> Float[np.ndarray, "n c"]:

@@ -7,26 +7,27 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from cnnimretrieval.evaluation.heldout import heldout_test, prove
 from cnnimretrieval.networks.network import RetrievalNetwork, build
+from cnnimretrieval.training.batches import Batch, load_batches
+from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.collection_whitening import learned_from_pairs
+from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.descriptions import Descriptions
-from cnnimretrieval.training.epoch import mine_tuples
-from cnnimretrieval.training.groups import LoadedGroup, load_groups
-from cnnimretrieval.training.learner import Learner, Training
+from cnnimretrieval.training.mining import mine_tuples
 from cnnimretrieval.training.optimiser import build_optimizer, set_rate
-from cnnimretrieval.training.tuples import Collection
+from cnnimretrieval.training.step import Learner
 from cnnimretrieval.whitening.apply import apply
 from experiments.settings.run_config import RunConfig
 from groundwork.files import read_json, write_json
 from groundwork.keys import key_of
+from groundwork.random_streams import random_stream
 from groundwork.settings import Settings
 from pairs.heldout import read_heldout
-from pairs.mine import choose_positives
 from pairs.pair_table import PairTable, read_candidates, read_pair_table
+from pairs.positives import choose_positives
 from pairs.reconstruction import read_reconstruction
 
 
@@ -129,20 +130,19 @@ def _learn(training: Training, budget: float) -> tuple[int, float]:
     Processor time of this process, in which photos are loaded too: another process on the machine costs
     nothing. Mining is not counted; it is the same for all.
     """
-    rng = np.random.default_rng((training.seed, 1))
+    rng = random_stream(training.seed, "epoch", 1)
     optimizer = build_optimizer(training.network, training.config)
     set_rate(optimizer, training.config, 1)
-    part = mine_tuples(training, training.config.tuples_per_epoch, rng)
+    examples = mine_tuples(training, training.config.tuples_per_epoch, rng)
     learner, learned, started = Learner(training, optimizer), 0, time.process_time()
 
-    def groups() -> Iterator[list[LoadedGroup]]:
-        size = training.config.image_size
+    def batches() -> Iterator[Batch]:
         for _ in count():
-            yield from load_groups(part.groups, training.collection, size, together=part.together, workers=0)
+            yield from load_batches(examples, training.collection, training.config.image_size, workers=0)
 
-    for some in groups():
-        learner.step(some)
-        learned += len(some)
+    for batch in batches():
+        learner.step(batch)
+        learned += len(batch)
         if (seconds := time.process_time() - started) >= budget:
             break
     return learned, seconds

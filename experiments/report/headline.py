@@ -2,12 +2,19 @@
 
 from dataclasses import dataclass
 
+from scipy import stats
+
 from experiments.report.reading import Json, RunFiles
 from experiments.report.tables import KINDS, score_kinds
 from experiments.scoreboard import ROWS
 
 START = "off_the_shelf"
-FINE_TUNED = ("fine_tuned", "fine_tuned_whitened")
+FINE_TUNED = ("fine_tuned", "fine_tuned_loss_whitening", "fine_tuned_whitened")
+_AS_KEPT = {
+    "off_the_shelf": "as it came",
+    "off_the_shelf_pca": "with PCA whitening",
+    "off_the_shelf_whitened": "with learned whitening",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +49,7 @@ def _title(evaluation: Json, kind: str, kept: str) -> str:
     start, best = evaluation[START][kind]["map"], evaluation[kept][kind]["map"]
     if kept in FINE_TUNED:
         return f"{_capital(ROWS[kept])}: mAP {best:.3f}, from {start:.3f} off the shelf"
-    how = "as it came" if kept == START else "with PCA whitening"
-    return f"Fine-tuning did not help: the network {how} is kept, mAP {best:.3f}"
+    return f"Fine-tuning did not help: the network {_AS_KEPT[kept]} is kept, mAP {best:.3f}"
 
 
 def _detail(evaluation: Json, kind: str, gain: Json | None) -> str:
@@ -55,12 +61,14 @@ def _detail(evaluation: Json, kind: str, gain: Json | None) -> str:
     )
     if gain is None:
         return basis
+    error, places = gain["standard_error"], scores["places"]
     compared = (
         f" Fine-tuned with learned whitening against off the shelf with PCA whitening: {gain['map']:+.3f} "
-        f"± {gain['standard_error']:.3f} (standard error over places), better on {gain['places_better']:,} "
-        f"and worse on {gain['places_worse']:,}."
+        f"{'(standard error unknown)' if error is None else f'± {error:.3f} (standard error over places)'}, "
+        f"better on {gain['places_better']:,} and worse on {gain['places_worse']:,}."
     )
-    sure = abs(gain["map"]) > 2 * gain["standard_error"] and scores["places"] > 1
+    # Student's t, two-sided at 95 %: with few places, the error itself is uncertain.
+    sure = error is not None and abs(gain["map"]) > stats.t.ppf(0.975, places - 1) * error
     return basis + compared + ("" if sure else " So few places do not prove such a difference.")
 
 

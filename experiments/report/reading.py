@@ -27,7 +27,7 @@ class RunFiles:
         sfm: sfm/stats.json.
         pairs: pairs/stats.json.
         train: how training went, as in metrics.json.
-        evaluation: scores of the four rows, as in metrics.json.
+        evaluation: scores of the rows, as in metrics.json.
         images: sfm/images.parquet.
         tried: `origin, inliers` of sfm/matches/pairs.parquet.
         trusted: `origin` of sfm/graph.parquet.

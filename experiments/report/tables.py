@@ -22,7 +22,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRow:
-    """One of the four networks."""
+    """One of the networks compared."""
 
     title: str
     kept: bool

@@ -23,8 +23,6 @@ SECTIONS = ("sfm", "pairs", "train")
 _GENERAL = ("seed", "weights")
 # and which published row it repeats. No setting of a stage, so never part of what decides a run's result.
 _ROW = ("published", "target")
-# Sections with a seed of their own, which is the whole protocol's `seed` unless they say otherwise.
-SEEDED = ("sfm", "pairs", "train")
 
 S = TypeVar("S", bound=Settings)
 
@@ -53,7 +51,7 @@ class Protocol:
 
         """
         stages = {key: value for key, value in self.values.items() if key not in _ROW}
-        values = self.values.get(section, {}) if section else stages
+        values = self._of_stage(section) if section in SECTIONS else self.values.get(section, stages)
         try:
             # Strict JSON rules: "3" is no integer and 3 is no name, yet a list may become a tuple.
             return config.model_validate_json(json.dumps(values, default=str), strict=True)
@@ -62,6 +60,12 @@ class Protocol:
             raise UsageFault(
                 *(explain(e, config, section, self.source, self.overrides) for e in found)
             ) from error
+
+    def _of_stage(self, section: str) -> Any:
+        """The values of one stage alone, whose seed is that of the whole unless it says otherwise."""
+        values = self.values.get(section, {})
+        seed = {"seed": self.values["seed"]} if "seed" in self.values else {}
+        return {**seed, **values} if isinstance(values, Mapping) else values
 
     @property
     def recipe(self) -> Recipe | None:
@@ -79,8 +83,7 @@ def read(
 ) -> Protocol:
     """The protocol `name`, one of the package's or a FILE.toml, with `overrides` (`key=value`) on top.
 
-    `seed` and `weights` go over the file's where they are given. The seed is that of every section that gives
-    no other.
+    `seed` and `weights` go over the file's where they are given.
 
     Raises:
         UsageFault: no such protocol or file, no valid TOML, or a section that no stage has.
@@ -96,7 +99,7 @@ def read(
         protocol = _with_override(protocol, override)
     _check_sections(protocol)
     given = {key: value for key, value in (("seed", seed), ("weights", weights)) if value is not None}
-    return _seeded(replace(protocol, values={**protocol.values, **given}))
+    return replace(protocol, values={**protocol.values, **given})
 
 
 def _check_sections(protocol: Protocol) -> None:
@@ -107,16 +110,6 @@ def _check_sections(protocol: Protocol) -> None:
             told = (text for key, text in protocol.overrides.items() if key.split(".")[0] == section)
             where = next(told, protocol.source)
             raise UsageFault(f"{where}: unknown key '{section}'; {did_you_mean(section, known)}")
-
-
-def _seeded(protocol: Protocol) -> Protocol:
-    values = dict(protocol.values)
-    if "seed" in values:
-        for section in SEEDED:
-            table = values.get(section, {})
-            if isinstance(table, Mapping):
-                values[section] = {"seed": values["seed"], **table}
-    return replace(protocol, values=values)
 
 
 def names() -> list[str]:

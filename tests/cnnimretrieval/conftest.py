@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build
-from cnnimretrieval.training.tuples import Collection
+from cnnimretrieval.training.collection import Collection
 from pairs.heldout import HeldoutQuery
 from pairs.image_pairs import Positives
 from pairs.pair_table import PairTable

@@ -4,16 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from cnnimretrieval.training.batch_losses import (
+from cnnimretrieval.training.losses import (
+    LOSSES,
+    BatchLoss,
     BatchLossConfig,
-    batch_loss,
+    mean_over_anchors,
     multi_similarity,
     quantised_ap,
     smooth_ap,
     supcon,
 )
 
-NAMES = ["multi_similarity", "supcon", "smooth_ap", "quantised_ap"]
+NAMES = [name for name, loss in LOSSES.items() if isinstance(loss, BatchLoss)]
 
 
 @pytest.fixture
@@ -121,7 +123,7 @@ def test_gradients_are_finite_where_it_is_hard(name):
     positive[[0, 1], [1, 0]] = True
     negative = torch.zeros(5, 5, dtype=bool)
     negative[:2, 2:4] = negative[2:4, :2] = True
-    loss = batch_loss(name, x @ x.T, positive, negative, BatchLossConfig())
+    loss = mean_over_anchors(LOSSES[name], x @ x.T, positive, negative, BatchLossConfig())
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(x.grad).all()
@@ -131,20 +133,39 @@ def test_gradients_are_finite_where_it_is_hard(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_order_of_the_columns_does_not_matter_and_better_scores_cost_less(name):
     vectors, positive, negative = _labelled([0, 1, 0, 2, 1, 2], seed=7)
-    scores, order = vectors @ vectors.T, torch.tensor([3, 0, 5, 1, 4, 2])
+    scores, order = vectors @ vectors.T, [3, 0, 5, 1, 4, 2]
     config = BatchLossConfig()
-    value = batch_loss(name, scores, positive, negative, config)
-    shuffled = batch_loss(name, scores[:, order], positive[:, order], negative[:, order], config)
+    value = mean_over_anchors(LOSSES[name], scores, positive, negative, config)
+    shuffled = mean_over_anchors(
+        LOSSES[name], scores[:, order], positive[:, order], negative[:, order], config
+    )
     torch.testing.assert_close(value, shuffled)
     better = scores.where(~positive, scores + 0.3).where(~negative, scores - 0.3).clamp(-1, 1)
-    assert batch_loss(name, better, positive, negative, config) < value
+    assert mean_over_anchors(LOSSES[name], better, positive, negative, config) < value
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_a_positive_there_is_nothing_to_learn(name):
     scores = torch.tensor([[1.0, 0.3], [0.3, 1.0]], requires_grad=True)
     none = torch.zeros(2, 2, dtype=bool)
-    loss = batch_loss(name, scores, none, ~none, BatchLossConfig())
+    loss = mean_over_anchors(LOSSES[name], scores, none, ~none, BatchLossConfig())
     loss.backward()
     assert loss.item() == 0.0
     assert scores.grad.eq(0).all()
+
+
+def test_every_loss_has_its_constants():
+    assert NAMES == ["multi_similarity", "supcon", "smooth_ap", "quantised_ap"]
+    vectors, positive, negative = _labelled([0, 1, 0, 2, 1, 2], seed=3)
+    scores = vectors @ vectors.T
+    for name, constants in {
+        "multi_similarity": ("alpha", "beta", "base"),
+        "supcon": ("temperature",),
+        "smooth_ap": ("ap_temperature",),
+        "quantised_ap": ("ap_bins",),
+    }.items():
+        values = [
+            mean_over_anchors(LOSSES[name], scores, positive, negative, BatchLossConfig(**changed)).item()
+            for changed in ({}, *({constant: 3 if constant == "ap_bins" else 0.7} for constant in constants))
+        ]
+        assert len(set(values)) == len(values), name

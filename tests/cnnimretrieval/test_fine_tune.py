@@ -15,11 +15,11 @@ from cnnimretrieval.networks.open import load
 from cnnimretrieval.training import collection_whitening as whitenings
 from cnnimretrieval.training import fine_tune as stage
 from cnnimretrieval.training.checkpoint import Progress
+from cnnimretrieval.training.collection import QueryConfig
 from cnnimretrieval.training.collection_whitening import WhiteningConfig
 from cnnimretrieval.training.fine_tune import TrainConfig, fine_tune
+from cnnimretrieval.training.loop import run_loop
 from cnnimretrieval.training.settings import LoopConfig
-from cnnimretrieval.training.trainer import run_loop
-from cnnimretrieval.training.tuples import QueryConfig
 from cnnimretrieval.training.whitening_layers import LayersConfig
 from cnnimretrieval.whitening.estimates import pca_whitening
 from groundwork.files import read_table, write_json
@@ -28,7 +28,7 @@ from pairs.heldout import write_heldout
 from pairs.pair_table import write_pair_table
 from pairs.same_place_negatives import ApartPairs
 
-ROWS = ["off_the_shelf", "off_the_shelf_pca", "fine_tuned", "fine_tuned_whitened"]
+ROWS = ["off_the_shelf", "off_the_shelf_pca", "off_the_shelf_whitened", "fine_tuned", "fine_tuned_whitened"]
 CONFIG = TrainConfig(
     network=NetworkConfig(backbone="squeezenet1_1"),
     loop=LoopConfig(
@@ -59,13 +59,14 @@ def test_the_folder_holds_the_best_row_and_the_proof(pairs_dir, collection, tmp_
     result = fine_tune(pairs_dir, out, CONFIG, weights="random")
     metrics = json.loads((out / "metrics.json").read_text())
     assert list(result.evaluation) == ROWS
-    assert metrics["evaluation"] == result.evaluation
-    assert result.kept == max(ROWS, key=lambda row: result.evaluation[row]["crop"]["map"])
+    assert metrics == result.model_dump(mode="json")
+    assert result.kept == max(ROWS, key=lambda row: result.evaluation[row].crop.map)
     for row in ROWS:
         scores = result.evaluation[row]
-        assert scores["map"] == scores["crop"]["map"]
-        assert 0 <= scores["whole"]["map"] <= 1
-        assert scores["crop"]["places"] == 2
+        assert scores.map == scores.crop.map
+        assert 0 <= scores.whole.map <= 1
+        assert scores.crop.places == 2
+        assert metrics["evaluation"][row]["map"] == metrics["evaluation"][row]["crop"]["map"] == scores.map
     network = load(out)
     assert (network.whitening is None) == (result.kept in ("off_the_shelf", "fine_tuned"))
     picture = normalise(to_levels(Image.open(collection.whole(0).path)), (0, 0, 0), (1, 1, 1))
@@ -86,7 +87,7 @@ def test_the_settings_may_say_which_network_is_kept(pairs_dir, tmp_path):
     assert kept.evaluation == best.evaluation
     assert (load(tmp_path / "model").whitening is None) == (other in ("off_the_shelf", "fine_tuned"))
     if other != "fine_tuned_whitened":
-        assert kept.train["verdict"].endswith(f"; as the settings say, {other.replace('_', ' ')}, is kept")
+        assert kept.train.verdict.endswith(f"; as the settings say, {other.replace('_', ' ')}, is kept")
 
 
 @pytest.mark.parametrize(
@@ -114,6 +115,36 @@ def test_a_whitening_of_several_scales_is_estimated_too_where_asked(
         expected = pca_whitening(found.require_all(), dim=12, shrinkage=0.5)
         np.testing.assert_allclose(several.mean, expected.mean, atol=1e-7)
         np.testing.assert_allclose(several.projection, expected.projection, atol=1e-3)
+
+
+def test_the_whitening_that_the_loss_saw_is_a_row_and_can_be_kept(pairs_dir, tmp_path):
+    loop = CONFIG.loop.model_copy(update={"through_whitening": True})
+    whitening = CONFIG.whitening.model_copy(update={"scales": (1.0, 0.6)})
+    config = CONFIG.model_copy(
+        update={"loop": loop, "whitening": whitening, "keep": "fine_tuned_loss_whitening"}
+    )
+    untouched = config.model_copy(update={"keep": "off_the_shelf_whitened"})
+    result = fine_tune(pairs_dir, tmp_path / "a", config, weights="random")
+    assert list(result.evaluation) == [*ROWS[:4], "fine_tuned_loss_whitening", "fine_tuned_whitened"]
+    fine_tune(pairs_dir, tmp_path / "b", untouched, weights="random")
+    tuned, before = load(tmp_path / "a"), load(tmp_path / "b")
+    assert tuned.fingerprint() != before.fingerprint()
+    # Both whitenings are those of the network as it was when the loss began to see through the first.
+    assert tuned.whitening.fingerprint() == before.whitening.fingerprint()
+    assert tuned.multi_scale_whitening.fingerprint() == before.multi_scale_whitening.fingerprint()
+    # After the last epoch the loop scored what the loss saw.
+    assert (
+        result.train.epochs[-1].validation["map_crop"] == result.evaluation["fine_tuned_loss_whitening"].map
+    )
+
+
+def test_a_row_that_there_will_not_be_cannot_be_kept():
+    with pytest.raises(ValidationError, match="keep") as error:
+        TrainConfig(keep="fine_tuned_loss_whitening")
+    assert error.value.errors()[0]["msg"] == (
+        "Value error, keep: expected another row for a loss that sees descriptors as they are, got "
+        "fine_tuned_loss_whitening; set loop.through_whitening, or keep another"
+    )
 
 
 @pytest.mark.parametrize("scales", [(0.5,), (1.0, 0.0)])
@@ -247,14 +278,14 @@ def test_another_setting_trains_again(pairs_dir, tmp_path):
     out = tmp_path / "model"
     first = fine_tune(pairs_dir, out, CONFIG, weights="random")
     other = CONFIG.model_copy(update={"seed": 5})
-    assert fine_tune(pairs_dir, out, other, weights="random").train["epochs"] != first.train["epochs"]
+    assert fine_tune(pairs_dir, out, other, weights="random").train.epochs != first.train.epochs
 
 
 def test_when_training_does_harm_the_best_of_the_four_is_kept_and_it_says_so(
     pairs_dir, tmp_path, monkeypatch
 ):
     real = stage.prove
-    calls = iter([0.5, 0.7, 0.6, 0.4])
+    calls = iter([0.5, 0.7, 0.65, 0.6, 0.4])
 
     def pretend(test, queries, database):
         proof = real(test, queries, database)
@@ -269,7 +300,7 @@ def test_when_training_does_harm_the_best_of_the_four_is_kept_and_it_says_so(
     monkeypatch.setattr(stage, "run_loop", lambda *args, **options: Progress(logs=()))
     result = fine_tune(pairs_dir, tmp_path / "model", CONFIG, weights="random")
     assert result.kept == "off_the_shelf_pca"
-    assert result.train["verdict"].endswith("; the best of the four rows, off the shelf pca, is kept")
+    assert result.train.verdict.endswith("; the best of all rows, off the shelf pca, is kept")
     assert load(tmp_path / "model").whitening.kind == "pca"
 
 
@@ -307,14 +338,33 @@ def test_training_goes_through_the_initial_networks_whitening_when_asked_to(
     monkeypatch.setattr(stage, "run_loop", watch)
     loop = CONFIG.loop.model_copy(update={"through_whitening": through, "epochs": 0})
     result = fine_tune(pairs_dir, tmp_path, CONFIG.model_copy(update={"loop": loop}), weights="random")
-    first = result.train["epochs"][0]["validation"]["map_crop"]
+    first = result.train.epochs[0].validation["map_crop"]
     if through:
         assert seen[0].kind == "learned"
-        # Without an epoch the fine-tuned network is the initial one, and so is its whitening.
-        assert first == result.evaluation["fine_tuned_whitened"]["map"]
+        # Without an epoch the fine-tuned network is the initial one, and so are its whitenings.
+        for row in ("off_the_shelf_whitened", "fine_tuned_loss_whitening", "fine_tuned_whitened"):
+            assert result.evaluation[row].map == first
     else:
         assert seen == [None]
-        assert first == result.evaluation["off_the_shelf"]["map"]
+        assert first == result.evaluation["off_the_shelf"].map
+        assert "fine_tuned_loss_whitening" not in result.evaluation
+
+
+def test_damaged_weights_are_told_before_anything_is_learned_or_written(pairs_dir, tmp_path, monkeypatch):
+    real = stage.initial_network
+
+    def damaged(config, weights):
+        network = real(config, weights)
+        network.trunk.features[0].bias.data.fill_(-1e6)
+        return network
+
+    monkeypatch.setattr(stage, "initial_network", damaged)
+    with pytest.raises(
+        ValueError, match=r"^network before training: expected descriptors that differ"
+    ) as error:
+        fine_tune(pairs_dir, tmp_path / "model", CONFIG, weights="random")
+    assert str(error.value).endswith(" more; its weights are damaged: start from others")
+    assert not list((tmp_path / "model").rglob("*.npy"))
 
 
 def test_pairs_that_were_not_mined_to_the_end_are_refused(pairs_dir, tmp_path):
@@ -347,7 +397,7 @@ def test_one_place_is_trained_with_negatives_of_its_own_and_the_verdict_says_wha
 
     result = fine_tune(folder, tmp_path / "model", CONFIG, weights="random")
 
-    assert "measured on the one place that was trained on: nothing was held out" in result.train["verdict"]
+    assert "measured on the one place that was trained on: nothing was held out" in result.train.verdict
     place = {name: number // 3 for number, name in enumerate(table.names)}
     tuples = read_table(tmp_path / "model" / "tuples.parquet")
     pairs = [(row.query, name) for row in tuples.itertuples() for name in row.negatives]

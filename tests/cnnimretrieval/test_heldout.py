@@ -68,6 +68,18 @@ def test_the_gain_is_paired_over_places(collection, test_set):
     assert gain(test_set, bad, good).map == -found.map
 
 
+def test_the_error_of_a_gain_over_one_place_is_unknown(collection, heldout):
+    one = [query for query in heldout if query.place == 3]
+    test = heldout_test(one, collection.table.names, collection.photos)
+    database = _database(collection)
+    rows = np.array([collection.table.names.index(query.query) for query in one])
+    proof = prove(test, database[rows], database)
+    found = gain(test, proof, proof)
+    assert found.standard_error is None
+    assert found.error_text == "standard error unknown: one place"
+    assert found.model_copy(update={"standard_error": 0.01234}).error_text == "standard error 0.0123"
+
+
 def test_crops_are_photos_of_their_own_and_relit(collection, test_set):
     crop = next(
         request

@@ -11,9 +11,9 @@ from cnnimretrieval.networks.pooling import l2_normalise
 from cnnimretrieval.networks.regions import region_grid
 from cnnimretrieval.networks.trunk import Trunk
 from cnnimretrieval.training import whitening_layers as module
+from cnnimretrieval.training.collection import QueryConfig
 from cnnimretrieval.training.collection_whitening import WhiteningConfig, learned_from_pairs
 from cnnimretrieval.training.descriptions import Descriptions
-from cnnimretrieval.training.tuples import QueryConfig
 from cnnimretrieval.training.whitening_layers import LayersConfig, mutual_nearest, start_layers
 from cnnimretrieval.whitening.estimates import pca_whitening
 

@@ -20,8 +20,21 @@ SFM = {
     "seconds": 4.5,
 }
 PAIRS = {"queries": 6, "positives": 1234, "clusters": 3, "places": 2, "seconds": 0.5}
-TRAIN = {"kept": "fine_tuned", "verdict": "better", "seconds": 9.5}
-EVALUATION = {"off_the_shelf": {"map": 0.5}, "fine_tuned": {"map": 0.625}}
+GAIN = {"kind": "whole", "map": 0.125, "standard_error": None, "places_better": 1, "places_worse": 0}
+TRAIN = {
+    **{"backbone": "resnet18", "pooling": "gem", "kept": "fine_tuned", "verdict": "better"},
+    **{"gain": GAIN, "gain_by_training": GAIN, "epochs": [], "seconds": 9.5, "missing_negatives": 0},
+    "whitening": {"off_the_shelf_pca": "of 9 images"},
+}
+
+
+def scores(value):
+    of_kind = {"map": value, "recall_at_1": 1.0, "map_per_query": value, "recall_at_1_per_query": 1.0}
+    of_kind |= {"queries": 4, "places": 1}
+    return {**of_kind, "whole": of_kind}
+
+
+EVALUATION = {"off_the_shelf": scores(0.5), "fine_tuned": scores(0.625)}
 
 
 @pytest.fixture
@@ -40,10 +53,10 @@ def calls(monkeypatch):
 
     def fine_tune(pairs, out, config, *, weights, device, workers):
         done.append(("fine_tune", pairs, out, weights, device, workers))
-        return TrainResult(kept="fine_tuned", train=TRAIN, evaluation=EVALUATION)
+        return TrainResult.model_validate({"kept": "fine_tuned", "train": TRAIN, "evaluation": EVALUATION})
 
     def report(work):
-        done.append(("report", metrics.load(work).train["kept"], manifest.load(work).seed))
+        done.append(("report", metrics.load(work).train.kept, manifest.load(work).seed))
         return work / "report/index.html"
 
     stages = {"reconstruct": reconstruct, "mine": mine, "fine_tune": fine_tune, "_report": report}
@@ -67,14 +80,14 @@ def test_stages_in_order_then_metrics_manifest_and_report(tmp_path, calls, caplo
     photos, work = tmp_path / "photos", tmp_path / "work"
     outcome = pipeline.run(photos, work, CONFIG, EXECUTION)
     assert calls == [
-        ("reconstruct", photos, work / "sfm", 0),
-        ("mine", work / "sfm", work / "pairs", 0),
+        ("reconstruct", photos, work / "sfm", 3),
+        ("mine", work / "sfm", work / "pairs", 3),
         ("fine_tune", work / "pairs", work / "model", "random", "cpu", 1),
         ("report", "fine_tuned", 3),
     ]
     assert outcome.report == work / "report/index.html"
     assert metrics.load(work) == outcome.metrics
-    assert outcome.metrics.model_dump() == {
+    assert outcome.metrics.model_dump(mode="json") == {
         "sfm": SFM,
         "pairs": PAIRS,
         "train": TRAIN,

@@ -40,6 +40,7 @@ def scores(whole, crop):
 EVALUATION = {
     "off_the_shelf": scores(0.9371, 0.6123),
     "off_the_shelf_pca": scores(0.9412, 0.6234),
+    "off_the_shelf_whitened": scores(0.9423, 0.6301),
     "fine_tuned": scores(0.9513, 0.6345),
     "fine_tuned_whitened": scores(0.9487, 0.6789),
 }
@@ -290,6 +291,8 @@ def test_the_headline_says_when_fine_tuning_did_not_help(work):
     assert said.title == "Fine-tuning did not help: the network with PCA whitening is kept, mAP 0.623"
     assert not said.helped
     assert "-0.031 ± 0.011" in said.detail
+    said = with_metrics(work, kept="off_the_shelf_whitened")
+    assert "the network with learned whitening is kept" in said.title
     assert with_metrics(work, kept="off_the_shelf").title.endswith(
         "the network as it came is kept, mAP 0.612"
     )
@@ -303,6 +306,15 @@ def test_the_headline_names_its_basis_and_doubts_small_gains(work):
     assert "do not prove" not in sure.detail
     doubtful = with_metrics(work, gain={**GAIN, "standard_error": 0.04})
     assert doubtful.detail.endswith("So few places do not prove such a difference.")
+    # Four standard errors over three places: Student's t asks for 4.3.
+    doubtful = with_metrics(work, gain={**GAIN, "standard_error": GAIN["map"] / 4})
+    assert doubtful.detail.endswith("So few places do not prove such a difference.")
+
+
+def test_the_headline_does_not_call_an_unknown_error_nothing(work):
+    said = with_metrics(work, gain={**GAIN, "standard_error": None})
+    assert "+0.056 (standard error unknown), better on" in said.detail
+    assert said.detail.endswith("So few places do not prove such a difference.")
 
 
 def test_files_found_add_up():
@@ -318,10 +330,9 @@ def test_files_found_add_up():
 
 def test_the_best_of_each_kind_and_the_kept_row_are_marked():
     rows = score_rows(EVALUATION, "fine_tuned_whitened")
-    assert [row.kept for row in rows] == [False, False, False, True]
+    assert [row.kept for row in rows] == [False, False, False, False, True]
     assert [[cell.best for cell in row.cells] for row in rows] == [
-        [False, False],
-        [False, False],
+        *[[False, False]] * 3,
         [False, True],
         [True, False],
     ]

@@ -3,9 +3,12 @@ import tomllib
 
 import pytest
 
+from cnnimretrieval.training.fine_tune import TrainConfig
 from experiments.commands.exit_codes import UsageFault
 from experiments.settings import protocol
 from experiments.settings.run_config import RunConfig
+from pairs.mine import MineConfig
+from sfm.reconstruct import ReconstructConfig
 
 
 def as_toml(values, prefix=""):
@@ -21,9 +24,6 @@ def as_toml(values, prefix=""):
 
 def test_sections_are_those_of_a_run():
     assert set(RunConfig.model_fields) == {*protocol.SECTIONS, "seed", "weights"}
-    for section in protocol.SECTIONS:
-        has_seed = "seed" in RunConfig.model_fields[section].annotation.model_fields
-        assert has_seed == (section in protocol.SEEDED)
 
 
 @pytest.mark.parametrize("name", protocol.names())
@@ -48,6 +48,26 @@ def test_one_seed_for_all_that_give_no_other():
     assert (config.seed, config.sfm.seed, config.pairs.seed, config.train.seed) == (4, 4, 9, 4)
     config = protocol.read("small", ["seed=6"]).resolve(RunConfig)
     assert (config.seed, config.sfm.seed, config.pairs.seed, config.train.seed) == (6, 6, 6, 6)
+
+
+def test_the_seed_of_a_run_is_that_of_its_stages_from_python_too():
+    config = RunConfig(seed=5)
+    assert (config.sfm.seed, config.pairs.seed, config.train.seed) == (5, 5, 5)
+    # A stage's own seed stays, also where it is the default.
+    config = RunConfig(seed=5, pairs={"seed": 9}, train=TrainConfig(seed=0), sfm=ReconstructConfig())
+    assert (config.sfm.seed, config.pairs.seed, config.train.seed) == (5, 9, 0)
+    assert RunConfig.model_validate(config.model_dump()) == config
+    assert RunConfig() == RunConfig(seed=0)
+
+
+@pytest.mark.parametrize(
+    ("section", "config"), [("sfm", ReconstructConfig), ("pairs", MineConfig), ("train", TrainConfig)]
+)
+def test_a_stage_alone_has_the_seed_of_the_whole_run(section, config):
+    assert protocol.read("small", seed=7).resolve(config, section) == getattr(
+        protocol.read("small", seed=7).resolve(RunConfig), section
+    )
+    assert protocol.read("small", [f"{section}.seed=3"], seed=7).resolve(config, section).seed == 3
 
 
 def test_weights_of_the_command_line_go_first():

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -6,7 +7,9 @@ import pytest
 from pairs.image_pairs import Candidates, merge_candidates
 from pairs.nearest_cameras import neighbour_pairs
 from pairs.positives import (
+    STRATEGIES,
     PositivesConfig,
+    StrategyName,
     among,
     m1_nearest_descriptor,
     m2_most_shared_points,
@@ -150,3 +153,7 @@ def test_baselines_in_the_wrong_order_are_refused():
     with pytest.raises(ValueError, match="pairs") as error:
         PositivesConfig(min_baseline=0.5, max_baseline=0.2)
     assert "pairs: expected min_baseline <= max_baseline, got 0.5 and 0.2; swap them" in str(error.value)
+
+
+def test_every_name_has_its_strategy():
+    assert list(STRATEGIES) == list(get_args(StrategyName))

@@ -19,7 +19,10 @@ SCENES = (
     *("mosaic_portal", "monstree", "pergamon_relief", "sceaux_castle"),
 )
 NUM_DISTRACTORS = 22
-ROWS = ["fine_tuned", "fine_tuned_whitened", "off_the_shelf", "off_the_shelf_pca"]
+ROWS = [
+    *("fine_tuned", "fine_tuned_loss_whitening", "fine_tuned_whitened"),
+    *("off_the_shelf", "off_the_shelf_pca", "off_the_shelf_whitened"),
+]
 # Little training shows that the way can be gone; how far it leads is measured elsewhere.
 LITTLE = (
     *("train.loop.epochs=1", "train.loop.tuples_per_epoch=20", "train.loop.image_size=192"),

@@ -3,13 +3,14 @@ import pytest
 import torch
 
 from cnnimretrieval.networks.network import NetworkConfig, build
-from cnnimretrieval.training.batch_losses import BatchLossConfig, batch_loss
-from cnnimretrieval.training.epoch import mine_tuples, parts_of_epoch
-from cnnimretrieval.training.groups import LoadedGroup, load_groups
-from cnnimretrieval.training.learner import Learner, Training, describe_with_gradient, tuple_loss
-from cnnimretrieval.training.memory import Memory
-from cnnimretrieval.training.relations import Relations
+from cnnimretrieval.training.batches import Batch, load_batches
+from cnnimretrieval.training.context import Training
+from cnnimretrieval.training.cross_batch_memory import CrossBatchMemory
+from cnnimretrieval.training.losses import LOSSES, BatchLossConfig, contrastive, mean_over_anchors
+from cnnimretrieval.training.mining import examples_of_epoch, mine_tuples
+from cnnimretrieval.training.pair_masks import PairMasks
 from cnnimretrieval.training.settings import LoopConfig
+from cnnimretrieval.training.step import Learner, describe_with_gradient
 from pairs.negatives import NegativesConfig
 
 BATCH_LOSSES = ["multi_similarity", "supcon", "smooth_ap", "quantised_ap"]
@@ -25,9 +26,9 @@ def _training(collection, **settings) -> Training:
     return Training(network=network, collection=collection, config=loop, seed=1)
 
 
-def _groups(training, seed: int = 0) -> list[list[LoadedGroup]]:
-    (part,) = parts_of_epoch(training, np.random.default_rng(seed))
-    return list(load_groups(part.groups, training.collection, 64, together=part.together, workers=0))
+def _batches(training, seed: int = 0) -> list[Batch]:
+    (examples,) = examples_of_epoch(training, np.random.default_rng(seed))
+    return list(load_batches(examples, training.collection, 64, workers=0))
 
 
 def _sgd(training) -> torch.optim.SGD:
@@ -35,13 +36,13 @@ def _sgd(training) -> torch.optim.SGD:
     return torch.optim.SGD(training.network.parameters(), lr=1.0)
 
 
-def test_relations_know_both_ways_and_what_nobody_knows(collection):
-    relations = Relations(collection.table)
+def test_masks_know_both_ways_and_what_nobody_knows(collection):
+    masks = PairMasks(collection.table)
     rows = np.array([0, 1, 6, 15, 3])
     # Rows 0 and 1 are of place 0, 6 of place 2, 15 of none, 3 of a held-out place.
-    assert relations.matching(rows, rows)[:2, :2].tolist() == [[False, True], [True, False]]
-    assert not relations.matching(rows, rows)[2:].any()
-    apart = relations.apart(rows, np.array([1, 7, 15]))
+    assert masks.matching(rows, rows)[:2, :2].tolist() == [[False, True], [True, False]]
+    assert not masks.matching(rows, rows)[2:].any()
+    apart = masks.apart(rows, np.array([1, 7, 15]))
     assert apart.tolist() == [
         [False, True, True],
         [False, True, True],
@@ -50,18 +51,19 @@ def test_relations_know_both_ways_and_what_nobody_knows(collection):
         [True, True, True],
     ]
     # Held-out pairs are not known in training.
-    assert not relations.matching(np.array([3]), np.array([4, 5])).any()
+    assert not masks.matching(np.array([3]), np.array([4, 5])).any()
 
 
 def test_gradients_of_tuples_add_up_or_are_divided_by_the_pairs(collection):
     summed, per_pair = _training(collection), _training(collection, gradient="per_pair")
-    groups = _groups(summed)[0]
+    batch = _batches(summed)[0]
     before = {name: value.clone() for name, value in summed.network.state_dict().items()}
-    losses = [Learner(t, _sgd(t)).step(groups) for t in (summed, per_pair)]
+    losses = [Learner(t, _sgd(t)).step(batch) for t in (summed, per_pair)]
     assert losses[0] == pytest.approx(losses[1])
     fresh = _training(collection)
-    assert losses[0] == pytest.approx(sum(tuple_loss(fresh, g.pictures).item() for g in groups), rel=1e-5)
-    pairs = sum(len(group.rows) - 1 for group in groups)
+    described = [describe_with_gradient(fresh, g.pictures) for g in batch]
+    assert losses[0] == pytest.approx(sum(contrastive(d[None], 1.2).item() for d in described), rel=1e-5)
+    pairs = sum(len(group.rows) - 1 for group in batch)
     name = "trunk.features.0.weight"
     one, other = (t.network.state_dict()[name] - before[name] for t in (summed, per_pair))
     assert pairs == 9
@@ -74,30 +76,30 @@ def test_gradients_of_tuples_add_up_or_are_divided_by_the_pairs(collection):
 def test_every_batch_loss_learns_with_either_sampling(collection, loss, sampling):
     settings = {"loss": loss, "sampling": sampling, "clusters_per_batch": 3, "images_per_cluster": 3}
     training = _training(collection, learning_rate=1e-4, **settings)
-    groups = _groups(training)[0]
+    batch = _batches(training)[0]
     optimizer = torch.optim.Adam(training.network.parameters(), lr=3e-4)
     learner = Learner(training, optimizer)
-    losses = [learner.step(groups) for _ in range(6)]
+    losses = [learner.step(batch) for _ in range(6)]
     assert losses[-1] < losses[0]
     assert all(torch.isfinite(weight).all() for weight in training.network.parameters())
 
 
 def test_a_batch_is_scored_as_one_with_what_is_known_of_its_pairs(collection):
     training = _training(collection, loss="supcon", sampling="clusters", clusters_per_batch=2)
-    groups = _groups(training)[0]
+    batch = _batches(training)[0]
     with torch.no_grad():
-        vectors = describe_with_gradient(training, [p for g in groups for p in g.pictures])
-    place = torch.from_numpy(collection.table.place[[row for g in groups for row in g.rows]])
+        vectors = describe_with_gradient(training, [p for g in batch for p in g.pictures])
+    place = torch.from_numpy(collection.table.place[[row for g in batch for row in g.rows]])
     same = place[:, None] == place
     matching = same & ~torch.eye(len(place), dtype=bool)  # every two views of a place are positives here
-    expected = batch_loss("supcon", vectors @ vectors.T, matching, ~same, BatchLossConfig())
-    assert Learner(training, _sgd(training)).step(groups) / len(groups) == pytest.approx(
+    expected = mean_over_anchors(LOSSES["supcon"], vectors @ vectors.T, matching, ~same, BatchLossConfig())
+    assert Learner(training, _sgd(training)).step(batch) / len(batch) == pytest.approx(
         float(expected), rel=1e-4
     )
 
 
 def test_memory_keeps_the_latest_and_scores_them():
-    memory = Memory(3)
+    memory = CrossBatchMemory(3)
     first, second = torch.eye(4)[:2], torch.eye(4)[1:3] * 2.0
     assert memory.scores(first).shape == (2, 0)
     memory.add(first, torch.tensor([5, 6]))
@@ -109,31 +111,35 @@ def test_memory_keeps_the_latest_and_scores_them():
 def test_the_memory_adds_negatives_of_other_places_and_nothing_else(collection):
     settings = {"loss": "multi_similarity", "sampling": "clusters", "clusters_per_batch": 2}
     plain, remembering = (_training(collection, memory_size=size, **settings) for size in (0, 50))
-    first, second = _groups(plain)[:2]
+    first, second = _batches(plain)[:2]
     learners = [Learner(t, torch.optim.SGD(t.network.parameters(), lr=0.0)) for t in (plain, remembering)]
     assert learners[0].step(first) == pytest.approx(learners[1].step(first))
     without, with_memory = (learner.step(second) for learner in learners)
     assert with_memory > without
 
-    rows, kept = ([row for g in groups for row in g.rows] for groups in (second, first))
+    rows, kept = ([row for g in batch for row in g.rows] for batch in (second, first))
     place = collection.table.place
     with torch.no_grad():
         new, old = (
             describe_with_gradient(plain, [p for g in s for p in g.pictures]) for s in (second, first)
         )
-    relations = Relations(collection.table)
-    matching = np.pad(relations.matching(np.array(rows), np.array(rows)), ((0, 0), (0, len(kept))))
+    masks = PairMasks(collection.table)
+    matching = np.pad(masks.matching(np.array(rows), np.array(rows)), ((0, 0), (0, len(kept))))
     apart = place[rows][:, None] != np.concatenate([place[rows], place[kept]])
     scores = new @ torch.cat([new, old]).T
-    expected = batch_loss(
-        "multi_similarity", scores, torch.from_numpy(matching), torch.from_numpy(apart), BatchLossConfig()
+    expected = mean_over_anchors(
+        LOSSES["multi_similarity"],
+        scores,
+        torch.from_numpy(matching),
+        torch.from_numpy(apart),
+        BatchLossConfig(),
     )
     assert with_memory / len(second) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_half_precision_stays_near_and_describes_in_float32(collection):
     full, half = _training(collection), _training(collection, precision="bfloat16")
-    pictures = _groups(full)[0][0].pictures
+    pictures = _batches(full)[0][0].pictures
     one, other = (describe_with_gradient(t, pictures) for t in (full, half))
     assert other.dtype == torch.float32
     assert not torch.equal(one, other)
@@ -142,15 +148,15 @@ def test_half_precision_stays_near_and_describes_in_float32(collection):
 
 def test_an_epoch_mined_in_parts_learns_from_as_many_tuples(collection):
     training = _training(collection, minings_per_epoch=3, tuples_per_epoch=7)
-    parts = list(parts_of_epoch(training, np.random.default_rng(0)))
-    assert [len(part.tuples) for part in parts] == [2, 2, 3]
-    assert [part.together for part in parts] == [3, 3, 3]
+    parts = list(examples_of_epoch(training, np.random.default_rng(0)))
+    assert [len(part.rows) for part in parts] == [2, 2, 3]
+    assert [part.batch_size for part in parts] == [3, 3, 3]
 
 
 def test_the_pool_may_begin_with_the_drawn_pairs(collection):
     # Room for no more than the pairs: their own places are all there is to find negatives in.
     tuples = mine_tuples(
         _training(collection, pool_size=4, pool_holds_pairs=True), 2, np.random.default_rng(5)
-    ).tuples
-    drawn = {*tuples.query.tolist(), *tuples.positive.tolist()}
+    )
+    drawn = {*tuples.rows[:, :2].ravel().tolist()}
     assert {*tuples.negatives[tuples.negatives >= 0].tolist()} <= drawn

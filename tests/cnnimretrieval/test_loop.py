@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from cnnimretrieval.networks.network import NetworkConfig, build
-from cnnimretrieval.training.epoch import mine_tuples
-from cnnimretrieval.training.learner import Training, tuple_loss
+from cnnimretrieval.training.context import Training
+from cnnimretrieval.training.loop import run_loop
 from cnnimretrieval.training.losses import contrastive, triplet
+from cnnimretrieval.training.mining import mine_tuples
 from cnnimretrieval.training.settings import LoopConfig
-from cnnimretrieval.training.trainer import run_loop
+from cnnimretrieval.training.step import describe_with_gradient
 from cnnimretrieval.whitening.apply import Whitening, apply
 from pairs.negatives import NegativesConfig
 
@@ -65,7 +66,7 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_unbroken_one(collec
             raise Stop
 
     with pytest.raises(Stop):
-        _run(collection, tmp_path / "broken", keep_tuples=stop_in_second)
+        _run(collection, tmp_path / "broken", keep_examples=stop_in_second)
     resumed, progress = _run(collection, tmp_path / "broken")
     assert resumed.fingerprint() == unbroken.fingerprint()
     assert [log.loss for log in progress.logs] == [log.loss for log in expected.logs]
@@ -128,7 +129,8 @@ def _one_by_one(network) -> torch.Tensor:
 def test_the_loss_of_a_tuple_is_that_of_its_pictures_one_by_one(collection):
     training = Training(network=_network(), collection=collection, config=CONFIG, seed=1)
     rows = _one_by_one(training.network)
-    torch.testing.assert_close(tuple_loss(training, _pictures()), contrastive(rows[None], 1.2).sum())
+    described = describe_with_gradient(training, _pictures())
+    torch.testing.assert_close(contrastive(described[None], 1.2), contrastive(rows[None], 1.2))
 
 
 def test_with_a_whitening_the_loss_sees_whitened_descriptors(collection):
@@ -137,7 +139,7 @@ def test_with_a_whitening_the_loss_sees_whitened_descriptors(collection):
     whitening = Whitening(mean=np.full(network.dim, 0.02), projection=basis, kind="learned", note="")
     config = CONFIG.model_copy(update={"loss": "triplet", "margin": 0.4})
     training = Training(network=network, collection=collection, config=config, seed=1, whitening=whitening)
-    loss = tuple_loss(training, _pictures())
+    loss = triplet(describe_with_gradient(training, _pictures())[None], 0.4).sum()
     rows = torch.from_numpy(apply(whitening, _one_by_one(network).detach().numpy()))
     torch.testing.assert_close(loss.detach(), triplet(rows[None], 0.4).sum(), rtol=1e-4, atol=1e-5)
     loss.backward()
@@ -151,8 +153,8 @@ def test_with_a_whitening_negatives_are_the_nearest_of_the_whitened(collection):
     whitening = Whitening(mean=np.full(network.dim, 0.04), projection=axis, kind="learned", note="")
     plain = Training(network=network, collection=collection, config=CONFIG, seed=1)
     whitened = replace(plain, whitening=whitening)
-    one, other = (mine_tuples(t, 7, np.random.default_rng(3)).tuples for t in (plain, whitened))
-    np.testing.assert_array_equal(one.query, other.query)
+    one, other = (mine_tuples(t, 7, np.random.default_rng(3)) for t in (plain, whitened))
+    np.testing.assert_array_equal(one.rows[:, 0], other.rows[:, 0])
     assert not np.array_equal(one.negatives, other.negatives)
 
 

@@ -1,12 +1,9 @@
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from cnnimretrieval.descriptors.images import open_request
-from cnnimretrieval.training.groups import GroupDataset, Groups
-from cnnimretrieval.training.tuples import QueryConfig, assemble, draw_pairs, draw_pool
-from pairs.negatives import HardNegatives
+from cnnimretrieval.training.sampling import draw_clusters, draw_pairs, draw_pool
 
 RNG = np.random.default_rng
 NONE, SOME = np.empty(0, np.int64), np.array([2, 7, 14])
@@ -42,7 +39,7 @@ def test_by_pair_a_query_comes_as_often_as_it_has_positives(collection):
     train = collection.table.positives_of("train")
     # Query 0 keeps both of its positives, all others one.
     some = train.take((train.query == 0) | (train.positive == (train.query // 3) * 3))
-    table = dataclasses.replace(collection.table, positives=some)
+    table = replace(collection.table, positives=some)
     query, _ = draw_pairs(table, len(some), RNG(3), by="pair")
     np.testing.assert_array_equal(np.sort(query), np.sort(some.query))
 
@@ -82,45 +79,42 @@ def test_the_pool_holds_no_held_out_image(collection, allow_unplaced, expected):
     assert len(draw_pool(collection.table, 2, allow_unplaced, RNG(0), first=SOME)) == 2
 
 
-def test_distorted_queries_are_details_and_photos_of_their_own(collection):
-    config = QueryConfig(distorted_share=1.0, min_side=0.4, max_side=0.6, max_rotation_deg=5)
-    for seed in range(20):
-        request = collection.query(4, config, RNG(seed))
-        x1, y1, x2, y2 = request.box
-        assert 0 <= x1 < x2 <= 64
-        assert 0 <= y1 < y2 <= 48
-        assert 0.4 <= (x2 - x1) / 64 <= 0.6
-        assert 0.4 <= (y2 - y1) / 48 <= 0.6
-        assert abs(request.rotation_deg) <= 5
-        assert request.as_photo
-    assert collection.query(4, config, RNG(3)).box == collection.query(4, config, RNG(3)).box
-    # A detail of 26 to 38 px is described at its own size although the photo of 64 px is scaled to 40.
-    width, _ = open_request(request, 40).size
-    assert width == round(x2) - round(x1)
+def test_a_batch_has_a_query_of_each_cluster_and_different_positives_of_it(collection):
+    table = collection.table
+    drawn = draw_clusters(table, 10, 2, 3, RNG(0))
+    assert drawn.shape == (5, 2, 3)
+    known = set(zip(table.positives.query.tolist(), table.positives.positive.tolist(), strict=True))
+    for batch in drawn:
+        assert len(set(table.cluster[batch[:, 0]])) == 2
+        for query, *positives in batch.tolist():
+            assert len({query, *positives}) == 3
+            assert all((query, positive) in known for positive in positives)
+    assert not table.is_val[drawn].any()
 
 
-def test_none_is_distorted_by_default(collection):
-    assert collection.query(4, QueryConfig(), RNG(0)) == collection.whole(4)
+def test_clusters_come_alike_and_positives_by_weight(collection):
+    drawn = draw_clusters(collection.table, 3000, 3, 2, RNG(1))
+    _, counts = np.unique(collection.table.cluster[drawn[..., 0]], return_counts=True)
+    assert counts.tolist() == [1000, 1000, 1000]
+    # The next view weighs three times the other one.
+    query, positive = drawn.reshape(-1, 2).T
+    assert abs(((positive - query) % 3 == 1).mean() - 0.75) < 3 * (0.75 * 0.25 / 3000) ** 0.5
 
 
-def test_a_tuple_is_query_positive_and_the_negatives_there_are(collection):
-    found = HardNegatives(
-        pool_row=np.array([[2, 0, -1], [1, -1, -1]]),
-        score=np.array([[0.9, 0.5, np.nan], [0.4, np.nan, np.nan]], np.float32),
-        count=np.array([2, 1]),
+def test_fewer_positives_or_clusters_give_smaller_groups_and_batches(collection):
+    drawn = draw_clusters(collection.table, 7, 8, 5, RNG(2))
+    # Three training clusters of three images.
+    assert drawn.shape == (3, 3, 5)
+    assert (drawn[..., :3] >= 0).all()
+    assert (drawn[..., 3:] == -1).all()
+
+
+def test_one_cluster_is_not_enough(collection):
+    table = collection.table
+    one = replace(table, is_val=np.isin(table.place, (1, 2, 3, 4)))
+    with pytest.raises(ValueError, match="training") as error:
+        draw_clusters(one, 5, 2, 2, RNG(0))
+    assert str(error.value) == (
+        "training: expected at least 2 training clusters to sample from, got 1; "
+        "add photos of other places, or set train.loop.sampling to tuples"
     )
-    query, positive, pool = np.array([0, 6]), np.array([1, 7]), np.array([2, 8, 12])
-    requests = tuple(collection.whole(row) for row in query)
-    tuples = assemble(query, positive, requests, pool, found)
-    np.testing.assert_array_equal(tuples.negatives, [[12, 2, -1], [8, -1, -1]])
-    assert tuples.shortage == 3
-    groups = Groups(rows=np.column_stack([query, positive, tuples.negatives]), requests=requests)
-    dataset = GroupDataset(groups.take(np.array([1, 0])), collection, 64)
-    assert [len(dataset[position].pictures) for position in range(2)] == [3, 4]
-    assert [dataset[position].rows for position in range(2)] == [[6, 7, 8], [0, 1, 12, 2]]
-    assert dataset[0].pictures[0].shape == (3, 48, 64)
-
-
-def test_sides_in_the_wrong_order_are_refused():
-    with pytest.raises(ValueError, match=r"query: expected min_side <= max_side, got 0.8 and 0.5; swap them"):
-        QueryConfig(min_side=0.8, max_side=0.5)

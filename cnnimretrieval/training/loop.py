@@ -1,4 +1,4 @@
-"""The training loop: per epoch, mine hard negatives with the network as it is, then learn from the tuples."""
+"""The training loop: per epoch, draw and mine examples with the network as it is, then learn from them."""
 
 import logging
 import time
@@ -8,22 +8,23 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.training.batches import Examples, load_batches
 from cnnimretrieval.training.checkpoint import EpochLog, Progress, load_checkpoint, save_checkpoint
-from cnnimretrieval.training.epoch import Part, parts_of_epoch
-from cnnimretrieval.training.groups import load_groups
-from cnnimretrieval.training.learner import Learner, Training
+from cnnimretrieval.training.context import Training
+from cnnimretrieval.training.divergence import Diverged, before_training, stopped
+from cnnimretrieval.training.mining import examples_of_epoch
 from cnnimretrieval.training.optimiser import build_optimizer, set_rate
-from cnnimretrieval.training.tuples import Tuples
+from cnnimretrieval.training.step import Learner
+from groundwork.random_streams import random_stream
 
 logger = logging.getLogger(__name__)
 
 # Scores of the network as it is: called before the first epoch (0) and after each.
 Validate = Callable[[RetrievalNetwork], dict[str, float]]
 # Sees what is learned from next, with the number of the epoch.
-KeepTuples = Callable[[int, Tuples], None]
+KeepExamples = Callable[[int, Examples], None]
 
 
 def run_loop(
@@ -31,13 +32,14 @@ def run_loop(
     checkpoint: Path,
     key: str,
     validate: Validate,
-    keep_tuples: KeepTuples = lambda epoch, tuples: None,
+    keep_examples: KeepExamples = lambda epoch, examples: None,
 ) -> Progress:
     """Fine-tune the network in place and return a log per epoch, the initial network's first.
 
     Goes on from `checkpoint` when that was made with the same `key`; an interrupted training ends with the
     same weights as an unbroken one. Running statistics of BatchNorm stay as they are, its affine weights
-    learn, as published. ValueError when the training places give no pair or no negative, OSError when a photo
+    learn, as published. A training that diverges stops at once and leaves the checkpoint of the last sound
+    epoch. ValueError then, and when the training places give no pair or no negative; OSError when a photo
     cannot be read any more.
     """
     network, config = training.network, training.config
@@ -46,14 +48,20 @@ def run_loop(
     optimizer = build_optimizer(network, config)
     progress = load_checkpoint(checkpoint, key, network, optimizer)
     if progress.epoch < 0:
-        progress = Progress(logs=(EpochLog(epoch=0, validation=validate(network)),))
+        with before_training():
+            progress = Progress(logs=(EpochLog(epoch=0, validation=validate(network)),))
         save_checkpoint(checkpoint, key, network, optimizer, progress)
     for epoch in range(progress.epoch + 1, config.epochs + 1):
         started = time.monotonic()
-        log = _learn_epoch(training, optimizer, epoch, keep_tuples)
-        seconds = round(time.monotonic() - started, 1)
-        due = epoch % config.validation_epochs == 0 or epoch == config.epochs
-        log = log.model_copy(update={"seconds": seconds, "validation": validate(network) if due else {}})
+        rate, learner = set_rate(optimizer, config, epoch), Learner(training, optimizer)
+        try:
+            log = _learn_epoch(training, learner, epoch, keep_examples)
+            seconds = round(time.monotonic() - started, 1)
+            due = epoch % config.validation_epochs == 0 or epoch == config.epochs
+            scores = validate(network) if due else {}
+        except Diverged as found:
+            raise stopped(found, epoch=epoch, step=learner.steps, rate=rate, checkpoint=checkpoint) from found
+        log = log.model_copy(update={"learning_rate": rate, "seconds": seconds, "validation": scores})
         logger.info(_described(log))
         progress = Progress(logs=(*progress.logs, log))
         save_checkpoint(checkpoint, key, network, optimizer, progress)
@@ -61,35 +69,28 @@ def run_loop(
     return progress
 
 
-def _learn_epoch(training: Training, optimizer: Optimizer, epoch: int, keep_tuples: KeepTuples) -> EpochLog:
-    rate = set_rate(optimizer, training.config, epoch)
-    learner = Learner(training, optimizer)
+def _learn_epoch(training: Training, learner: Learner, epoch: int, keep_examples: KeepExamples) -> EpochLog:
     losses, distances, missing = [], [], 0
-    for part in parts_of_epoch(training, np.random.default_rng((training.seed, epoch))):
-        keep_tuples(epoch, part.tuples)
-        losses.append(_learn_part(training, learner, part))
-        missing += part.tuples.shortage
-        if part.negative_distance is not None:
-            distances.append(part.negative_distance)
+    for examples in examples_of_epoch(training, random_stream(training.seed, "epoch", epoch)):
+        keep_examples(epoch, examples)
+        losses.append(_learn(training, learner, examples))
+        learner.check()
+        missing += int((examples.negatives < 0).sum())
+        if examples.negative_distance is not None:
+            distances.append(examples.negative_distance)
     return EpochLog(
         epoch=epoch,
         loss=float(np.mean(losses)),
         negative_distance=float(np.mean(distances)) if distances else None,
         missing_negatives=missing,
-        learning_rate=rate,
     )
 
 
-def _learn_part(training: Training, learner: Learner, part: Part) -> float:
-    """One pass over the groups; the mean loss of a group before its own step."""
-    loaded = load_groups(
-        part.groups,
-        training.collection,
-        training.config.image_size,
-        together=part.together,
-        workers=training.workers,
-    )
-    return sum(learner.step(groups) for groups in loaded) / len(part.groups)
+def _learn(training: Training, learner: Learner, examples: Examples) -> float:
+    """One pass over the examples; the mean loss of one before its own step."""
+    size = training.config.image_size
+    batches = load_batches(examples, training.collection, size, workers=training.workers)
+    return sum(learner.step(batch) for batch in batches) / len(examples.order)
 
 
 def _average(network: nn.Module, initial: dict[str, Tensor], initial_share: float) -> None:

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Int
 from pairs.pair_table import PairTable
 
 
-class Relations:
+class PairMasks:
     """Answers for rows of a pair table; symmetric, whichever of two images was the query."""
 
     def __init__(self, table: PairTable) -> None:

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-class Memory:
+class CrossBatchMemory:
     """The latest `size` descriptors and the rows they belong to, oldest first.
 
     Wang et al., "Cross-Batch Memory for Embedding Learning", CVPR 2020. They carry no gradient. Weights move

@@ -1,0 +1,109 @@
+"""What an epoch learns from: tuples mined with the network as it is, or batches of clusters."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cnnimretrieval.descriptors.extract import ExtractConfig, describe
+from cnnimretrieval.descriptors.images import ImageRequest
+from cnnimretrieval.training.batches import Examples
+from cnnimretrieval.training.context import Training
+from cnnimretrieval.training.divergence import check_descriptors
+from cnnimretrieval.training.sampling import draw_clusters, draw_pairs, draw_pool
+from cnnimretrieval.whitening.apply import apply as apply_whitening
+from pairs.negatives import mine_hard_negatives
+from pairs.same_place_negatives import ApartPairs
+
+
+def examples_of_epoch(training: Training, rng: np.random.Generator) -> Iterator[Examples]:
+    """The examples of an epoch, in parts, each drawn when the one before has been learned from.
+
+    ValueError when the training places give no pair or no negative.
+    """
+    config = training.config
+    if config.sampling == "clusters":
+        yield sample_clusters(training, rng)
+        return
+    for number in range(config.minings_per_epoch):
+        # As even as whole numbers allow; together `tuples_per_epoch`.
+        count = (config.tuples_per_epoch + number) // config.minings_per_epoch
+        if count:
+            yield mine_tuples(training, count, rng)
+
+
+def sample_clusters(training: Training, rng: np.random.Generator) -> Examples:
+    """Queries of different clusters with positives of theirs; a batch loss finds negatives among them."""
+    collection, config = training.collection, training.config
+    drawn = draw_clusters(
+        collection.table, config.tuples_per_epoch, config.clusters_per_batch, config.images_per_cluster, rng
+    )
+    _, clusters, images = drawn.shape
+    rows = drawn.reshape(-1, images)
+    return Examples(
+        rows=rows,
+        num_positives=images - 1,
+        requests=tuple(collection.query(int(row), config.query, rng) for row in rows[:, 0]),
+        order=np.arange(len(rows)),
+        batch_size=clusters,
+    )
+
+
+def mine_tuples(training: Training, num_tuples: int, rng: np.random.Generator) -> Examples:
+    """Tuples with the hard negatives of the network as it is, to learn from in random order."""
+    collection, config = training.collection, training.config
+    table = collection.table
+    query, positive = draw_pairs(table, num_tuples, rng, by=config.drawn_by)
+    requests = tuple(collection.query(int(row), config.query, rng) for row in query)
+    first = np.unique([query, positive]) if config.pool_holds_pairs else np.empty(0, np.int64)
+    pool = draw_pool(table, config.pool_size, config.negatives.allow_unplaced, rng, first=first)
+    vectors = _described(
+        training, [*requests, *(collection.whole(int(row)) for row in pool)], [*query, *pool]
+    )
+    found = mine_hard_negatives(
+        vectors[: len(query)],
+        table.place[query],
+        vectors[len(query) :],
+        table.cluster[pool],
+        table.place[pool],
+        config.negatives,
+        _apart(table.apart, query, pool),
+    )
+    if not found.count.any():
+        raise ValueError(
+            "training: expected negatives from at least two training places, got images of one; "
+            "add photos of other places, or set train.loop.negatives.allow_unplaced or pairs.apart_per_query"
+        )
+    distances = np.sqrt(np.clip(2.0 - 2.0 * found.score[found.pool_row >= 0], 0.0, None))
+    negatives = np.where(found.pool_row >= 0, pool[found.pool_row], -1)
+    return Examples(
+        rows=np.column_stack([query, positive, negatives]),
+        num_positives=1,
+        requests=requests,
+        # A tuple without any negative has nothing to hold the descriptors apart.
+        order=rng.permutation(np.flatnonzero(found.count)),
+        batch_size=config.batch_tuples,
+        negative_distance=float(distances.mean()),
+    )
+
+
+def _described(training: Training, requests: list[ImageRequest], rows: list[int]) -> Float[np.ndarray, "n d"]:
+    """Descriptors of photos in these rows of the pair table, as the loss sees them."""
+    config = ExtractConfig(image_size=training.config.image_size, precision=training.config.precision)
+    vectors = describe(
+        training.network, requests, config, device=training.device, workers=training.workers
+    ).require_all()
+    check_descriptors(vectors, [training.collection.table.names[row] for row in rows], differ=True)
+    return vectors if training.whitening is None else apply_whitening(training.whitening, vectors)
+
+
+def _apart(known: ApartPairs, query: Int[np.ndarray, " t"], pool: Int[np.ndarray, " p"]) -> ApartPairs:
+    """Pairs (number of the query, row of the pool) that are known to lie apart."""
+    start = np.searchsorted(known.query, query)
+    size = np.searchsorted(known.query, query, side="right") - start
+    number = np.repeat(np.arange(len(query)), size)
+    offset = np.arange(len(number)) - np.repeat(np.cumsum(size) - size, size)
+    image = known.negative[start[number] + offset]
+    row = np.searchsorted(pool, image).clip(max=len(pool) - 1)
+    inside = pool[row] == image
+    return ApartPairs(query=number[inside], negative=row[inside])

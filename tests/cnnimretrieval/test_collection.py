@@ -1,0 +1,33 @@
+import numpy as np
+import pytest
+
+from cnnimretrieval.descriptors.images import open_request
+from cnnimretrieval.training.collection import QueryConfig
+
+RNG = np.random.default_rng
+
+
+def test_distorted_queries_are_details_and_photos_of_their_own(collection):
+    config = QueryConfig(distorted_share=1.0, min_side=0.4, max_side=0.6, max_rotation_deg=5)
+    for seed in range(20):
+        request = collection.query(4, config, RNG(seed))
+        x1, y1, x2, y2 = request.box
+        assert 0 <= x1 < x2 <= 64
+        assert 0 <= y1 < y2 <= 48
+        assert 0.4 <= (x2 - x1) / 64 <= 0.6
+        assert 0.4 <= (y2 - y1) / 48 <= 0.6
+        assert abs(request.rotation_deg) <= 5
+        assert request.as_photo
+    assert collection.query(4, config, RNG(3)).box == collection.query(4, config, RNG(3)).box
+    # A detail of 26 to 38 px is described at its own size although the photo of 64 px is scaled to 40.
+    width, _ = open_request(request, 40).size
+    assert width == round(x2) - round(x1)
+
+
+def test_none_is_distorted_by_default(collection):
+    assert collection.query(4, QueryConfig(), RNG(0)) == collection.whole(4)
+
+
+def test_sides_in_the_wrong_order_are_refused():
+    with pytest.raises(ValueError, match=r"query: expected min_side <= max_side, got 0.8 and 0.5; swap them"):
+        QueryConfig(min_side=0.8, max_side=0.5)
