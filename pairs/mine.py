@@ -22,7 +22,7 @@ from pairs.heldout import HeldoutConfig, HeldoutQuery, draw_queries, read_heldou
 from pairs.image_pairs import Candidates, Positives
 from pairs.pair_table import PairTable, read_candidates, read_pair_table, write_candidates, write_pair_table
 from pairs.positives import PositivesConfig, choose_positives
-from pairs.reconstruction import read_reconstruction
+from pairs.reconstruction import Reconstruction, read_reconstruction
 from pairs.same_place_negatives import ApartPairs
 from pairs.split import SplitConfig, choose_val_places
 from sfm.model import load_model

@@ -211,12 +211,12 @@ def _fill(
 
 
 def _no_direction(position: int, path: Path, vector: Float[np.ndarray, " d"]) -> Failure:
-    length = float(np.linalg.norm(vector))
-    reason = (
-        f"photo {path}: expected a descriptor of length 1, got {length:.4g}, for the network sees nothing in "
-        "it; leave it out or take another network"
+    length, reason = float(np.linalg.norm(vector)), "the network sees nothing in it"
+    message = (
+        f"photo {path}: expected a descriptor of length 1, got {length:.4g}, for {reason}; leave it out or "
+        "take another network"
     )
-    return Failure(position=position, path=path, reason=reason)
+    return Failure(position=position, path=path, reason=reason, message=message)
 
 
 def _too_small(network: RetrievalNetwork, levels: UInt8[Tensor, "3 h w"], path: Path) -> str:
