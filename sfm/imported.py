@@ -155,7 +155,7 @@ def _read_batch(batch: Batch[Path], *, listing: Path, folder: Path) -> tuple[dic
     if not batch.items:
         return {"missing": 0, "names": []}, []
     (source,) = batch.items
-    table = read_table(listing)
+    table = read_table(listing, ["name", "status"])
     usable = set(table.loc[table["status"] == "usable", "name"])
     path = folder / batch.name
     try:
