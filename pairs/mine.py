@@ -15,6 +15,7 @@ import pandas as pd
 from pydantic import Field
 
 from pairs.apart import ApartPairs
+from pairs.copies import copies_by_name, without_copies
 from pairs.descriptors import descriptors_key, load_descriptors
 from pairs.heldout import HeldoutConfig, HeldoutQuery, draw_queries, read_heldout, write_heldout
 from pairs.image_pairs import Candidates, Positives, merge_candidates
@@ -120,12 +121,15 @@ def choose_positives(
     reconstruction: Reconstruction, candidates: Candidates, config: PositivesConfig
 ) -> Selection:
     """The positives of the configured strategy among `candidates`, or for m1 and m2 among near cameras."""
-    dropped: dict[str, int] = {}
+    copied = reconstruction.near_copies() if config.near_copies else np.empty((0, 2), np.int64)
+    every, candidates = candidates, without_copies(candidates, copied)
+    dropped = {"pair: near-copies": len(every) - len(candidates)} if len(copied) else {}
     if config.strategy in ("m1", "m2"):
-        near = reconstruction.neighbours(config.nearest_cameras)
+        near = without_copies(reconstruction.neighbours(config.nearest_cameras), copied)
         both = among(merge_candidates([candidates, near]), near)
         far = len(candidates) - len(among(candidates, near))
-        dropped, candidates = {"pair: not among the nearest cameras": far}, both
+        dropped["pair: not among the nearest cameras"] = far
+        candidates = both
     candidates, outside = within_geometry(candidates, config)
     if config.strategy == "m1":
         descriptors = load_descriptors(config.descriptors, reconstruction.names)
@@ -182,7 +186,8 @@ def _draw_heldout(
         rows = np.flatnonzero(table.place == place)
         orientation = {table.names[row]: int(table.orientation[row]) for row in rows}
         models = [load_model(path) for path in files_of_place[place]]
-        drawn, given_up = draw_queries(place, models, orientation, config.seed, config.heldout)
+        copies = copies_by_name(models) if config.near_copies else {}
+        drawn, given_up = draw_queries(place, models, orientation, config.seed, config.heldout, copies)
         queries += drawn
         dropped += given_up
     return queries, dropped

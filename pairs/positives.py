@@ -29,6 +29,11 @@ class PositivesConfig(Settings):
     descriptors: Path | None = Field(
         default=None, description="folder of extract, by the initial network; m1 (a run makes its own)"
     )
+    near_copies: bool = Field(
+        default=True,
+        description="tell images of a model that are the same but for scale and margins, a crop or a second "
+        "photo from a tripod say: never a positive of each other, nor a right answer in the test",
+    )
     max_angle_deg: float = Field(default=180.0, gt=0, le=180, description="between the optical axes")
     min_baseline: float = Field(default=0.0, ge=0, description="by the typical depth of the shared points")
     max_baseline: float | None = Field(default=None, gt=0, description="the same; none when not set")
