@@ -16,15 +16,20 @@ from sfm.model import Model
 
 # Fewer shared points, also of those that the one which sees fewer sees, say too little.
 _MIN_POINTS = 20
-_MIN_SHARE_OF_POINTS = 0.5
+_MIN_SHARE_OF_POINTS = 0.6
 # A crop that lies aside in its photo seems to be taken in another direction.
 _MAX_ANGLE_DEG = 10.0
-# So many of the shared points lie where they should, to this share of the smaller photo's longer side.
-_MIN_SHARE_IN_PLACE = 0.9
-_TOLERANCE = 0.0015
-_MIN_TOLERANCE_PX = 1.0
-# The two photos, laid over each other, have so much of what they cover together in common.
-_MIN_COMMON_AREA = 0.6
+# So many of the shared points lie where they should, to this share of the smaller photo's longer
+# side. Measured: 0.65 and more in crops, frames, logos and other tones, 0.5 and less in photos of a series.
+_MIN_SHARE_IN_PLACE = 0.6
+_TOLERANCE = 0.001
+_MIN_TOLERANCE_PX = 0.75
+# They fill so much of either photo, a twentieth left out on each side: what fills a patch of two photos may
+# stand in other surroundings.
+_MIN_FILLED_AREA = 0.1
+# Laid over each other the two have so much in common of what they cover together. A step along a flat wall
+# moves all its points alike, too: such photos had 0.7 and less in common.
+_MIN_COMMON_AREA = 0.75
 _FITS = 4
 
 _Points = Complex[np.ndarray, " k"]
@@ -40,8 +45,9 @@ def copied_pairs(model: Model) -> Int[np.ndarray, "p 2"]:
     aligned = angles_between_deg(axes[pairs.first], axes[pairs.second]) <= _MAX_ANGLE_DEG
     rows = np.stack([pairs.first, pairs.second], axis=1)[many & aligned]
     seen = _points_of_images(model, np.unique(rows))
-    copied = [_is_copied(model, seen, one, two) for one, two in rows.tolist()]
-    return rows[np.array(copied, dtype=np.bool_)]
+    copied = np.array([_is_copied(model, seen, one, two) for one, two in rows.tolist()], dtype=np.bool_)
+    found: Int[np.ndarray, "p 2"] = rows[copied]
+    return found
 
 
 def copies_by_name(models: Sequence[Model]) -> Mapping[str, frozenset[str]]:
@@ -85,12 +91,11 @@ def _is_copied(
     _, row1, row2 = np.intersect1d(seen[one][0], seen[two][0], assume_unique=True, return_indices=True)
     here, there = seen[one][1][row1], seen[two][1][row2]
     factor, shift = _similarity(here, there)
-    scale = abs(factor)
-    apart = np.abs(factor * here + shift - there) / max(1.0, scale)
+    apart = np.abs(factor * here + shift - there) / max(1.0, abs(factor))
     longer = min(float(model.sizes[one].max()), float(model.sizes[two].max()))
-    tolerance = max(_MIN_TOLERANCE_PX, _TOLERANCE * longer)
-    in_place = float((apart <= tolerance).mean())
-    if in_place < _MIN_SHARE_IN_PLACE:
+    in_place = (apart <= max(_MIN_TOLERANCE_PX, _TOLERANCE * longer)).mean()
+    filled = min(_filled(here, model.sizes[one]), _filled(there, model.sizes[two]))
+    if in_place < _MIN_SHARE_IN_PLACE or filled < _MIN_FILLED_AREA:
         return False
     corners = factor * (model.sizes[one] * np.array([[0, 0], [1, 1]]) @ np.array([1, 1j])) + shift
     return _common_area(corners, model.sizes[two]) >= _MIN_COMMON_AREA
@@ -111,6 +116,12 @@ def _similarity(here: _Points, there: _Points) -> tuple[complex, complex]:
         apart = np.abs(factor * here + shift - there)
         kept = apart <= 3 * np.median(apart) + 1e-9
     return factor, shift
+
+
+def _filled(points: _Points, size: Int[np.ndarray, " 2"]) -> float:
+    """Share of a photo that the box of most points fills."""
+    across, down = (np.ptp(np.quantile(axis, [0.05, 0.95])) for axis in (points.real, points.imag))
+    return float(across * down / np.prod(size))
 
 
 def _common_area(corners: _Points, size: Int[np.ndarray, " 2"]) -> float:

@@ -7,7 +7,7 @@ thing differ in more than copies may here: by where they were taken, or by what 
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
@@ -64,8 +64,9 @@ def near_in_detail(one: _Pixels, two: _Pixels) -> Bool[np.ndarray, " n"]:
     one = _in_tones_of(one, two)
     ours, theirs = _details(one), _details(two)
     alike = (ours * theirs).mean(axis=(1, 2)) >= _MIN_DETAIL_CORRELATION * _rms(ours) * _rms(theirs)
-    difference: Float[np.ndarray, " n"] = np.abs(one - two).max(axis=(1, 2))
-    return told & alike & (difference <= _MAX_DIFFERENCE * two.std(axis=(1, 2)))
+    alike &= np.abs(one - two).max(axis=(1, 2)) <= _MAX_DIFFERENCE * two.std(axis=(1, 2))
+    near: Bool[np.ndarray, " n"] = told & alike
+    return near
 
 
 def waves_of(thumbnails: _Thumbnails) -> _Waves:
@@ -80,7 +81,7 @@ def waves_of(thumbnails: _Thumbnails) -> _Waves:
     pixels = np.where(told, ranks / np.maximum(np.linalg.norm(ranks, axis=1, keepdims=True), 1e-6), 0)
     u, x = np.arange(_FREQUENCIES)[:, None], np.arange(THUMBNAIL_PX)
     basis = np.cos(np.pi * u * (x + 0.5) / THUMBNAIL_PX) * np.sqrt(2 / THUMBNAIL_PX)
-    waves: _Waves = basis @ pixels.reshape(-1, THUMBNAIL_PX, THUMBNAIL_PX) @ basis.T
+    waves: _Waves = basis @ _squares(pixels) @ basis.T
     return waves * _LOW
 
 
@@ -124,7 +125,12 @@ class _Comparison:
     def _pixels(self, positions: Int[np.ndarray, " p"]) -> _Pixels:
         pixels = self._thumbnails[self._rows[positions]].astype(np.float32)
         release(self._thumbnails)
-        return pixels.reshape(-1, THUMBNAIL_PX, THUMBNAIL_PX)
+        return _squares(pixels)
+
+
+def _squares(pixels: Shaped[np.ndarray, "n p"]) -> Shaped[np.ndarray, "n h w"]:
+    squares: Shaped[np.ndarray, "n h w"] = pixels.reshape(-1, THUMBNAIL_PX, THUMBNAIL_PX)
+    return squares
 
 
 def _ranks(thumbnails: _Thumbnails) -> Float[np.ndarray, "n p"]:
@@ -152,8 +158,8 @@ def _details(pixels: _Pixels) -> Float[np.ndarray, "n h2 w2"]:
 
 
 def _rms(values: Float[np.ndarray, "n h2 w2"]) -> Float[np.ndarray, " n"]:
-    mean_squares: Float[np.ndarray, " n"] = (values**2).mean(axis=(1, 2))
-    return np.sqrt(mean_squares)
+    rms: Float[np.ndarray, " n"] = np.sqrt((values**2).mean(axis=(1, 2)))
+    return rms
 
 
 def _candidates(waves: _Waves) -> Int[np.ndarray, "p 2"]:
@@ -164,10 +170,11 @@ def _candidates(waves: _Waves) -> Int[np.ndarray, "p 2"]:
     """
     told = np.flatnonzero(waves.any(axis=(1, 2)))
     stored = np.zeros((len(told), np.count_nonzero(_LOW)), dtype=np.float32)
-    for turn in _TURNS:
-        after = turned_waves(waves[told], turn)
-        stands = _stands(after, 0.0)
-        stored[stands] = after[stands][:, _LOW]
+    for part in _blocks(len(told)):
+        for turn in _TURNS:
+            after = turned_waves(waves[told[part]], turn)
+            stands = np.flatnonzero(_stands(after, 0.0))
+            stored[part.start + stands] = after[stands][:, _LOW]
     tree = cKDTree(stored)
     codes = [np.empty(0, dtype=np.int64)]
     for part in _blocks(len(told)):
@@ -175,7 +182,8 @@ def _candidates(waves: _Waves) -> Int[np.ndarray, "p 2"]:
             after = turned_waves(waves[told[part]], turn)
             asked = np.flatnonzero(_stands(after, _RADIUS))
             # The nearest may be the picture itself.
-            _, found = tree.query(after[asked][:, _LOW], k=_NEIGHBOURS + 1, distance_upper_bound=_RADIUS)
+            nearest = tree.query(after[asked][:, _LOW], k=_NEIGHBOURS + 1, distance_upper_bound=_RADIUS)
+            found = np.asarray(nearest[1])
             query, rank = np.nonzero(found < len(told))
             one, two = told[part.start + asked[query]], told[found[query, rank]]
             smaller, larger = np.minimum(one, two), np.maximum(one, two)

@@ -70,6 +70,17 @@ def test_other_views_are_none(ring_model, made):
     assert copied_pairs(with_copy(model, **made)).tolist() == []
 
 
+def test_the_same_patch_in_other_surroundings_is_none(ring_model):
+    model = with_copy(ring_model(0, num_points=1200))
+    assert copied_pairs(model).tolist() == [[COPIED, 14]]
+    middle = model.sizes[COPIED] / 2
+    near = np.abs(model.track_xy - middle).max(axis=1) < 0.15 * model.sizes[COPIED].min()
+    kept = near | ~np.isin(model.track_image, [COPIED, 14])
+    tracks = {field: getattr(model, field)[kept] for field in ("track_image", "track_point", "track_xy")}
+    assert (tracks["track_image"] == 14).sum() >= 20
+    assert copied_pairs(replace(model, **tracks)).tolist() == []
+
+
 def test_views_of_a_ring_are_no_copies_whatever_the_frame_of_the_model(ring_model):
     for seed in range(4):
         assert copied_pairs(ring_model(seed)).shape == (0, 2)
