@@ -65,7 +65,7 @@ def load(work: Path) -> Manifest:
 
 def input_hash(collection: Path) -> str:
     """SHA-256 (hex) of the names and contents of the photos listed in a `collection.parquet`."""
-    table = read_table(collection)
+    table = read_table(collection, ["name", "sha256"])
     return _hash(f"{sha256} {name}" for name, sha256 in zip(table["name"], table["sha256"], strict=True))
 
 

@@ -1,11 +1,12 @@
 """Label-free test queries on held-out places: whole photos and crops, and what they must find."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import reduce
 from operator import or_
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -86,13 +87,19 @@ class _View:
 
 
 def draw_queries(
-    place: int, models: Sequence[Model], photos: pd.DataFrame, seed: int, config: HeldoutConfig
+    place: int,
+    models: Sequence[Model],
+    photos: pd.DataFrame,
+    seed: int,
+    config: HeldoutConfig,
+    copies: Mapping[str, frozenset[str]] = MappingProxyType({}),
 ) -> tuple[list[HeldoutQuery], Counter[str]]:
     """The test queries of one place, and the number of those given up by reason.
 
     `models` are all of the place; `photos` has the `name`, the EXIF `orientation` and the `content`, a digest
-    of its bytes, of every usable image of the place, in a model or not. Each image's boxes depend on the
-    seed, its content and its points, not on other places. Queries come in the order of `photos`.
+    of its bytes, of every usable image of the place, in a model or not; `copies` the near-copies of an image,
+    which it need not find. Each image's boxes depend on the seed, its content and its points, not on other
+    places. Queries come in the order of `photos`.
     """
     queries: list[HeldoutQuery] = []
     dropped: Counter[str] = Counter()
@@ -108,7 +115,8 @@ def draw_queries(
             kind: Literal["whole", "crop"] = "crop" if number else "whole"
             rng = np.random.default_rng(int(key_of(seed, content, number)[:16], 16))
             boxes = _boxes(width, height, config, rng) if number else iter([(0, 0, width, height)])
-            box, positives = _first_with_positives(boxes, name, views[name], config.min_shared_points)
+            left_out = copies.get(name, frozenset()) | {name}
+            box, positives = _first_with_positives(boxes, left_out, views[name], config.min_shared_points)
             if not positives:
                 dropped[
                     f"{kind} query: fewer than {config.min_shared_points} points shared with any image"
@@ -181,15 +189,16 @@ def _boxes(width: int, height: int, config: HeldoutConfig, rng: np.random.Genera
 
 
 def _first_with_positives(
-    boxes: Iterator[Box], name: str, views: Sequence[_View], min_shared_points: int
+    boxes: Iterator[Box], left_out: Collection[str], views: Sequence[_View], min_shared_points: int
 ) -> tuple[Box, tuple[str, ...]]:
-    """The first box inside which other images see enough of the points, with these images; else the last."""
+    """The first box in which images not left out see enough of the points, with them; else the last."""
     box: Box = (0, 0, 0, 0)
     positives: tuple[str, ...] = ()
     for box in boxes:
         # Of two models that hold the image, the one in which another image shares more counts.
         shared = reduce(or_, (view.sharing(box) for view in views))
-        positives = tuple(sorted(o for o, n in shared.items() if n >= min_shared_points and o != name))
+        enough = {other for other, number in shared.items() if number >= min_shared_points}
+        positives = tuple(sorted(enough.difference(left_out)))
         if positives:
             break
     return box, positives

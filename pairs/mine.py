@@ -17,6 +17,7 @@ from pydantic import Field
 from groundwork.files import read_json, write_json
 from groundwork.keys import key_of
 from groundwork.records import load_done, mark_done
+from pairs.copies import copies_by_name
 from pairs.descriptors import descriptors_key
 from pairs.heldout import HeldoutConfig, HeldoutQuery, draw_queries, read_heldout, write_heldout
 from pairs.image_pairs import Candidates, Positives
@@ -147,7 +148,8 @@ def _draw_heldout(
     for place in np.unique(tested).tolist():
         photos = reconstruction.images[table.place == place]
         models = [load_model(path) for path in files_of_place[place]]
-        drawn, given_up = draw_queries(place, models, photos, config.seed, config.heldout)
+        copies = copies_by_name(models) if config.near_copies else {}
+        drawn, given_up = draw_queries(place, models, photos, config.seed, config.heldout, copies)
         queries += drawn
         dropped += given_up
     return queries, dropped

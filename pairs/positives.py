@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from pydantic import Field, model_validator
 
 from groundwork.settings import Settings
+from pairs.copies import without_copies
 from pairs.descriptors import load_descriptors
 from pairs.image_pairs import Candidates, Positives, merge_candidates
 from pairs.reconstruction import Reconstruction
@@ -30,6 +31,11 @@ class PositivesConfig(Settings):
     nearest_cameras: int = Field(default=100, ge=1, description="of the query's model; m1 and m2")
     descriptors: Path | None = Field(
         default=None, description="folder of extract, by the initial network; m1 (a run makes its own)"
+    )
+    near_copies: bool = Field(
+        default=True,
+        description="tell images of a model that are the same but for scale and margins, a crop or a second "
+        "photo from a tripod say: never a positive of each other, nor a right answer in the test",
     )
     max_angle_deg: float = Field(default=180.0, gt=0, le=180, description="between the optical axes")
     min_baseline: float = Field(default=0.0, ge=0, description="by the typical depth of the shared points")
@@ -186,12 +192,15 @@ def choose_positives(
 ) -> Selection:
     """The positives of the configured strategy among `candidates`, or for m1 and m2 among near cameras."""
     strategy = STRATEGIES[config.strategy]
-    dropped: dict[str, int] = {}
+    copied = reconstruction.near_copies() if config.near_copies else np.empty((0, 2), np.int64)
+    every, candidates = candidates, without_copies(candidates, copied)
+    dropped = {"pair: near-copies": len(every) - len(candidates)} if len(copied) else {}
     if strategy.near_cameras:
-        near = reconstruction.neighbours(config.nearest_cameras)
+        near = without_copies(reconstruction.neighbours(config.nearest_cameras), copied)
         both = among(merge_candidates([candidates, near]), near)
         far = len(candidates) - len(among(candidates, near))
-        dropped, candidates = {"pair: not among the nearest cameras": far}, both
+        dropped["pair: not among the nearest cameras"] = far
+        candidates = both
     candidates, outside = within_geometry(candidates, config)
     selection = strategy.choose(candidates, reconstruction, config)
     return Selection(positives=selection.positives, dropped={**dropped, **outside, **selection.dropped})

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from groundwork.files import read_table
 from groundwork.random_streams import random_stream
+from pairs.copies import copied_pairs
 from pairs.image_pairs import Candidates, merge_candidates
 from pairs.nearest_cameras import neighbour_pairs
 from pairs.same_place_negatives import ApartPairs, apart_pairs
@@ -42,6 +43,14 @@ class Reconstruction:
     def neighbours(self, count: int) -> Candidates:
         """Every image with the `count` cameras of its model that stand nearest to it."""
         return self._pairs(lambda model: neighbour_pairs(model, count))[0]
+
+    def near_copies(self) -> Int[np.ndarray, "c 2"]:
+        """Pairs of rows, in one order each, that are near-copies of each other in some model."""
+        found = [np.empty((0, 2), np.int64)]
+        for path in self.model_files:
+            model = load_model(path)
+            found.append(self._rows_of(path, model)[copied_pairs(model)])
+        return np.concatenate(found)
 
     def apart(self, per_query: int, seed: int) -> ApartPairs:
         """Up to `per_query` images for each image that its model proves to show something else."""

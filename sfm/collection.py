@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 from pydantic import Field
 
 from groundwork.batches import Batch, BatchResult, LazyBatches
-from groundwork.files import read_table, write_table
+from groundwork.files import atomic_path, read_table
 from groundwork.folder import list_files
 from groundwork.keys import key_of, key_of_table
 from groundwork.names import counted
@@ -27,12 +27,15 @@ from groundwork.photos import MAX_MEGAPIXELS, UnusablePhoto, inspect_photo
 from groundwork.records import finish, last_done, load_done
 from groundwork.settings import Settings
 from groundwork.tasks import run_batches, usage
-from sfm.numbering import number
+from sfm.nearcopies import near_copies
+from sfm.numbering import by_precedence, number, without_copies
+from sfm.thumbnails import Source, gather_thumbnails, no_thumbnails, write_with_thumbnails
 
 _VERSION = 4
 _BATCH = 128
 # Of fewer files, starting a task takes a quarter of the time that reading them does.
 _MIN_BATCH = 16
+_TABLE = "collection.parquet"
 # Tables of batches that are kept apart: each has a cost of its own, and so has joining them.
 _JOINED = 512
 # What the inspection of a file finds, a reason against it or facts of the photo; with what else holds.
@@ -52,6 +55,10 @@ class ScanConfig(Settings):
     )
     min_side_px: int = Field(
         default=64, ge=1, description="smaller photos are rejected: nothing to match in them"
+    )
+    near_copies: bool = Field(
+        default=True,
+        description="of copies that differ in size, compression, tone or a turn only, use the largest",
     )
 
 
@@ -87,8 +94,9 @@ class Collection:
 def scan(photos: Path, out: Path, config: ScanConfig, executor: Executor) -> Collection:
     """List every file below `photos`, decode each, and write `out`/collection.parquet.
 
-    Byte-identical files are used once, under the first name, which changes no model. `groundwork.folder` says
-    which files there are; `out` itself is left out where it lies below `photos`.
+    Byte-identical files are used once, under the first name, which changes no model. Of near-copies
+    (`sfm.nearcopies`) a known photo is used, else the largest; the others are listed as duplicates of it.
+    `groundwork.folder` says which files there are; `out` itself is left out where it lies below `photos`.
 
     Usable photos are numbered in order of content (`sfm.numbering`). When photos are added later, known ones
     keep their image_id, under any name, and new ones are numbered after them, in order of content. Where a
@@ -103,26 +111,29 @@ def scan(photos: Path, out: Path, config: ScanConfig, executor: Executor) -> Col
     found = list_files(photos, leave_out=out.resolve())
     settings = key_of("scan", _VERSION, str(photos), config)
     key = key_of(settings, key_of_table(found))
-    path = out / "collection.parquet"
+    path = out / _TABLE
     if not load_done(out, "scan", key):
         before = _last_table(out, path, settings)
-        table, took = _inspect(found, before, photos, out, config, settings, executor)
+        table, thumbnails, took = _inspect(found, before, photos, out, config, settings, executor)
         table = number(table, before)[list(_COLUMNS)]
-        del found, before  # of a million files each takes a quarter of a gigabyte
         _require_usable(photos, table)
+        near = 0
+        if config.near_copies:
+            table, near = _without_near_copies(table, before, thumbnails)
+        del found, before  # of a million files each takes a quarter of a gigabyte
         finish(
             out,
             "scan",
             key,
             path,
-            partial(table.to_parquet, index=False),
+            partial(write_with_thumbnails, table=table, thumbnails=thumbnails),
             seconds=time.perf_counter() - started,
-            facts={"files": len(table)} | dict(Counter(table["status"])) | took,
+            facts={"files": len(table)} | dict(Counter(table["status"])) | {"near-copies": near} | took,
             basis={"settings": settings},
         )
-        del table
+        del table, thumbnails
         shutil.rmtree(out / "scan", ignore_errors=True)  # all of it is in the table
-    collection = Collection(photos=photos, table=read_table(path), key="")
+    collection = Collection(photos=photos, table=read_table(path, list(_COLUMNS)), key="")
     return replace(collection, key=key_of_table(collection.of_usable("name", "sha256")))
 
 
@@ -147,7 +158,7 @@ def _last_table(out: Path, path: Path, settings: str) -> pd.DataFrame:
     """What the last scan of this folder with these settings found; no rows where there was none."""
     record = last_done(out, "scan")
     if record and record.basis.get("settings") == settings:
-        return read_table(path)
+        return read_table(path, list(_COLUMNS))
     return _typed(pd.DataFrame(columns=list(_COLUMNS)))
 
 
@@ -159,8 +170,8 @@ def _inspect(
     config: ScanConfig,
     settings: str,
     executor: Executor,
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """`found` with the findings about each file, and what they took (`groundwork.tasks.usage`).
+) -> tuple[pd.DataFrame, UInt8[np.ndarray, "n p"], dict[str, Any]]:
+    """`found` with the findings about each file, its thumbnail, and what they took (`groundwork.tasks.usage`).
 
     Files that were inspected before are not opened again.
     """
@@ -173,29 +184,50 @@ def _inspect(
     recalled = before[list(_FINDINGS)].iloc[known[again]].set_axis(again)
     duplicate = (before["status"] == "duplicate").to_numpy()[known[again]]
     recalled["reason"] = recalled["reason"].mask(duplicate, "")
+    rows = [fresh[start : start + files.size] for start in range(0, len(fresh), files.size)]
     parts = [recalled, _without_findings(found.loc[found["reason"] != "", "reason"])]
     for first in range(0, len(results), _JOINED):
-        parts += _joined(results[first : first + _JOINED], fresh[first * files.size :], files.size)
-    return pd.concat([found[list(_STAMP)], pd.concat(parts).sort_index()], axis=1), usage(results)
+        parts += _joined(results[first : first + _JOINED], rows[first : first + _JOINED])
+    table = pd.concat([found[list(_STAMP)], pd.concat(parts).sort_index()], axis=1)
+    sources = [
+        Source(path, np.arange(len(inspected)), inspected)
+        for inspected, result in zip(map(_without_killers, rows, results), results, strict=True)
+        for path in result.outputs
+    ]
+    if len(again):
+        sources.append(Source(out / _TABLE, known[again], again))
+    thumbnails = gather_thumbnails(out / "scan" / "thumbnails.npy", len(found), sources)
+    return table, thumbnails, usage(results)
 
 
 def _joined(
-    results: Sequence[BatchResult], fresh: Int[np.ndarray, " k"], size: int
+    results: Sequence[BatchResult], rows: Sequence[Int[np.ndarray, " b"]]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The findings of some batches, in columns of one piece; and the rows of what kills its worker."""
-    rows = [fresh[start : start + size] for start in range(0, len(results) * size, size)]
     killers = {
         int(part[position]): reason
         for part, result in zip(rows, results, strict=True)
         for position, reason in result.quarantined.items()
     }
-    inspected = [
-        np.delete(part, list(result.quarantined)) for part, result in zip(rows, results, strict=True)
-    ]
+    inspected = list(map(_without_killers, rows, results))
     paths = [path for result in results for path in result.outputs]
     findings = pa.concat_tables([pq.read_table(path, columns=list(_FINDINGS)) for path in paths])
     table = _typed(findings.combine_chunks().to_pandas(split_blocks=True, self_destruct=True))
     return table.set_axis(np.concatenate(inspected)), _without_findings(pd.Series(killers, dtype="str"))
+
+
+def _without_killers(rows: Int[np.ndarray, " b"], result: BatchResult) -> Int[np.ndarray, " k"]:
+    return np.delete(rows, list(result.quarantined))
+
+
+def _without_near_copies(
+    table: pd.DataFrame, before: pd.DataFrame, thumbnails: UInt8[np.ndarray, "n p"]
+) -> tuple[pd.DataFrame, int]:
+    """The table with near-copies told as duplicates, and their number."""
+    rows, num_known = by_precedence(table, before)
+    original = near_copies(thumbnails, rows, num_known)
+    copies = np.flatnonzero(original != np.arange(len(rows)))
+    return without_copies(table, rows[copies], rows[original[copies]]), len(copies)
 
 
 def _known_rows(found: pd.DataFrame, before: pd.DataFrame) -> Int[np.ndarray, " n"]:
@@ -240,7 +272,8 @@ def _inspect_batch(
     batch: Batch[str], *, photos: Path, folder: Path, config: ScanConfig
 ) -> tuple[dict[str, Any], Sequence[Path]]:
     rows: list[dict[str, Any]] = []
-    for name in batch.items:
+    thumbnails = no_thumbnails(len(batch.items))
+    for position, name in enumerate(batch.items):
         try:
             photo = inspect_photo(
                 photos / name, max_megapixels=config.max_megapixels, min_side_px=config.min_side_px
@@ -248,7 +281,11 @@ def _inspect_batch(
         except UnusablePhoto as finding:
             rows.append({**_FINDINGS, "name": name, "reason": str(finding)})
         else:
-            rows.append({**_FINDINGS, "name": name, **asdict(photo)})
+            facts = asdict(photo)
+            thumbnails[position] = np.frombuffer(facts.pop("thumbnail"), dtype=np.uint8)
+            rows.append({**_FINDINGS, "name": name, **facts})
     path = folder / f"{batch.name}.parquet"
-    write_table(path, _typed(pd.DataFrame(rows, columns=["name", *_FINDINGS])))
+    with atomic_path(path) as unfinished:
+        table = _typed(pd.DataFrame(rows, columns=["name", *_FINDINGS]))
+        write_with_thumbnails(unfinished, table=table, thumbnails=thumbnails)
     return {}, [path]

@@ -39,6 +39,38 @@ def number(files: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def by_precedence(files: pd.DataFrame, before: pd.DataFrame) -> tuple[Int[np.ndarray, " k"], int]:
+    """Rows of the usable photos, those first that are kept before others, and how many were known before.
+
+    After the known ones come the large, those whose lens is known, those in many bytes; names do not matter.
+    """
+    image_id = files["image_id"].to_numpy()
+    rows = np.argsort(image_id, kind="stable")[np.count_nonzero(image_id == 0) :]
+    sha256, known = digests(files["sha256"].iloc[rows]), before[before["image_id"] > 0]
+    num_known = len(known)
+    if not np.array_equal(sha256[:num_known], digests(known.sort_values("image_id")["sha256"])):
+        num_known = 0
+    new = files.iloc[rows[num_known:]]
+    pixels = new["width"].to_numpy() * new["height"].to_numpy()
+    no_lens, size = new["focal_px"].isna().to_numpy(), new["size"].to_numpy()
+    order = np.lexsort((sha256[num_known:], -size, no_lens, -pixels))
+    return np.concatenate([rows[:num_known], rows[num_known:][order]]), num_known
+
+
+def without_copies(
+    files: pd.DataFrame, copies: Int[np.ndarray, " c"], originals: Int[np.ndarray, " c"]
+) -> pd.DataFrame:
+    """The files with some rows told as near-copies of others, and with the numbers closed up behind them."""
+    reason, status = files["reason"].copy(), files["status"].copy()
+    reason.iloc[copies] = "near-copy of " + files["name"].iloc[originals].to_numpy()
+    status.iloc[copies] = "duplicate"
+    image_id = files["image_id"].to_numpy(copy=True)
+    image_id[copies] = 0
+    used = np.flatnonzero(image_id)
+    image_id[used[np.argsort(image_id[used])]] = np.arange(1, len(used) + 1)
+    return files.assign(status=status, reason=reason, image_id=image_id)
+
+
 def digests(sha256: "pd.Series[str]") -> Shaped[np.ndarray, " n"]:
     """The hex digits as bytes, which are compared and sorted without an object for each."""
     starts = range(0, len(sha256), _ROWS)

@@ -29,7 +29,7 @@ from groundwork.batches import Batch
 from groundwork.executors import LocalExecutor, SerialExecutor
 from groundwork.files import read_table, write_table
 from groundwork.memory import peak_bytes
-from groundwork.photos import Photo
+from groundwork.photos import THUMBNAIL_PX, Photo
 from groundwork.records import mark_done
 from sfm.collection import scan
 from sfm.features import extract_features
@@ -40,6 +40,7 @@ from sfm.matching import match
 from sfm.neighbours import union
 from sfm.numbering import rank_by_content
 from sfm.reconstruct import Matched, ReconstructConfig, tell
+from sfm.thumbnails import write_with_thumbnails
 from sfm.vlad import describe_images
 
 _LIMIT_GB = 1.0
@@ -179,12 +180,17 @@ def _scanned(batch: Batch[str], *, folder: Path) -> tuple[dict[str, Any], Sequen
         camera="Maker Model 4.5",
         latitude=math.nan,
         longitude=math.nan,
+        thumbnail=b"",
     )
     # As long and as different as true hashes.
     hashes = [f"{int(Path(name).stem):064x}" for name in batch.items]
-    table = pd.DataFrame({"name": batch.items, "reason": ""}).assign(**asdict(photo)).assign(sha256=hashes)
+    facts = {name: value for name, value in asdict(photo).items() if name != "thumbnail"}
+    table = pd.DataFrame({"name": batch.items, "reason": ""}).assign(**facts).assign(sha256=hashes)
+    squares = np.random.default_rng(int(Path(batch.items[0]).stem)).integers(0, 256, (len(table), 6, 6))
+    thumbnails = squares.repeat(THUMBNAIL_PX // 6, 1).repeat(THUMBNAIL_PX // 6, 2).reshape(len(table), -1)
     path = folder / f"{batch.name}.parquet"
-    write_table(path, table)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_with_thumbnails(path, table, thumbnails.astype(np.uint8))
     return {}, [path]
 
 

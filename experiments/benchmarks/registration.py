@@ -116,7 +116,7 @@ def _mean_error_px(out: Path) -> float:
 
 def _print_links(out: Path, result: ReconstructResult) -> None:
     """Trusted pairs and models that join folders."""
-    collection = read_table(out / "collection.parquet")
+    collection = read_table(out / "collection.parquet", ["name", "image_id"])
     folder_of_id = {
         image_id: _folder(name)
         for name, image_id in zip(collection["name"], collection["image_id"], strict=True)

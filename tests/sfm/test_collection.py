@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from groundwork.executors import SerialExecutor
+from groundwork.files import read_json
 from groundwork.photos import Photo, inspect_photo
 from sfm.collection import Collection, ScanConfig, scan
 
@@ -194,6 +195,67 @@ def test_growth_decodes_the_new_files_only(tmp_path: Path, monkeypatch: pytest.M
     }
     scan(photos, out, ScanConfig(min_side_px=65), SerialExecutor())
     assert opened == ["a.png", "a.png", "b.png", "c.png", "notes.txt"]
+
+
+def _scene(path: Path, width: int, seed: int = 0) -> Path:
+    """A photo of 16 x 12 gray squares, as wide as asked for: the same for a seed at any size."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    squares = np.random.default_rng(seed).integers(0, 256, (12, 16), dtype=np.uint8)
+    Image.fromarray(squares).resize((width, width * 3 // 4), Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def test_near_copies_are_listed_with_the_largest(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    _scene(photos / "a.png", 160)
+    _scene(photos / "b.png", 320)
+    _scene(photos / "c.jpg", 320)
+    (photos / "d.png").write_bytes((photos / "a.png").read_bytes())
+    _scene(photos / "other.png", 160, seed=1)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(photos / "b.png").rotate(90, expand=True).save(photos / "turned.jpg", exif=exif)
+    used, *copies = sorted(["b.png", "c.jpg", "turned.jpg"], key=lambda name: -(photos / name).stat().st_size)
+    collection = _scan(photos, tmp_path / "out")
+    assert _outcomes(collection) == {
+        "a.png": ("duplicate", f"near-copy of {used}"),
+        **{name: ("duplicate", f"near-copy of {used}") for name in copies},
+        used: ("usable", ""),
+        "d.png": ("duplicate", "same bytes as a.png"),
+        "other.png": ("usable", ""),
+    }
+    assert _ids(collection).keys() == {used, "other.png"}
+    assert sorted(_ids(collection).values()) == [1, 2]
+    record = read_json(tmp_path / "out" / "done" / "scan.json")
+    assert record["facts"]["near-copies"] == 3
+    again = _scan(photos, tmp_path / "out")
+    assert again.table.equals(collection.table)
+    config = ScanConfig(near_copies=False)
+    every = scan(photos, tmp_path / "out", config, SerialExecutor())
+    assert sorted(every.usable["name"]) == ["a.png", "b.png", "c.jpg", "other.png", "turned.jpg"]
+    assert _scan(photos, tmp_path / "out").table.equals(collection.table)
+
+
+def test_a_known_photo_stays_the_original(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    _scene(photos / "m.png", 160)
+    _scene(photos / "n.png", 100)
+    _scene(photos / "x.png", 160, seed=1)
+    known = _ids(_scan(photos, out))
+    assert known.keys() == {"m.png", "x.png"}
+    _scene(photos / "a.png", 320)
+    _scene(photos / "b.png", 200, seed=2)
+    _scene(photos / "z.png", 240, seed=2)
+    grown = _scan(photos, out)
+    assert _ids(grown) == known | {"z.png": 3}
+    assert {name: why for name, (status, why) in _outcomes(grown).items() if status == "duplicate"} == {
+        "a.png": "near-copy of m.png",
+        "b.png": "near-copy of z.png",
+        "n.png": "near-copy of m.png",
+    }
+    (photos / "m.png").unlink()
+    assert _ids(_scan(photos, out)).keys() == {"a.png", "x.png", "z.png"}
+    assert _scan(photos, out).table.equals(_scan(photos, tmp_path / "fresh").table)
 
 
 def test_what_is_no_folder_of_photos_is_told(tmp_path: Path) -> None:
