@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Complex, Float, Int
 
-from pairs.covisibility import covisible_pairs, visibility
 from pairs.image_pairs import Candidates
+from sfm.covisibility import covisible_pairs, visibility
 from sfm.geometry import angles_between_deg, viewing_directions
 from sfm.model import Model
 

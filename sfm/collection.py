@@ -171,7 +171,7 @@ def _inspect(
     settings: str,
     executor: Executor,
 ) -> tuple[pd.DataFrame, UInt8[np.ndarray, "n p"], dict[str, Any]]:
-    """`found` with the findings about each file, its thumbnail, and what they took (`groundwork.tasks.usage`).
+    """`found` with the findings about each file, its thumbnail, and what it took (`groundwork.tasks.usage`).
 
     Files that were inspected before are not opened again.
     """
