@@ -33,6 +33,7 @@ from pairs.positives import (
 )
 from pairs.reconstruction import Reconstruction, read_reconstruction
 from pairs.same_place_negatives import ApartPairs
+from pairs.shortage import require_positives
 from pairs.split import SplitConfig, choose_val_places
 from sfm.model import load_model
 
@@ -76,7 +77,8 @@ def mine(sfm_dir: Path, out: Path, config: MineConfig) -> MiningResult:
     """Mine what a reconstruction in `sfm_dir` proves; write it to `out`, or read it when it is there already.
 
     FileNotFoundError when there is no finished reconstruction; ValueError when fewer than two of its places
-    have positives, and when its files contradict each other. m1 needs descriptors: see `load_descriptors`.
+    have positives, with the cause, and when its files contradict each other. m1 needs descriptors: see
+    `load_descriptors`.
     """
     started = time.monotonic()
     reconstruction = read_reconstruction(sfm_dir)
@@ -89,6 +91,7 @@ def mine(sfm_dir: Path, out: Path, config: MineConfig) -> MiningResult:
     apart = reconstruction.apart(config.apart_per_query, config.seed)
     # What lies apart in one model may be seen together in another.
     apart = apart.without(candidates).without(selection.positives)
+    require_positives(reconstruction, candidates, selection, one_place_will_do=len(apart) > 0)
     table = _tabulate(reconstruction.images, selection.positives, apart, config)
     heldout, given_up = _draw_heldout(table, reconstruction.model_files, config)
     dropped = {**reconstruction.dropped, **_unused(table), **merged, **selection.dropped, **given_up}
