@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cnnimretrieval.evaluation.metrics import MIN_PLACES
+
 ROWS = {
     "off_the_shelf": "off the shelf",
     "off_the_shelf_pca": "off the shelf + PCA whitening",
@@ -31,5 +33,10 @@ def as_table(evaluation: Mapping[str, Mapping[str, Any]], kept: str) -> str:
         ]
         lines.append(
             "  ".join([f"{'*' if row == kept else ' '} {title:<31}", *(f"{cell:>15}" for cell in cells)])
+        )
+    places = min((first[kind]["places"] for kind in kinds), default=0)
+    if places < MIN_PLACES:
+        lines.append(
+            f"too few places to say which row is better: {places:,}, at least {MIN_PLACES} are needed"
         )
     return "\n".join(lines)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cnnimretrieval.evaluation.heldout import Gain, HeldoutTest, Proof, gain
+from cnnimretrieval.evaluation.metrics import MIN_PLACES
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.checkpoint import Progress
 from cnnimretrieval.training.tuples import Tuples
@@ -78,10 +79,11 @@ def _row_scores(proof: Proof, decisive: str) -> dict[str, Any]:
 
 def _verdict(kept: Row, best: Row, over: Gain, *, held_out: bool) -> str:
     found = (
-        f"fine-tuning with learned whitening is {over.map:+.4f} mAP "
-        f"(standard error {over.standard_error:.4f}) on {over.kind} queries "
+        f"fine-tuning with learned whitening is {over} on {over.kind} queries "
         "over off the shelf with PCA whitening"
     )
+    if over.places < MIN_PLACES:
+        found += f", which proves nothing: at least {MIN_PLACES} places are needed"
     if not held_out:
         found += ", measured on the one place that was trained on: nothing was held out"
     if kept == "fine_tuned_whitened":

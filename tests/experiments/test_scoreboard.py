@@ -31,3 +31,4 @@ def test_one_kind_of_query():
     lines = as_table(dict.fromkeys(rows, whole), "off_the_shelf").splitlines()
     assert lines[0] == "held-out places (whole: 3 queries, 2 places)"
     assert lines[2] == "* off the shelf                       0.5000  0.25"
+    assert lines[-1] == "too few places to say which row is better: 2, at least 5 are needed"
