@@ -25,6 +25,7 @@ from pairs.pair_table import PairTable, read_candidates, read_pair_table, write_
 from pairs.positives import PositivesConfig, choose_positives
 from pairs.reconstruction import Reconstruction, read_reconstruction
 from pairs.same_place_negatives import ApartPairs
+from pairs.shortage import require_positives
 from pairs.split import SplitConfig, choose_val_places
 from sfm.model import load_model
 
@@ -68,7 +69,8 @@ def mine(sfm_dir: Path, out: Path, config: MineConfig) -> MiningResult:
     """Mine what a reconstruction in `sfm_dir` proves; write it to `out`, or read it when it is there already.
 
     FileNotFoundError when there is no finished reconstruction; ValueError when fewer than two of its places
-    have positives, and when its files contradict each other. m1 needs descriptors: see `load_descriptors`.
+    have positives, with the cause, and when its files contradict each other. m1 needs descriptors: see
+    `load_descriptors`.
     """
     started = time.monotonic()
     reconstruction = read_reconstruction(sfm_dir)
@@ -81,6 +83,7 @@ def mine(sfm_dir: Path, out: Path, config: MineConfig) -> MiningResult:
     apart = reconstruction.apart(config.apart_per_query, config.seed)
     # What lies apart in one model may be seen together in another.
     apart = apart.without(candidates).without(selection.positives)
+    require_positives(reconstruction, candidates, selection, one_place_will_do=len(apart) > 0)
     table = _tabulate(reconstruction.images, selection.positives, apart, config)
     heldout, given_up = _draw_heldout(table, reconstruction, config)
     dropped = {**reconstruction.dropped, **_unused(table), **merged, **selection.dropped, **given_up}

@@ -72,7 +72,8 @@ def read_ground_truth(path: Path) -> tuple[JudgedQuery, ...]:
     FileNotFoundError when there is no such file, ValueError naming the first query that has another form.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        # Of bytes: a byte order mark tells its encoding.
+        values = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"ground truth: expected a file, got {path}, which is none; check the path"

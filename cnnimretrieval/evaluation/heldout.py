@@ -11,7 +11,7 @@ from pydantic import Field
 
 from cnnimretrieval.descriptors.distort import Relit
 from cnnimretrieval.descriptors.images import ImageRequest
-from cnnimretrieval.evaluation.metrics import Relevance, score_rankings
+from cnnimretrieval.evaluation.metrics import MIN_PLACES, Relevance, score_rankings
 from groundwork.settings import Settings
 from groundwork.top_k import search
 from pairs.heldout import HeldoutQuery
@@ -36,13 +36,31 @@ class KindScores(Settings):
 
 
 class Gain(Settings):
-    """Difference of two mAPs over places, and how sure it is: paired over places."""
+    """Difference of two mAPs over places, and how sure it is: paired over places.
+
+    `map` is None where no place has both, `standard_error` where fewer than two have: it is unknown then.
+    `proven` is a difference of more than two standard errors over at least `MIN_PLACES` places.
+    """
 
     kind: str
+<<<<<<< HEAD
     map: float
     standard_error: float | None = Field(description="unknown (None) of a single place")
+=======
+    map: float | None
+    standard_error: float | None
+    places: int
+>>>>>>> inputs
     places_better: int
     places_worse: int
+    proven: bool
+
+    def __str__(self) -> str:
+        """In words, with as much doubt as there is."""
+        difference = "unknown" if self.map is None else f"{self.map:+.4f}"
+        error = "unknown" if self.standard_error is None else f"{self.standard_error:.4f}"
+        places = "place" if self.places == 1 else "places"
+        return f"{difference} mAP (standard error {error} over {self.places:,} {places})"
 
     @property
     def error_text(self) -> str:
@@ -135,13 +153,26 @@ def gain(test: HeldoutTest, proof: Proof, over: Proof) -> Gain:
     ours = test.place_maps(proof.average_precision, kind)
     theirs = test.place_maps(over.average_precision, kind)
     differences = np.array([ours[place] - theirs[place] for place in ours])
+<<<<<<< HEAD
     known = len(differences) > 1
     return Gain(
         kind=kind,
         map=float(differences.mean()),
         standard_error=float(differences.std(ddof=1)) / len(differences) ** 0.5 if known else None,
+=======
+    differences = differences[np.isfinite(differences)]
+    count = len(differences)
+    difference = float(differences.mean()) if count else None
+    error = float(differences.std(ddof=1)) / count**0.5 if count > 1 else None
+    return Gain(
+        kind=kind,
+        map=difference,
+        standard_error=error,
+        places=count,
+>>>>>>> inputs
         places_better=int((differences > 0).sum()),
         places_worse=int((differences < 0).sum()),
+        proven=count >= MIN_PLACES and abs(difference or 0.0) > 2 * (error or 0.0),
     )
 
 

@@ -1,7 +1,6 @@
 """What `extract` is asked for: photos below a folder or of a list with boxes, and how to describe them."""
 
-import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from cnnimretrieval.evaluation.datasets import LAYOUTS, read_benchmark, read_tes
 from cnnimretrieval.evaluation.groundtruth import judged_benchmark
 from experiments.commands import options
 from experiments.commands.exit_codes import UsageFault
+from experiments.commands.spreadsheet import Row, read_rows
 from experiments.settings.errors import did_you_mean
 from experiments.settings.protocol import Protocol
 from groundwork.folder import list_files, reasons_by_name, usable_names
@@ -69,29 +69,24 @@ def judged(benchmark: str, data: Path) -> Benchmark:
 
 
 def listed(photos: Path, table: Path) -> list[ImageRequest]:
-    """The rows `name` or `name,x1,y1,x2,y2` of a CSV file; names lie below `photos`, boxes are in upright px.
+    """The rows `name` or `name,x1,y1,x2,y2` of a table; names lie below `photos`, boxes are in upright px.
+
+    Spreadsheets save tables with semicolons or tabs, decimal commas and byte order marks: all are read.
 
     Raises:
         UsageFault: a row of another form, named by its line.
 
     """
-    with table.open(encoding="utf-8", newline="") as file:
-        try:
-            return list(_requests(photos, table.name, csv.reader(file)))
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise UsageFault(
-                f"{table.name}: expected a CSV file in UTF-8, got {error}; save it as one"
-            ) from error
+    return list(_requests(photos, table.name, read_rows(table, "name", columns=5)))
 
 
-def _requests(photos: Path, table: str, rows: Iterator[list[str]]) -> Iterator[ImageRequest]:
-    for line, row in enumerate(rows, start=1):
-        cells = [cell.strip() for cell in row]
-        if not any(cells) or (line == 1 and cells[0] == "name"):
-            continue
+def _requests(photos: Path, table: str, rows: Iterable[Row]) -> Iterator[ImageRequest]:
+    for line, cells in rows:
         where = f"{table} line {line}"
         if len(cells) not in (1, 5) or not cells[0]:
-            raise UsageFault(f"{where}: expected name or name,x1,y1,x2,y2, got '{','.join(row)}'; correct it")
+            raise UsageFault(
+                f"{where}: expected name or name,x1,y1,x2,y2, got '{','.join(cells)}'; correct it"
+            )
         if Path(cells[0]).is_absolute() or ".." in Path(cells[0]).parts:
             raise UsageFault(f"{where}: expected a path below PHOTOS, got '{cells[0]}'; leave out the folder")
         if "\0" in cells[0]:

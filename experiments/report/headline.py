@@ -4,22 +4,28 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+from cnnimretrieval.evaluation.metrics import MIN_PLACES
 from experiments.report.reading import Json, RunFiles
 from experiments.report.tables import KINDS, score_kinds
 from experiments.scoreboard import ROWS
 
 START = "off_the_shelf"
+<<<<<<< HEAD
 FINE_TUNED = ("fine_tuned", "fine_tuned_loss_whitening", "fine_tuned_whitened")
 _AS_KEPT = {
     "off_the_shelf": "as it came",
     "off_the_shelf_pca": "with PCA whitening",
     "off_the_shelf_whitened": "with learned whitening",
 }
+=======
+_NO_PROOF = " So few places do not prove such a difference."
+FINE_TUNED = ("fine_tuned", "fine_tuned_whitened")
+>>>>>>> inputs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
-    """Title line, what it rests on, and whether fine-tuning won."""
+    """Title line, what it rests on, and whether fine-tuning won; None where nothing can be said."""
 
     title: str
     detail: str
@@ -41,12 +47,15 @@ def headline(files: RunFiles) -> Headline:
     return Headline(
         title=_title(files.evaluation, kind, kept),
         detail=_detail(files.evaluation, kind, (files.train or {}).get("gain")),
-        helped=kept in FINE_TUNED,
+        helped=kept in FINE_TUNED if files.evaluation[START][kind]["places"] >= MIN_PLACES else None,
     )
 
 
 def _title(evaluation: Json, kind: str, kept: str) -> str:
     start, best = evaluation[START][kind]["map"], evaluation[kept][kind]["map"]
+    if (places := evaluation[START][kind]["places"]) < MIN_PLACES:
+        measured = f"{_capital(ROWS[kept])}: mAP {best:.3f} on {_places(places)}"
+        return f"{measured}, too few to say whether fine-tuning helped"
     if kept in FINE_TUNED:
         return f"{_capital(ROWS[kept])}: mAP {best:.3f}, from {start:.3f} off the shelf"
     return f"Fine-tuning did not help: the network {_AS_KEPT[kept]} is kept, mAP {best:.3f}"
@@ -55,12 +64,13 @@ def _title(evaluation: Json, kind: str, kept: str) -> str:
 def _detail(evaluation: Json, kind: str, gain: Json | None) -> str:
     scores = evaluation[START][kind]
     basis = (
-        f"Measured on {scores['queries']:,} {KINDS[kind]} of {scores['places']:,} held-out "
-        f"{'place' if scores['places'] == 1 else 'places'} that training never saw, "
+        f"Measured on {scores['queries']:,} {KINDS[kind]} of {_places(scores['places'])} that training never "
+        "saw, "
         "with the whole collection as database, averaged over places."
     )
-    if gain is None:
+    if gain is None or gain["map"] is None:
         return basis
+<<<<<<< HEAD
     error, places = gain["standard_error"], scores["places"]
     compared = (
         f" Fine-tuned with learned whitening against off the shelf with PCA whitening: {gain['map']:+.3f} "
@@ -70,6 +80,24 @@ def _detail(evaluation: Json, kind: str, gain: Json | None) -> str:
     # Student's t, two-sided at 95 %: with few places, the error itself is uncertain.
     sure = error is not None and abs(gain["map"]) > stats.t.ppf(0.975, places - 1) * error
     return basis + compared + ("" if sure else " So few places do not prove such a difference.")
+=======
+    error = "unknown" if gain["standard_error"] is None else f"{gain['standard_error']:.3f}"
+    compared = (
+        f" Fine-tuned with learned whitening against off the shelf with PCA whitening: {gain['map']:+.3f} "
+        f"± {error} (standard error over places), better on {gain['places_better']:,} "
+        f"and worse on {gain['places_worse']:,}."
+    )
+    return basis + compared + ("" if _is_proven(scores["places"], gain) else _NO_PROOF)
+
+
+def _is_proven(places: int, gain: Json) -> bool:
+    error = gain["standard_error"]
+    return places >= MIN_PLACES and error is not None and abs(gain["map"]) > 2 * error
+
+
+def _places(count: int) -> str:
+    return f"{count:,} held-out {'place' if count == 1 else 'places'}"
+>>>>>>> inputs
 
 
 def _capital(text: str) -> str:

@@ -33,6 +33,13 @@ def test_as_written(tmp_path):
     )
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_no_content(tmp_path, encoding):
+    path = tmp_path / "gt.json"
+    path.write_bytes(json.dumps([{"query": "é", "positives": ["b"]}], ensure_ascii=False).encode(encoding))
+    assert read_ground_truth(path) == (JudgedQuery(query="é", positives=("b",)),)
+
+
 def test_own_photo_is_junk_unless_it_is_a_positive():
     queries = [
         JudgedQuery(query="c", positives=("d", "a"), junk=("b",)),

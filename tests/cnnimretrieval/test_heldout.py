@@ -1,7 +1,11 @@
+import json
+
 import numpy as np
+import pandas as pd
 import pytest
 
-from cnnimretrieval.evaluation.heldout import gain, heldout_test, prove
+from cnnimretrieval.evaluation.heldout import HeldoutTest, Proof, gain, heldout_test, prove
+from pairs.heldout import HeldoutQuery
 
 
 @pytest.fixture
@@ -66,6 +70,50 @@ def test_the_gain_is_paired_over_places(collection, test_set):
     assert found.map == pytest.approx(loss / 2)
     assert found.standard_error == pytest.approx(loss / 2)
     assert gain(test_set, bad, good).map == -found.map
+    assert (found.places, found.proven) == (2, False)
+
+
+def _gain(differences):
+    """Of places whose mAPs differ by these: one query each."""
+    queries = [
+        HeldoutQuery(
+            query="q",
+            kind="crop",
+            box=(0, 0, 9, 9),
+            rotation_deg=0.0,
+            seed=1,
+            positives=("p",),
+            junk=(),
+            place=n,
+        )
+        for n in range(len(differences))
+    ]
+    test = HeldoutTest(queries=tuple(queries), requests=(), relevance=(), names=())
+    rankings = pd.DataFrame()
+    ours, theirs = (
+        Proof(scores={}, average_precision=np.array(values, dtype=np.float64), rankings=rankings)
+        for values in ([0.5 + d for d in differences], [0.5] * len(differences))
+    )
+    return gain(test, ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("differences", "error", "proven", "words"),
+    [
+        ([0.25], None, False, "+0.2500 mAP (standard error unknown over 1 place)"),
+        ([0.25] * 4, 0.0, False, "+0.2500 mAP (standard error 0.0000 over 4 places)"),
+        ([0.25] * 5, 0.0, True, "+0.2500 mAP (standard error 0.0000 over 5 places)"),
+        ([0.0] * 6, 0.0, False, "+0.0000 mAP (standard error 0.0000 over 6 places)"),
+        ([0.5, 0.0, 0.0, 0.0, 0.0], 0.1, False, "+0.1000 mAP (standard error 0.1000 over 5 places)"),
+        ([np.nan, 0.25], None, False, "+0.2500 mAP (standard error unknown over 1 place)"),
+        ([np.nan], None, False, "unknown mAP (standard error unknown over 0 places)"),
+    ],
+)
+def test_what_is_not_known_of_a_gain_is_said(differences, error, proven, words):
+    found = _gain(differences)
+    assert found.standard_error == (None if error is None else pytest.approx(error))
+    assert (found.proven, str(found)) == (proven, words)
+    assert json.loads(found.model_dump_json())["standard_error"] == found.standard_error
 
 
 def test_the_error_of_a_gain_over_one_place_is_unknown(collection, heldout):

@@ -31,7 +31,7 @@ def scores(whole, crop):
             "map_per_query": score - 0.03,
             "recall_at_1_per_query": score - 0.04,
             "queries": queries,
-            "places": 3,
+            "places": 6,
         }
 
     return {**kind(crop, 21), "whole": kind(whole, 7), "crop": kind(crop, 21)}
@@ -301,7 +301,7 @@ def test_the_headline_says_when_fine_tuning_did_not_help(work):
 def test_the_headline_names_its_basis_and_doubts_small_gains(work):
     sure = headline(read_run(work))
     assert sure.helped
-    assert "21 crop queries of 3 held-out places" in sure.detail
+    assert "21 crop queries of 6 held-out places" in sure.detail
     assert "+0.056 ± 0.011" in sure.detail
     assert "do not prove" not in sure.detail
     doubtful = with_metrics(work, gain={**GAIN, "standard_error": 0.04})
@@ -314,6 +314,23 @@ def test_the_headline_names_its_basis_and_doubts_small_gains(work):
 def test_the_headline_does_not_call_an_unknown_error_nothing(work):
     said = with_metrics(work, gain={**GAIN, "standard_error": None})
     assert "+0.056 (standard error unknown), better on" in said.detail
+    assert said.detail.endswith("So few places do not prove such a difference.")
+
+
+@pytest.mark.parametrize(("places", "error", "shown"), [(1, None, "unknown"), (4, 0.0001, "0.000")])
+def test_the_headline_claims_nothing_of_few_places(work, places, error, shown):
+    stored = json.loads((work / "metrics.json").read_text(encoding="utf-8"))
+    for row in stored["evaluation"].values():
+        for kind in (row, row["crop"], row["whole"]):
+            kind["places"] = places
+    write_json(work / "metrics.json", stored)
+    said = with_metrics(work, gain={**GAIN, "standard_error": error})
+    some = "1 held-out place" if places == 1 else "4 held-out places"
+    assert said.title == (
+        f"Fine-tuned + learned whitening: mAP 0.679 on {some}, too few to say whether fine-tuning helped"
+    )
+    assert said.helped is None
+    assert f"+0.056 ± {shown} (standard error over places)" in said.detail
     assert said.detail.endswith("So few places do not prove such a difference.")
 
 

@@ -184,19 +184,6 @@ def test_one_place_is_an_error_that_says_what_to_do(ring_model, tmp_path):
     assert not (tmp_path / "pairs" / "done").exists()
 
 
-def test_a_place_without_positives_does_not_count(ring_model, tmp_path):
-    without = ring_model(1, names=("01-000.jpg",), place=1)
-    write_reconstruction(tmp_path / "sfm", [ring_model(0), without])
-    with pytest.raises(ValueError, match="places with matching pairs, got 1"):
-        mine(tmp_path / "sfm", tmp_path / "pairs", CONFIG)
-
-
-def test_no_model_at_all_is_the_same_error(tmp_path):
-    write_reconstruction(tmp_path / "sfm", [], [("a.jpg", "unregistered", -1)])
-    with pytest.raises(ValueError, match="places with matching pairs, got 0"):
-        mine(tmp_path / "sfm", tmp_path / "pairs", CONFIG)
-
-
 def test_no_reconstruction_is_named(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         mine(tmp_path, tmp_path / "pairs", CONFIG)
