@@ -3,18 +3,14 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-<<<<<<< HEAD
+from cnnimretrieval.evaluation.metrics import MIN_PLACES
+
 if TYPE_CHECKING:  # they come with torch, which a report does without
     from cnnimretrieval.evaluation.heldout import KindScores
     from cnnimretrieval.training.result import Row, RowScores
 
 # In the order of the experiment; not every run has every row.
 ROWS: Mapping[str, str] = {
-=======
-from cnnimretrieval.evaluation.metrics import MIN_PLACES
-
-ROWS = {
->>>>>>> inputs
     "off_the_shelf": "off the shelf",
     "off_the_shelf_pca": "off the shelf + PCA whitening",
     "off_the_shelf_whitened": "off the shelf + learned whitening",
@@ -36,25 +32,14 @@ def as_table(evaluation: "Mapping[Row, RowScores]", kept: "Row") -> str:
         f"held-out places ({'; '.join(counts)})",
         "  ".join([" " * (_WIDTH + 2), *(f"{head:>15}" for head in heads)]),
     ]
-<<<<<<< HEAD
     for row in sorted(evaluation, key=list(ROWS).index):
         cells = [f"{one.map:9.4f}{one.recall_at_1:6.2f}" for one in _by_kind(evaluation[row]).values()]
         lines.append("  ".join([f"{'*' if row == kept else ' '} {ROWS[row]:<{_WIDTH}}", *cells]))
-=======
-    for row, title in ROWS.items():
-        cells = [
-            f"{evaluation[row][kind]['map']:9.4f}{evaluation[row][kind]['recall_at_1']:6.2f}"
-            for kind in kinds
-        ]
-        lines.append(
-            "  ".join([f"{'*' if row == kept else ' '} {title:<31}", *(f"{cell:>15}" for cell in cells)])
-        )
-    places = min((first[kind]["places"] for kind in kinds), default=0)
+    places = min((scores.places for scores in first.values()), default=0)
     if places < MIN_PLACES:
         lines.append(
             f"too few places to say which row is better: {places:,}, at least {MIN_PLACES} are needed"
         )
->>>>>>> inputs
     return "\n".join(lines)
 
 

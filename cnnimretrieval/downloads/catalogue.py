@@ -20,7 +20,7 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from cnnimretrieval.downloads.dataset import DataSet, PublishedFile
-from cnnimretrieval.networks import toolbox_files as published
+from cnnimretrieval.networks import toolbox_files
 
 _CMP = "https://cmp.felk.cvut.cz"
 _REFERENCE = f"{_CMP}/cnnimageretrieval/data"
@@ -214,8 +214,8 @@ _TRAINING = (
 )
 
 
-def _network_file(file: published.PublishedFile) -> PublishedFile:
-    folder = "whiten" if file.name in published.WHITENING_LAYERS else "networks"
+def _network_file(file: toolbox_files.PublishedFile) -> PublishedFile:
+    folder = "whiten" if file.name in toolbox_files.WHITENING_LAYERS else "networks"
     size = 0.0 if folder == "whiten" else next((b for a, b in _NETWORK_BYTES.items() if a in file.name), 0.0)
     return PublishedFile(
         url=f"{_REFERENCE}/{file.path}",
@@ -225,7 +225,9 @@ def _network_file(file: published.PublishedFile) -> PublishedFile:
     )
 
 
-def _networks(title: str, group: str, files: Mapping[str, published.PublishedFile]) -> tuple[DataSet, ...]:
+def _networks(
+    title: str, group: str, files: Mapping[str, toolbox_files.PublishedFile]
+) -> tuple[DataSet, ...]:
     """A data set for each file, and one of them all."""
     single = tuple(
         DataSet(name=name, title=title, files=(_network_file(file),)) for name, file in files.items()
@@ -240,9 +242,9 @@ DATA_SETS: Mapping[str, DataSet] = MappingProxyType(
         for one in (
             *_BENCHMARKS,
             *_TRAINING,
-            *_networks("retrieval network", "networks", published.NETWORKS),
-            *_networks("trunk trained on ImageNet", "trunks", published.TRUNKS),
-            *_networks("whitening layer to start from", "whitening-layers", published.WHITENING_LAYERS),
+            *_networks("retrieval network", "networks", toolbox_files.NETWORKS),
+            *_networks("trunk trained on ImageNet", "trunks", toolbox_files.TRUNKS),
+            *_networks("whitening layer to start from", "whitening-layers", toolbox_files.WHITENING_LAYERS),
         )
     }
 )

@@ -43,14 +43,9 @@ class Gain(Settings):
     """
 
     kind: str
-<<<<<<< HEAD
-    map: float
+    map: float | None = Field(description="unknown (None) where no place has a score in both rows")
     standard_error: float | None = Field(description="unknown (None) of a single place")
-=======
-    map: float | None
-    standard_error: float | None
     places: int
->>>>>>> inputs
     places_better: int
     places_worse: int
     proven: bool
@@ -61,12 +56,6 @@ class Gain(Settings):
         error = "unknown" if self.standard_error is None else f"{self.standard_error:.4f}"
         places = "place" if self.places == 1 else "places"
         return f"{difference} mAP (standard error {error} over {self.places:,} {places})"
-
-    @property
-    def error_text(self) -> str:
-        """The standard error for people, "unknown" where it is."""
-        known = self.standard_error is not None
-        return f"standard error {self.standard_error:.4f}" if known else "standard error unknown: one place"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,13 +142,6 @@ def gain(test: HeldoutTest, proof: Proof, over: Proof) -> Gain:
     ours = test.place_maps(proof.average_precision, kind)
     theirs = test.place_maps(over.average_precision, kind)
     differences = np.array([ours[place] - theirs[place] for place in ours])
-<<<<<<< HEAD
-    known = len(differences) > 1
-    return Gain(
-        kind=kind,
-        map=float(differences.mean()),
-        standard_error=float(differences.std(ddof=1)) / len(differences) ** 0.5 if known else None,
-=======
     differences = differences[np.isfinite(differences)]
     count = len(differences)
     difference = float(differences.mean()) if count else None
@@ -169,7 +151,6 @@ def gain(test: HeldoutTest, proof: Proof, over: Proof) -> Gain:
         map=difference,
         standard_error=error,
         places=count,
->>>>>>> inputs
         places_better=int((differences > 0).sum()),
         places_worse=int((differences < 0).sum()),
         proven=count >= MIN_PLACES and abs(difference or 0.0) > 2 * (error or 0.0),

@@ -1,7 +1,7 @@
 """Files that whitening layers of a network start from: a layer, or a whitening whose affine part becomes one.
 
-The toolbox publishes layers that its projection networks start from (`published.WHITENING_LAYERS`): the state
-of a linear layer, weight and bias.
+The toolbox publishes layers that its projection networks start from, `toolbox_files.WHITENING_LAYERS`: the
+state of a linear layer, weight and bias.
 """
 
 from pathlib import Path

@@ -47,7 +47,8 @@ def _off_the_shelf(name: str) -> NetworkConfig:
     pooling = last.removesuffix(_REGIONAL)
     if backbone and pooling in POOLINGS:
         regional = last.endswith(_REGIONAL)
-        return NetworkConfig(backbone=check_backbone_name(backbone), pooling=pooling, regional=regional)
+        values = {"backbone": check_backbone_name(backbone), "pooling": pooling, "regional": regional}
+        return NetworkConfig.model_validate(values)
     if name in NETWORKS:
         raise ValueError(
             f"network: expected the file of the published network {name}, got its name; "

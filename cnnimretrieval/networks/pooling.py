@@ -1,5 +1,6 @@
 """Pooling of activation maps (b, c, h, w) into rows (b, c): MAC, SPoC, GeM, R-MAC, regional; the L2 norm."""
 
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -9,7 +10,6 @@ from torch import Tensor, nn
 from cnnimretrieval.networks.regions import LEVELS, region_grid
 
 PoolingName = Literal["mac", "spoc", "gem", "gemmp", "rmac"]
-POOLINGS: tuple[PoolingName, ...] = ("mac", "spoc", "gem", "gemmp", "rmac")
 
 
 def mac(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
@@ -127,20 +127,25 @@ class Regional(nn.Module):
         return l2_normalise(self.region_vectors(x).sum(dim=1))
 
 
-def build_pooling(name: PoolingName, p: float = 3.0, channels: int = 1) -> Mac | Spoc | Rmac | Gem:
+# How each pooling is built, from the exponent that GeM starts from and the number of channels. A new one
+# takes a line here and its name in `PoolingName`.
+POOLINGS: Mapping[PoolingName, Callable[[float, int], nn.Module]] = {
+    "mac": lambda p, channels: Mac(),
+    "spoc": lambda p, channels: Spoc(),
+    "gem": lambda p, channels: Gem(p),
+    "gemmp": lambda p, channels: Gem(p, num_exponents=channels),
+    "rmac": lambda p, channels: Rmac(),
+}
+
+
+def build_pooling(name: PoolingName, p: float = 3.0, channels: int = 1) -> nn.Module:
     """The pooling layer called `name`, of maps with so many `channels`; `p` is where GeM starts.
 
-    "gem" has one exponent, "gemmp" one for each channel.
+    "gem" has one exponent, "gemmp" one for each channel. ValueError for an unknown name.
     """
-    if name == "mac":
-        return Mac()
-    if name == "spoc":
-        return Spoc()
-    if name == "rmac":
-        return Rmac()
-    if name in ("gem", "gemmp"):
-        return Gem(p, num_exponents=channels if name == "gemmp" else 1)
-    raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, got {name!r}; choose one of them")
+    if name not in POOLINGS:
+        raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, got {name!r}; choose one of them")
+    return POOLINGS[name](p, channels)
 
 
 def _parts(x: Float[Tensor, "b c h w"], levels: int) -> list[Float[Tensor, "b c _ _"]]:

@@ -10,7 +10,6 @@ import pandas as pd
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from cnnimretrieval.evaluation.heldout import Gain, HeldoutTest, KindScores, Proof, gain
-from cnnimretrieval.evaluation.heldout import Gain, HeldoutTest, Proof, gain
 from cnnimretrieval.evaluation.metrics import MIN_PLACES
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.batches import Examples
@@ -121,14 +120,8 @@ def _row_scores(proof: Proof, decisive: str) -> RowScores:
 
 def _verdict(kept: Row, best: Row, over: Gain, by_training: Gain, *, held_out: bool) -> str:
     found = (
-<<<<<<< HEAD
-        f"fine-tuning with learned whitening is {over.map:+.4f} mAP ({over.error_text}) "
-        f"on {over.kind} queries over off the shelf with PCA whitening, "
-        f"and {by_training.map:+.4f} ({by_training.error_text}) over off the shelf with learned whitening"
-=======
-        f"fine-tuning with learned whitening is {over} on {over.kind} queries "
-        "over off the shelf with PCA whitening"
->>>>>>> inputs
+        f"fine-tuning with learned whitening is {over} on {over.kind} queries over off the shelf with PCA "
+        f"whitening, and {by_training} over off the shelf with learned whitening"
     )
     if over.places < MIN_PLACES:
         found += f", which proves nothing: at least {MIN_PLACES} places are needed"

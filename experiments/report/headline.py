@@ -10,17 +10,13 @@ from experiments.report.tables import KINDS, score_kinds
 from experiments.scoreboard import ROWS
 
 START = "off_the_shelf"
-<<<<<<< HEAD
+_NO_PROOF = " So few places do not prove such a difference."
 FINE_TUNED = ("fine_tuned", "fine_tuned_loss_whitening", "fine_tuned_whitened")
 _AS_KEPT = {
     "off_the_shelf": "as it came",
     "off_the_shelf_pca": "with PCA whitening",
     "off_the_shelf_whitened": "with learned whitening",
 }
-=======
-_NO_PROOF = " So few places do not prove such a difference."
-FINE_TUNED = ("fine_tuned", "fine_tuned_whitened")
->>>>>>> inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,34 +66,24 @@ def _detail(evaluation: Json, kind: str, gain: Json | None) -> str:
     )
     if gain is None or gain["map"] is None:
         return basis
-<<<<<<< HEAD
-    error, places = gain["standard_error"], scores["places"]
+    error = gain["standard_error"]
     compared = (
         f" Fine-tuned with learned whitening against off the shelf with PCA whitening: {gain['map']:+.3f} "
         f"{'(standard error unknown)' if error is None else f'± {error:.3f} (standard error over places)'}, "
         f"better on {gain['places_better']:,} and worse on {gain['places_worse']:,}."
     )
-    # Student's t, two-sided at 95 %: with few places, the error itself is uncertain.
-    sure = error is not None and abs(gain["map"]) > stats.t.ppf(0.975, places - 1) * error
-    return basis + compared + ("" if sure else " So few places do not prove such a difference.")
-=======
-    error = "unknown" if gain["standard_error"] is None else f"{gain['standard_error']:.3f}"
-    compared = (
-        f" Fine-tuned with learned whitening against off the shelf with PCA whitening: {gain['map']:+.3f} "
-        f"± {error} (standard error over places), better on {gain['places_better']:,} "
-        f"and worse on {gain['places_worse']:,}."
-    )
     return basis + compared + ("" if _is_proven(scores["places"], gain) else _NO_PROOF)
 
 
 def _is_proven(places: int, gain: Json) -> bool:
+    """Beyond Student's t, two-sided at 95 %: with few places, the error itself is uncertain."""
     error = gain["standard_error"]
-    return places >= MIN_PLACES and error is not None and abs(gain["map"]) > 2 * error
+    enough = places >= MIN_PLACES and error is not None
+    return enough and abs(gain["map"]) > stats.t.ppf(0.975, places - 1) * error
 
 
 def _places(count: int) -> str:
     return f"{count:,} held-out {'place' if count == 1 else 'places'}"
->>>>>>> inputs
 
 
 def _capital(text: str) -> str:

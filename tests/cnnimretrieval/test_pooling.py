@@ -1,4 +1,5 @@
 import copy
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -7,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnimretrieval.networks.pooling import (
+    POOLINGS,
     Gem,
     Mac,
+    PoolingName,
     Regional,
     Rmac,
     Spoc,
@@ -154,3 +157,10 @@ def test_build_pooling_knows_its_names():
         ValueError, match=r"^pooling: expected one of mac, spoc, gem, gemmp, rmac, got 'max'; choose one"
     ):
         build_pooling("max")
+
+
+def test_every_pooling_that_a_config_may_name_can_be_built():
+    assert tuple(POOLINGS) == get_args(PoolingName)
+    x = torch.rand(2, 6, 5, 4, generator=torch.Generator().manual_seed(1))
+    for name in POOLINGS:
+        assert build_pooling(name, 2.5, 6)(x).shape == (2, 6)

@@ -387,7 +387,8 @@ def test_a_box_outside_of_its_photo(command, tmp_path, machine):
     [
         (
             lambda vectors: 3 * vectors,
-            "descriptors {}: expected vectors of length 1, got 3 for '0.jpg'; extract again",
+            "descriptors {}/vectors.npy: expected finite vectors of length 1, got 3 for '0.jpg'; "
+            "extract the photos again",
         ),
         (
             lambda vectors: vectors[:, :100] / np.linalg.norm(vectors[:, :100], axis=1, keepdims=True),
@@ -395,7 +396,8 @@ def test_a_box_outside_of_its_photo(command, tmp_path, machine):
         ),
         (
             lambda vectors: np.where(np.arange(len(vectors))[:, None] == 1, np.nan, vectors),
-            "descriptors {}: expected vectors of length 1, got nan for '1.jpg'; extract again",
+            "descriptors {}/vectors.npy: expected finite vectors of length 1, got nan for '1.jpg'; "
+            "extract the photos again",
         ),
     ],
 )
@@ -405,6 +407,7 @@ def test_ready_descriptors_of_another_kind(command, roxford, machine, tmp_path, 
     shard = tmp_path / "shard"
     command("extract", "squeezenet1_1", tmp_path / "other", "--out", shard, *machine)
     np.save(shard / "vectors.npy", change(np.load(shard / "vectors.npy")).astype(np.float32))
+    (shard / "done" / "extract.json").unlink()
     words = ["evaluate", "squeezenet1_1", "roxford5k", "--data", roxford, "--distractors", shard, *machine]
     assert command(*words) == (1, "", [f"cnnimretrieval: {line.format(shard)}"])
 

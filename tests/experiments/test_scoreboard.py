@@ -37,7 +37,6 @@ def test_the_rows_that_there_are_in_the_order_of_the_experiment():
 
 
 def test_one_kind_of_query():
-<<<<<<< HEAD
     whole = {**kind(0.5, 3), "whole": kind(0.5, 3)}
     lines = as_table({"off_the_shelf": RowScores.model_validate(whole)}, "off_the_shelf").splitlines()
     assert lines == [
@@ -45,11 +44,9 @@ def test_one_kind_of_query():
         "                                      whole mAP  R@1",
         "* off the shelf                         0.5000  0.25",
     ]
-=======
-    whole = {"whole": {"map": 0.5, "recall_at_1": 0.25, "queries": 3, "places": 2}}
-    rows = ("off_the_shelf", "off_the_shelf_pca", "fine_tuned", "fine_tuned_whitened")
-    lines = as_table(dict.fromkeys(rows, whole), "off_the_shelf").splitlines()
-    assert lines[0] == "held-out places (whole: 3 queries, 2 places)"
-    assert lines[2] == "* off the shelf                       0.5000  0.25"
-    assert lines[-1] == "too few places to say which row is better: 2, at least 5 are needed"
->>>>>>> inputs
+
+
+def test_of_few_places_no_row_is_called_better():
+    few = kind(0.5, 3) | {"places": 2}
+    lines = as_table({"off_the_shelf": RowScores.model_validate({**few, "whole": few})}, "off_the_shelf")
+    assert lines.splitlines()[-1] == "too few places to say which row is better: 2, at least 5 are needed"
