@@ -145,7 +145,7 @@ def normalise(
 
 
 class Loaded(NamedTuple):
-    """One request carried out: its levels, or why there are none, as a reason without names and as a message."""
+    """One request carried out: its levels, or why there are none, in a reason without names and a message."""
 
     position: int
     levels: UInt8[Tensor, "3 h w"] | None
