@@ -145,7 +145,7 @@ def normalise(
 
 
 class Loaded(NamedTuple):
-    """One request carried out: its levels, or the reason why there are none, and the whole message."""
+    """One request carried out: its levels, or why there are none, in a reason without names and a message."""
 
     position: int
     levels: UInt8[Tensor, "3 h w"] | None
@@ -164,15 +164,12 @@ class RequestDataset(Dataset[Loaded]):
         return len(self.requests)
 
     def __getitem__(self, position: int) -> Loaded:
+        request = self.requests[position]
         try:
-            picture = open_request(self.requests[position], self.image_size)
-        except (OSError, ValueError) as error:
-            return Loaded(position, None, _reason(error), str(error))
+            picture = open_request(request, self.image_size)
+        except OSError as error:
+            reason = str(error.__cause__) if isinstance(error.__cause__, UnusablePhoto) else str(error)
+            return Loaded(position, None, reason, str(error))
+        except ValueError as error:
+            return Loaded(position, None, f"box {request.box} outside the photo", str(error))
         return Loaded(position, to_levels(picture), "")
-
-
-def _reason(error: OSError | ValueError) -> str:
-    """Why there is no picture, without the names and numbers of the photo: reasons are counted."""
-    if isinstance(error.__cause__, UnusablePhoto):
-        return str(error.__cause__)
-    return "box outside the photo" if isinstance(error, ValueError) else str(error)

@@ -96,8 +96,11 @@ def evaluate(
 
         requests = benchmark.query_requests(uncropped=config.uncropped)
         queries = located(requests, benchmark.query_photos, ready.queries, "queries")
-        for reason in queries.unreadable.values():
-            raise OSError(reason)
+        for name, reason in queries.unreadable.items():
+            raise OSError(
+                f"query {benchmark.query_photos / name}: expected a photo that can be described, "
+                f"got '{reason}'; mend the photo or its box"
+            )
         photos = located(benchmark.database_requests(), benchmark.photos, ready.database, "database")
         distractors = [stores[folder].vectors for folder in ready.distractors]
         database = Shards([photos.vectors, *distractors])

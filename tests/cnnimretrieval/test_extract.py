@@ -139,7 +139,11 @@ def test_a_photo_or_box_smaller_than_the_stride_is_told(network, photos, tmp_pat
     described = describe(network, requests, SMALL)
     assert described.positions.tolist() == [3]
     small = "expected 16 px, the stride of squeezenet1_1, or more along a side"
-    reasons = ["too small for the network", "too small for the network", "box outside the photo"]
+    reasons = [
+        "too small for the network",
+        "too small for the network",
+        "box (90.0, 4.0, 99.0, 18.0) outside the photo",
+    ]
     assert [failure.reason for failure in described.failures] == reasons
     assert [failure.message for failure in described.failures] == [
         f"photo {tmp_path / 'tiny.png'}: {small}, got 15 x 9; give a larger photo or box",

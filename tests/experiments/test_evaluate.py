@@ -366,7 +366,10 @@ def test_a_broken_query_stops_and_a_broken_photo_is_never_found(command, roxford
     (jpg / "query_1.jpg").write_bytes(b"no photo")
     code, _, (line,) = command("evaluate", "squeezenet1_1", "roxford5k", "--data", roxford, *machine)
     assert code == 1
-    assert line.startswith(f"cnnimretrieval: photo {jpg / 'query_1.jpg'}: expected an image, got ")
+    assert line == (
+        f"cnnimretrieval: query {jpg / 'query_1.jpg'}: expected a photo that can be described, "
+        "got 'not an image'; mend the photo or its box"
+    )
 
 
 def test_a_box_outside_of_its_photo(command, tmp_path, machine):
@@ -376,8 +379,8 @@ def test_a_box_outside_of_its_photo(command, tmp_path, machine):
     photo = tmp_path / "test/paris6k/jpg/photo_0_0.jpg"
     assert (code, line) == (
         1,
-        f"cnnimretrieval: box of {photo}: expected at least a pixel of the 84 x 60 photo, "
-        "got (90.0, 0.0, 120.0, 60.0); give it in pixels of the full upright photo",
+        f"cnnimretrieval: query {photo}: expected a photo that can be described, "
+        "got 'box (90.0, 0.0, 120.0, 60.0) outside the photo'; mend the photo or its box",
     )
     assert evaluated(command, "paris6k", "--data", tmp_path, *machine, "--uncropped")["uncropped"]
 

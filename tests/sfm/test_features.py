@@ -66,7 +66,7 @@ def test_a_photo_lost_since_the_scan_costs_itself_only(tmp_path: Path) -> None:
     collection = _scan(tmp_path, tmp_path / "out")
     (tmp_path / collection.usable["name"][1]).unlink()
     features = _extract(collection, tmp_path / "out")
-    assert features.failed == {2: "unreadable since the scan: No such file or directory"}
+    assert features.failed == {2: "unreadable since the scan: cannot be read: No such file or directory"}
     assert features.num_keypoints[1] == 0
     assert (features.num_keypoints[[0, 2]] > 30).all()
 
