@@ -197,13 +197,13 @@ def read_folder(folder: Path) -> RetrievalNetwork:
 
 
 def _read_config(path: Path) -> NetworkConfig:
-    try:
-        return NetworkConfig.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
+    if not path.is_file():
         raise FileNotFoundError(
             f"network {path.parent}: expected a folder with {path.name}, got none; train a network into it "
             "first"
-        ) from error
+        )
+    try:
+        return NetworkConfig.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise ValueError(
             f"network {path}: expected a network's config of this version, got {first_fault(error)}; "
@@ -215,10 +215,7 @@ def _read_whitening(path: Path, dim: int) -> Whitening | None:
     """The whitening in a file, None where there is none; ValueError unless it is of `dim`-D descriptors."""
     if not path.exists():
         return None
-    try:
-        whitening = load_whitening(path)
-    except ValueError as error:
-        raise ValueError(f"network {path.parent}: {error}") from error
+    whitening = load_whitening(path)
     if len(whitening.mean) != dim:
         raise ValueError(
             f"network {path}: expected a whitening of {dim}-D descriptors, got one of "

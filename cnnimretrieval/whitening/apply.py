@@ -109,7 +109,7 @@ def load_whitening(path: Path) -> Whitening:
     try:
         return Whitening(mean=mean, projection=projection, kind=_kind(facts), note=facts.get("note", ""))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"whitening {path}: {str(error).removeprefix('whitening: ')}") from error
 
 
 def _kind(facts: Mapping[str, str]) -> Kind:

@@ -24,7 +24,7 @@ def model(network, tmp_path):
 
 
 def _told(path):
-    with pytest.raises(ValueError, match="network") as error:
+    with pytest.raises(ValueError, match="expected") as error:
         load(path)
     assert "\n" not in str(error.value)
     return str(error.value)

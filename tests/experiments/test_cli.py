@@ -222,8 +222,8 @@ def test_extract_a_list_with_boxes(command, photos, weights, tmp_path):
     np.save(out / "vectors.npy", 3 * np.load(out / "vectors.npy"))
     code, text, err = command("search", "squeezenet1_1", out, query, *options)
     assert (code, text) == (1, "")
-    said = f"descriptors {out}: expected vectors of length 1, got 3 for 'c.jpg'; extract again"
-    assert err == [f"cnnimretrieval: {said}"]
+    said = f"{out}/vectors.npy: expected the file that extract left, got it damaged, or changed since"
+    assert err == [f"cnnimretrieval: {said}; extract the photos again"]
 
 
 @pytest.mark.parametrize(

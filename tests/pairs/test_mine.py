@@ -204,7 +204,10 @@ def write_descriptors(folder: Path, names: list[str], key: str = "first") -> Non
     folder.mkdir(exist_ok=True)
     vectors = np.random.default_rng(len(key)).normal(size=(len(names), 6)).astype(np.float32)
     np.save(folder / "vectors.npy", vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
-    write_table(folder / "images.parquet", pd.DataFrame({"name": names, "x1": np.full(len(names), np.nan)}))
+    write_table(
+        folder / "images.parquet",
+        pd.DataFrame({"name": names, **dict.fromkeys(("x1", "y1", "x2", "y2"), np.nan)}),
+    )
     mark_done(folder, "extract", key)
 
 
