@@ -1,5 +1,6 @@
 """Why there is too little to mine: the cause that is known, told before a later stage names the usual one."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -37,7 +38,7 @@ def _why_none(reconstruction: Reconstruction, candidates: Candidates, selection:
     if not models:
         return (
             f"mine: expected a 3D model, got none of {len(images)} usable photos"
-            f"{_list(images['reason'].value_counts().to_dict())}; add photos that overlap more"
+            f"{_list(Counter(map(str, images['reason'])))}; add photos that overlap more"
         )
     if not len(candidates):
         points = sum(load_model(path).num_points for path in models)
