@@ -38,7 +38,7 @@ def _why_none(reconstruction: Reconstruction, candidates: Candidates, selection:
     if not models:
         return (
             f"mine: expected a 3D model, got none of {len(images)} usable photos"
-            f"{_list(Counter(images['reason']))}; add photos that overlap more"
+            f"{_list(Counter(map(str, images['reason'])))}; add photos that overlap more"
         )
     if not len(candidates):
         points = sum(load_model(path).num_points for path in models)

@@ -44,7 +44,7 @@ class Reframe:
     def turning(self) -> Float[np.ndarray, "2 2"]:
         """The turn as a matrix, stored from given; its determinant is -1 where it mirrors."""
         ends = upright_xy(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), *self.scaled, self.turn)
-        turning: Float[np.ndarray, "2 2"] = (ends[1:] - ends[0]).T
+        turning: np.ndarray = (ends[1:] - ends[0]).T
         return turning
 
     @property
@@ -55,8 +55,7 @@ class Reframe:
     @property
     def scales(self) -> Float[np.ndarray, " 2"]:
         """Along x and y, before the turn."""
-        scales: Float[np.ndarray, " 2"] = np.array(self.scaled) / np.array(self.size)
-        return scales
+        return np.divide(self.scaled, self.size)
 
     def xy(self, given: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
         """Positions in the stored photo."""

@@ -1,6 +1,7 @@
 """Models with known cameras and points: a ring of cameras around a sphere whose far side they cannot see."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,17 @@ import pytest
 from sfm.model import Model
 
 RingModel = Callable[..., Model]
+
+
+def in_another_frame(model: Model, scale: float, rotation: np.ndarray, translation: np.ndarray) -> Model:
+    """The same model where world points x are scale * rotation @ x + translation."""
+    rotations = model.rotations @ rotation.T
+    return replace(
+        model,
+        rotations=rotations,
+        translations=scale * model.translations - rotations @ translation,
+        points=scale * model.points @ rotation.T + translation,
+    )
 
 
 def look_at(centre: np.ndarray, target: np.ndarray, roll: float) -> np.ndarray:
@@ -65,3 +77,9 @@ def ring_model() -> RingModel:
         )
 
     return build
+
+
+@pytest.fixture(scope="session")
+def moved() -> Callable[..., Model]:
+    """Function that tells a model in another world frame."""
+    return in_another_frame
