@@ -170,7 +170,7 @@ def reconstruct(
     seed: options.Seed = None,
 ) -> None:
     """Find verified matches, places and 3D models among photos."""
-    from experiments import metrics
+    from experiments import counts
     from sfm.reconstruct import ReconstructConfig
     from sfm.reconstruct import reconstruct as stage
 
@@ -179,7 +179,7 @@ def reconstruct(
     options.photos(photos, out)
     with _engine(workers, memory_gb, scheduler).open(photos, out) as executor:
         stage(photos, out, config, executor)
-    print(f"{metrics.Reconstruction.read(out)}\n{out / 'images.parquet'}")
+    print(f"{counts.Reconstruction.read(out)}\n{out / 'images.parquet'}")
 
 
 @app.command()
@@ -199,7 +199,7 @@ def mine(
     seed: options.Seed = None,
 ) -> None:
     """Turn the models into training pairs, split by place."""
-    from experiments import metrics
+    from experiments import counts
     from pairs.mine import MineConfig
     from pairs.mine import mine as stage
 
@@ -212,11 +212,11 @@ def mine(
     options.folder(sfm, "WORK/sfm", "run reconstruct first")
     with hold(out):
         stage(sfm, out, config)
-    print(f"{metrics.Mining.read(out)}\n{out / 'positives.parquet'}")
+    print(f"{counts.Mining.read(out)}\n{out / 'positives.parquet'}")
 
 
 def _adopt(file: Path, photos: Path | None, out: Path) -> None:
-    from experiments import metrics
+    from experiments import counts
     from pairs.adopt import adopt
 
     options.file(file, "PKL")
@@ -225,7 +225,7 @@ def _adopt(file: Path, photos: Path | None, out: Path) -> None:
     options.folder(photos, "--photos")
     with hold(out):
         adopt(file, photos / "ims" if (photos / "ims").is_dir() else photos, out)
-    print(f"{metrics.Mining.read(out)}\n{out / 'positives.parquet'}")
+    print(f"{counts.Mining.read(out)}\n{out / 'positives.parquet'}")
 
 
 app.command()(exchange.export)

@@ -12,10 +12,11 @@ from typing import TypeVar
 from cnnimretrieval.training.fine_tune import fine_tune
 from cnnimretrieval.training.result import TrainResult
 from experiments import machine, manifest, metrics
+from experiments.counts import Mining, Reconstruction
 from experiments.engine import Engine
 from experiments.initial import with_descriptors
 from experiments.manifest import Manifest
-from experiments.metrics import Metrics, Mining, Reconstruction
+from experiments.metrics import Metrics
 from experiments.settings.run_config import RunConfig
 from groundwork.files import sweep
 from groundwork.lock import hold

@@ -71,14 +71,17 @@ def learned_from_pairs(
     shown = query.model_copy(update={"distorted_share": config.distorted_share})
     requests = [collection.query(int(row), shown, rng) for row in queries]
     database = descriptions.database(network, scales)
-    # The others are shown as they are: rows of the database.
-    edited = np.flatnonzero([request.edit is not None for request in requests])
-    query_vectors = database[queries]
-    query_vectors[edited] = descriptions.of(network, "whitening", [requests[n] for n in edited], scales)
+    query_vectors, numbers = database, queries.copy()
+    # Those that are shown as they are have been described, as rows of the database.
+    distorted = np.flatnonzero([request.edit is not None for request in requests])
+    if len(distorted):
+        found = descriptions.of(network, "whitening", [requests[number] for number in distorted], scales)
+        query_vectors = np.concatenate([database, found])
+        numbers[distorted] = len(database) + np.arange(len(distorted))
     rows = np.flatnonzero(~collection.table.is_val)
     return learn_whitening(
         database[rows],
-        np.arange(len(queries)),
+        numbers,
         np.searchsorted(rows, positives),
         query_vectors=query_vectors,
         dim=config.dim,
