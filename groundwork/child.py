@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 # One core a child: parallel work comes from many children, and results must not depend on thread numbers.
 _THREAD_LIMITS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # Loaded once in the fork server, so that a child starts in milliseconds.
-_PRELOADED = ["sfm.colmap.calls", "sfm.reconstruct"]
+_PRELOADED = ["sfm.colmap.calls", "sfm.reconstruct", "cnnimretrieval.descriptors.reading"]
 _start_lock = threading.Lock()
 _SECONDS_BETWEEN_LOOKS = 0.1
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,10 +12,11 @@ from jaxtyping import Float, Int, UInt8
 from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from cnnimretrieval.descriptors.images import ImageRequest, Loaded, RequestDataset, normalise
+from cnnimretrieval.descriptors.images import ImageRequest
+from cnnimretrieval.descriptors.reading import read_each
+from cnnimretrieval.descriptors.tensors import normalise
 from cnnimretrieval.networks.network import RetrievalNetwork
 from groundwork.files import atomic_path, create_array, keep_rows
 from groundwork.settings import Settings
@@ -164,14 +165,18 @@ def _fill(
     failures: list[Failure] = []
 
     def usable() -> Iterator[tuple[int, Tensor]]:
-        for loaded in _read(requests, config.image_size, device=device, workers=workers):
-            path = requests[loaded.position].path
-            reason = loaded.reason if loaded.levels is None else _too_small(network, loaded.levels, path)
-            if loaded.levels is None or reason:
-                failures.append(Failure(position=loaded.position, path=path, reason=reason))
+        pictures = read_each(requests, config.image_size, workers=workers)
+        # disable=None: no bar when stderr is not a terminal.
+        bar = tqdm(pictures, desc="describe", unit="photo", total=len(requests), disable=None)
+        for position, loaded in enumerate(bar):
+            path = requests[position].path
+            levels = None if loaded.levels is None else torch.from_numpy(loaded.levels)
+            reason = loaded.reason if levels is None else _too_small(network, levels, path)
+            if levels is None or reason:
+                failures.append(Failure(position=position, path=path, reason=reason))
             else:
-                positions.append(loaded.position)
-                yield len(positions) - 1, loaded.levels
+                positions.append(position)
+                yield len(positions) - 1, levels
 
     with _evaluating(network):
         for rows, levels in _batches_of_one_size(usable(), config.batch_size):
@@ -189,24 +194,6 @@ def _too_small(network: RetrievalNetwork, levels: UInt8[Tensor, "3 h w"], path: 
         f"photo {path}: expected {trunk.stride} px, the stride of {trunk.name}, or more along a side, "
         f"got {width} x {height}; give a larger photo or box"
     )
-
-
-def _read(
-    requests: Sequence[ImageRequest], image_size: int, *, device: str, workers: int
-) -> Iterator[Loaded]:
-    loader = DataLoader(
-        RequestDataset(requests, image_size),
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        pin_memory=torch.device(device).type == "cuda",
-    )
-    # disable=None: no bar when stderr is not a terminal.
-    return iter(tqdm(loader, desc="describe", unit="photo", total=len(requests), disable=None))
-
-
-def _as_it_is(loaded: Any) -> Any:
-    return loaded
 
 
 def _batches_of_one_size(

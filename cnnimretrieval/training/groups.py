@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from cnnimretrieval.descriptors.images import ImageRequest, open_request, to_levels
+from cnnimretrieval.descriptors.images import ImageRequest
+from cnnimretrieval.descriptors.reading import read_groups
 from cnnimretrieval.training.tuples import Collection
 
 
@@ -36,41 +37,26 @@ class LoadedGroup(NamedTuple):
     rows: list[int]
 
 
-class GroupDataset(Dataset[LoadedGroup]):
-    """Groups as pictures of longest side `image_size`."""
-
-    def __init__(self, groups: Groups, collection: Collection, image_size: int) -> None:
-        self.groups = groups
-        self.collection = collection
-        self.image_size = image_size
-
-    def __len__(self) -> int:
-        return len(self.groups)
-
-    def __getitem__(self, number: int) -> LoadedGroup:
-        """Load one group; OSError naming the photo that cannot be read."""
-        query, *others = self.groups.rows[number].tolist()
-        rows = [query, *(row for row in others if row >= 0)]
-        requests = [self.groups.requests[number], *(self.collection.whole(row) for row in rows[1:])]
-        pictures = [to_levels(open_request(request, self.image_size)) for request in requests]
-        return LoadedGroup(pictures=pictures, rows=rows)
-
-
 def load_groups(
     groups: Groups, collection: Collection, image_size: int, *, together: int, workers: int
 ) -> Iterator[list[LoadedGroup]]:
-    """The groups in order, `together` at a time, the last ones fewer; `workers` processes read ahead."""
-    dataset = GroupDataset(groups, collection, image_size)
-    loader = DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=_as_it_is)
+    """The groups in order, `together` at a time, the last ones fewer; `workers` processes read ahead.
+
+    OSError naming the photo that cannot be read.
+    """
+    # A group may have fewer images than others: -1 stands for none.
+    rows = [[row for row in group if row >= 0] for group in groups.rows.tolist()]
+    requests = (
+        [query, *(collection.whole(row) for row in others)]
+        for query, (_, *others) in zip(groups.requests, rows, strict=True)
+    )
+    loaded = zip(rows, read_groups(requests, image_size, workers=workers), strict=True)
     waiting: list[LoadedGroup] = []
-    for loaded in tqdm(loader, desc="learn", unit="group", total=len(dataset), disable=None):
-        waiting.append(loaded)
+    for its_rows, levels in tqdm(loaded, desc="learn", unit="group", total=len(rows), disable=None):
+        pictures = [torch.from_numpy(picture) for picture in levels]
+        waiting.append(LoadedGroup(pictures=pictures, rows=its_rows))
         if len(waiting) == together:
             yield waiting
             waiting = []
     if waiting:
         yield waiting
-
-
-def _as_it_is(loaded: Any) -> Any:
-    return loaded

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.optim import Optimizer
 
-from cnnimretrieval.descriptors.images import normalise
+from cnnimretrieval.descriptors.tensors import normalise
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.pooling import l2_normalise
 from cnnimretrieval.training.batch_losses import BatchLossName, batch_loss

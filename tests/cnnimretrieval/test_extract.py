@@ -4,7 +4,8 @@ import torch
 from PIL import Image
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe, describe_batch
-from cnnimretrieval.descriptors.images import ImageRequest, load_image, normalise, to_levels
+from cnnimretrieval.descriptors.images import ImageRequest, load_image
+from cnnimretrieval.descriptors.tensors import normalise, to_levels
 from cnnimretrieval.networks.network import NetworkConfig, build
 
 SMALL = ExtractConfig(image_size=72, batch_size=3)

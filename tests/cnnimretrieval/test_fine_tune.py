@@ -8,7 +8,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
-from cnnimretrieval.descriptors.images import to_tensor
+from cnnimretrieval.descriptors.tensors import to_tensor
 from cnnimretrieval.evaluation.heldout import Proof
 from cnnimretrieval.networks.network import NetworkConfig, load
 from cnnimretrieval.training import collection_whitening as whitenings

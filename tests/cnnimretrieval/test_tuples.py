@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cnnimretrieval.descriptors.images import open_request
-from cnnimretrieval.training.groups import GroupDataset, Groups
+from cnnimretrieval.training.groups import Groups, load_groups
 from cnnimretrieval.training.tuples import QueryConfig, assemble, draw_pairs, draw_pool
 from pairs.negatives import HardNegatives
 
@@ -115,10 +115,10 @@ def test_a_tuple_is_query_positive_and_the_negatives_there_are(collection):
     np.testing.assert_array_equal(tuples.negatives, [[12, 2, -1], [8, -1, -1]])
     assert tuples.shortage == 3
     groups = Groups(rows=np.column_stack([query, positive, tuples.negatives]), requests=requests)
-    dataset = GroupDataset(groups.take(np.array([1, 0])), collection, 64)
-    assert [len(dataset[position].pictures) for position in range(2)] == [3, 4]
-    assert [dataset[position].rows for position in range(2)] == [[6, 7, 8], [0, 1, 12, 2]]
-    assert dataset[0].pictures[0].shape == (3, 48, 64)
+    (loaded,) = load_groups(groups.take(np.array([1, 0])), collection, 64, together=2, workers=0)
+    assert [len(group.pictures) for group in loaded] == [3, 4]
+    assert [group.rows for group in loaded] == [[6, 7, 8], [0, 1, 12, 2]]
+    assert loaded[0].pictures[0].shape == (3, 48, 64)
 
 
 def test_sides_in_the_wrong_order_are_refused():

@@ -1,0 +1,75 @@
+"""Work that child processes do ahead of whoever needs it; results in the order of the items."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from itertools import islice
+from typing import TypeVar
+
+from groundwork.child import WorkerDied
+from groundwork.executors import LocalExecutor
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Batches that are ready or being worked on beyond one for each process: none waits for its next one.
+_SPARE_BATCHES = 2
+
+
+def work_ahead(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    workers: int,
+    together: int,
+    lost: Callable[[Item, str], Result],
+) -> Iterator[Result]:
+    """Yield `function` of each item in order; `workers` processes are ahead, 0 does it all in this one.
+
+    A process takes `together` items and sends their results through a pipe, which works wherever processes
+    do: shared memory and semaphores live in /dev/shm, which containers keep small, or read-only. When a
+    process dies, each of its items is tried again in a process of its own; for one that dies with that, too,
+    the result is what `lost` makes of the item and the cause of death, or what `lost` raises. `function`
+    belongs to an importable module; the exceptions that it raises are raised here.
+    """
+    if workers == 0:
+        yield from map(function, items)
+        return
+    source = iter(items)
+    waiting: deque[tuple[list[Item], Future[list[Result]]]] = deque()
+    with LocalExecutor(workers) as executor:
+        while batch := list(islice(source, together)):
+            waiting.append((batch, executor.submit(_each, function, batch)))
+            if len(waiting) >= workers + _SPARE_BATCHES:
+                yield from _results(executor, function, *waiting.popleft(), lost)
+        while waiting:
+            yield from _results(executor, function, *waiting.popleft(), lost)
+
+
+def _each(function: Callable[[Item], Result], batch: list[Item]) -> list[Result]:
+    return [function(item) for item in batch]
+
+
+def _results(
+    executor: LocalExecutor,
+    function: Callable[[Item], Result],
+    batch: list[Item],
+    future: Future[list[Result]],
+    lost: Callable[[Item, str], Result],
+) -> list[Result]:
+    try:
+        return future.result()
+    except (WorkerDied, MemoryError):
+        return [_alone(executor, function, item, lost) for item in batch]
+
+
+def _alone(
+    executor: LocalExecutor,
+    function: Callable[[Item], Result],
+    item: Item,
+    lost: Callable[[Item, str], Result],
+) -> Result:
+    try:
+        return executor.submit(function, item).result()
+    except (WorkerDied, MemoryError) as death:
+        return lost(item, str(death) or "out of memory")
