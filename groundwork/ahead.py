@@ -70,6 +70,7 @@ def _alone(
     lost: Callable[[Item, str], Result],
 ) -> Result:
     try:
-        return executor.submit(function, item).result()
+        result: Result = executor.submit(function, item).result()
     except (WorkerDied, MemoryError) as death:
         return lost(item, str(death) or "out of memory")
+    return result

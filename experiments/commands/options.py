@@ -10,6 +10,7 @@ import typer
 
 from experiments.commands.exit_codes import UsageFault
 from experiments.settings import protocol
+from groundwork.executors import usable_cores
 
 Photos = Annotated[
     Path, typer.Argument(metavar="PHOTOS", help="Folder of photos; searched with all below it.")
@@ -215,4 +216,4 @@ def with_source(overrides: list[str], from_colmap: Path | None) -> list[str]:
 
 def num_workers(workers: int | None) -> int:
     """The number asked for, else one a core that this process may use."""
-    return workers if workers is not None else len(os.sched_getaffinity(0))
+    return workers if workers is not None else usable_cores()
