@@ -13,7 +13,7 @@ from pydantic import Field
 from groundwork.executors import usable_cores
 from groundwork.files import read_table, write_json
 from groundwork.memory import installed_bytes
-from groundwork.settings import Settings
+from groundwork.settings import Values
 
 FILE = "manifest.json"
 # What can change a result; the others only draw, parse or print.
@@ -23,7 +23,7 @@ PACKAGES = (
 )
 
 
-class Machine(Settings):
+class Machine(Values):
     """Where it ran: times mean nothing without it."""
 
     cores: int
@@ -33,7 +33,7 @@ class Machine(Settings):
     device: str
 
 
-class Manifest(Settings):
+class Manifest(Values):
     """One execution of the whole way. A number without this file cannot be measured again."""
 
     version: int = 1

@@ -6,13 +6,13 @@ from typing import Any, Self
 from pydantic import ConfigDict
 
 from groundwork.files import read_json, write_json
-from groundwork.settings import Settings
+from groundwork.settings import Values
 from sfm.outcome import ReconstructCounts
 
 FILE = "metrics.json"
 
 
-class _Counts(Settings):
+class _Counts(Values):
     # A stage counts more than a run reports.
     model_config = ConfigDict(extra="ignore")
 
@@ -45,7 +45,7 @@ class Mining(_Counts):
         return f"{found}, {self.clusters:,} clusters, {self.places:,} places"
 
 
-class Metrics(Settings):
+class Metrics(Values):
     """Everything a run has counted and scored; `evaluation` is on the held-out places, one entry a row."""
 
     sfm: Reconstruction

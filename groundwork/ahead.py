@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -36,14 +37,23 @@ def work_ahead(
         yield from map(function, items)
         return
     source = iter(items)
-    waiting: deque[tuple[list[Item], Future[list[Result]]]] = deque()
+    batches = iter(lambda: list(islice(source, together)), [])
     with LocalExecutor(workers) as executor:
-        while batch := list(islice(source, together)):
-            waiting.append((batch, executor.submit(_each, function, batch)))
-            if len(waiting) >= workers + _SPARE_BATCHES:
-                yield from _results(executor, function, *waiting.popleft(), lost)
-        while waiting:
-            yield from _results(executor, function, *waiting.popleft(), lost)
+        submit = partial(executor.submit, _each, function)
+        for batch, future in in_order(submit, batches, workers + _SPARE_BATCHES):
+            yield from _results(executor, function, batch, future, lost)
+
+
+def in_order(
+    submit: Callable[[Item], Future[Result]], items: Iterable[Item], window: int
+) -> Iterator[tuple[Item, Future[Result]]]:
+    """Yield each item with what `submit` made of it; `window` of them are submitted before the first is."""
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    for item in items:
+        waiting.append((item, submit(item)))
+        if len(waiting) >= window:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _each(function: Callable[[Item], Result], batch: list[Item]) -> list[Result]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Int, Int32
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -21,7 +21,7 @@ from groundwork.settings import Settings
 from sfm.featurestore import FeatureStore
 from sfm.matching import Matches
 from sfm.origins import yield_by_origin
-from sfm.pair_filters.interface import NamedFilter, VerifiedPairs, apply_filters, load_filters
+from sfm.pair_filters.interface import BUILT_IN, NamedFilter, VerifiedPairs, apply_filters, load_filters
 from sfm.splitting import split_places
 
 _VERSION = 5
@@ -48,6 +48,13 @@ class GraphConfig(Settings):
     overlap: int = Field(
         default=50, ge=0, description="images that such a part takes over from its neighbours, at most"
     )
+
+    @field_validator("filters")
+    @classmethod
+    def _filters_exist(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        # Found out now, not when all is matched. Our own need no loading, which settings do when they start.
+        load_filters(name for name in names if name not in BUILT_IN)
+        return names
 
     @model_validator(mode="after")
     def _check_overlap(self) -> "GraphConfig":

@@ -171,4 +171,4 @@ def _inside(request: ImageRequest, full_size: tuple[int, int]) -> Box:
 def read_levels(request: ImageRequest, image_size: int) -> UInt8[np.ndarray, "3 h w"]:
     """The RGB levels, 0 to 255, of what `open_request` gives; OSError or ValueError as there."""
     levels = np.asarray(open_request(request, image_size).convert("RGB"), dtype=np.uint8)
-    return np.ascontiguousarray(levels.transpose(2, 0, 1))
+    return levels.transpose(2, 0, 1).copy()

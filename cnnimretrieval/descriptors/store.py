@@ -20,7 +20,7 @@ from cnnimretrieval.whitening.apply import apply as apply_whitening
 from groundwork.files import atomic_path, create_array, read_table, write_json, write_table
 from groundwork.keys import key_of
 from groundwork.records import load_done, mark_done
-from groundwork.settings import Settings
+from groundwork.settings import Values
 
 _STAGE = "extract"
 _VECTORS = "vectors.npy"
@@ -29,7 +29,7 @@ _REJECTED = "rejected.parquet"
 _META = "meta.json"
 
 
-class StoreMeta(Settings):
+class StoreMeta(Values):
     """How the descriptors of a folder were made; `network` is the fingerprint of network and whitening."""
 
     version: int = 1

@@ -11,6 +11,11 @@ import typer
 from experiments.commands.exit_codes import UsageFault
 from experiments.settings import protocol
 from groundwork.executors import usable_cores
+from groundwork.settings import MAX_INTEGER
+
+# Beyond what any machine has: a slip of the finger.
+_MAX_WORKERS = 4096
+_MAX_MEMORY_GB = 1e6
 
 Photos = Annotated[
     Path, typer.Argument(metavar="PHOTOS", help="Folder of photos; searched with all below it.")
@@ -93,12 +98,14 @@ Data = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done; write nothing.")]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="Where networks run: auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Processes at a time [default: one a core].")
+    int | None,
+    typer.Option(min=1, max=_MAX_WORKERS, metavar="N", help="Processes at a time [default: one a core]."),
 ]
 MemoryGb = Annotated[
     float | None,
     typer.Option(
         min=0.1,
+        max=_MAX_MEMORY_GB,
         metavar="GB",
         help="Memory for the processes of a reconstruction; fewer run at a time where more would not fit "
         "[default: what the machine or container has left].",
@@ -123,6 +130,7 @@ Seed = Annotated[
     int | None,
     typer.Option(
         min=0,
+        max=MAX_INTEGER,
         metavar="N",
         help="Of everything random: same seed, same result [default: the protocol's, or 0].",
     ),

@@ -38,8 +38,8 @@ def extract(
     from experiments import machine
     from experiments.commands import listing
 
-    config = listing.extraction(scales, image_size)
-    network, on = machine.load_network(model, weights, whitening_from), machine.device(device)
+    config, on = listing.extraction(scales, image_size), machine.device(device)
+    network = machine.load_network(model, weights, whitening_from)
     requests = listing.all_below(photos, out) if table is None else listing.listed(photos, table)
     count = options.num_workers(workers)
     with hold(out):
@@ -82,8 +82,8 @@ def search(
     from experiments import machine
     from experiments.commands import ranking, reranking
 
-    steps = reranking.settings(rerank)
-    network, on = machine.load_network(model, weights, whitening_from), machine.device(device)
+    steps, on = reranking.settings(rerank), machine.device(device)
+    network = machine.load_network(model, weights, whitening_from)
     described = store.read_store(database)
     require_unit_length(described, database)
     answers = ranking.rank(
@@ -161,8 +161,9 @@ def evaluate(
         uncropped=uncropped,
         rerank=reranking.settings(rerank),
     )
+    on = machine.device(device)
     judged = listing.judged(benchmark, data)
-    network, on = machine.load_network(model, weights, whitening_from), machine.device(device)
+    network = machine.load_network(model, weights, whitening_from)
     ready = ReadyDescriptors(database=database, queries=queries, distractors=tuple(distractors))
     count = options.num_workers(workers)
     result = score(network, judged, config, ready, device=on, workers=count)

@@ -133,7 +133,13 @@ def _load_entry_point(name: str) -> NamedFilter:
         )
     point = installed[name]
     version = point.dist.version if point.dist is not None else ""
-    return NamedFilter(name=name, key=f"{point.value} {version}", judge=point.load())
+    try:
+        return NamedFilter(name=name, key=f"{point.value} {version}", judge=point.load())
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"graph.filters: expected a filter that loads, got '{name}' of {point.value}, which raises "
+            f"{type(error).__name__}: {error}; install its package anew"
+        ) from error
 
 
 def _load_file(name: str) -> NamedFilter:
@@ -145,7 +151,13 @@ def _load_file(name: str) -> NamedFilter:
     if spec is None or spec.loader is None:
         raise ValueError(f"graph.filters: expected a file of Python code, got '{path}'; name it .py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(
+            f"graph.filters: expected Python code that runs, got {path}, which raises "
+            f"{type(error).__name__}: {error}; mend it"
+        ) from error
     found = getattr(module, function, None)
     if not callable(found):
         raise ValueError(f"graph.filters: expected a function in {path}, got no '{function}'; check the name")
