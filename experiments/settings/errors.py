@@ -50,7 +50,9 @@ def explain(
     if error["type"] == "extra_forbidden":
         return f"{where}: unknown key '{key}'; {did_you_mean(key, _keys(config, section))}"
     if error["type"] == "value_error":
-        return f"{_prefixed(str(error['ctx']['error']), key)}; see {where}"
+        text = _prefixed(str(error["ctx"]["error"]), key)
+        # The check of a whole table names the key in it that is wrong.
+        return f"{text}; see {_origin(text.partition(':')[0], source, overrides)}"
     if error["type"] == "missing":
         return f"{source}: expected key '{key}', got none; add it, or use --set {key}=VALUE"
     expected = _expected(owner.model_json_schema(), path[-1]) if path else "a table of settings"

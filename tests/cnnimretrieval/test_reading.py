@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,7 +63,10 @@ def test_groups_end_at_a_photo_that_kills_its_process(photos):
 @pytest.mark.parametrize("memory", ["size=64k", "ro"])
 def test_extract_needs_no_shared_memory(network, tmp_path, memory):
     """As in a container: /dev/shm with next to no room, and one that cannot be written."""
-    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0:
+    if (
+        not shutil.which("unshare")
+        or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode
+    ):
         pytest.skip("needs leave to mount")
     (tmp_path / "in").mkdir()
     for number in range(18):

@@ -18,10 +18,10 @@ import ctypes, errno, importlib.abc, mmap, multiprocessing, os, pathlib, sys
 gone = sys.argv.pop(1).split(",")
 for name in gone:
     module, _, attribute = name.rpartition(".")
-    if module:
-        delattr(sys.modules[module], attribute)
-    else:
+    if not module:
         sys.modules[name] = None
+    elif hasattr(sys.modules[module], attribute):
+        delattr(sys.modules[module], attribute)
 
 if "psutil" in gone:
     read_text = pathlib.Path.read_text
