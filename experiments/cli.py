@@ -286,12 +286,17 @@ def demo(
     seed: options.Seed = None,
 ) -> None:
     """Do everything on a collection rendered on the spot."""
-    settings = protocol.read("demo", overrides, seed=seed)
+    settings, engine = protocol.read("demo", overrides, seed=seed), _engine(workers, memory_gb)
+    from experiments import machine
     from experiments.demo.collection import DemoConfig, render_collection
+    from experiments.settings.run_config import RunConfig
 
+    # Whatever is wrong is told before the collection is rendered.
+    settings.resolve(RunConfig)
+    on = machine.device(device)
     with hold(out):
         render_collection(out, DemoConfig(), workers)
-    _run(out / "photos", out, settings, device, _engine(workers, memory_gb))
+    _run(out / "photos", out, settings, on, engine)
 
 
 if __name__ == "__main__":

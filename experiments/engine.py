@@ -1,12 +1,18 @@
 """Where a reconstruction runs: in processes of this machine, or on a Dask cluster."""
 
+import math
+import re
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from experiments.commands.exit_codes import UsageFault
 from groundwork.cluster import ClusterExecutor
 from groundwork.executors import LocalExecutor
+
+# [PROTOCOL://]HOST:PORT, the host a name, an IPv4 address, or an IPv6 address in brackets.
+_ADDRESS = re.compile(r"(?:[a-z]+://)?(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+):[0-9]{1,5}/?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +31,20 @@ class Engine:
     scheduler: str | None = None
 
     def __post_init__(self) -> None:
+        if self.memory_gb is not None and not math.isfinite(self.memory_gb):
+            raise UsageFault(
+                f"--memory-gb: expected a number, got {self.memory_gb:g}; leave it out to use what is left"
+            )
+        if self.scheduler is not None and not _ADDRESS.fullmatch(self.scheduler):
+            raise UsageFault(
+                f"--scheduler: expected an address as tcp://host:8786, got '{self.scheduler}'; "
+                "take the one that 'dask scheduler' prints"
+            )
+        if self.scheduler is not None and find_spec("distributed") is None:
+            raise UsageFault(
+                "--scheduler: expected the package distributed, got none; "
+                "pip install 'cnnimretrieval[cluster]'"
+            )
         if self.scheduler is not None and self.memory_gb is not None:
             raise UsageFault(
                 f"--memory-gb: expected no limit for a cluster, got {self.memory_gb:g}; "

@@ -17,15 +17,8 @@ def device(name: str) -> str:
     """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        wanted = torch.device(name)
-        known = wanted.type == "cpu" or (
-            wanted.type == "cuda" and (wanted.index or 0) < torch.cuda.device_count()
-        )
-    except RuntimeError:
-        known = False
-    if not known:
-        gpus = torch.cuda.device_count()
+    gpus = torch.cuda.device_count()
+    if name not in ("cpu", *["cuda"][:gpus], *(f"cuda:{number}" for number in range(gpus))):
         raise UsageFault(
             f"--device: expected auto, cpu or one of {gpus} GPUs as cuda:N, got '{name}'; use auto"
         )

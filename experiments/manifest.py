@@ -1,7 +1,6 @@
 """What ran: a run's settings, inputs, versions, seed, machine and scores, in WORK/manifest.json."""
 
 import hashlib
-import os
 import platform
 import sys
 from collections.abc import Iterable
@@ -11,8 +10,10 @@ from typing import Any
 
 from pydantic import Field
 
+from groundwork.executors import usable_cores
 from groundwork.files import read_table, write_json
-from groundwork.settings import Settings
+from groundwork.memory import installed_bytes
+from groundwork.settings import Values
 
 FILE = "manifest.json"
 # What can change a result; the others only draw, parse or print.
@@ -22,7 +23,7 @@ PACKAGES = (
 )
 
 
-class Machine(Settings):
+class Machine(Values):
     """Where it ran: times mean nothing without it."""
 
     cores: int
@@ -32,7 +33,7 @@ class Machine(Settings):
     device: str
 
 
-class Manifest(Settings):
+class Manifest(Values):
     """One execution of the whole way. A number without this file cannot be measured again."""
 
     version: int = 1
@@ -82,10 +83,9 @@ def installed(names: Iterable[str] = PACKAGES) -> dict[str, str]:
 
 def this_machine(device: str) -> Machine:
     """The machine at hand, and the device that its networks run on."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Machine(
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        memory_gib=round(memory / 2**30, 1),
+        cores=usable_cores(),
+        memory_gib=round(installed_bytes() / 2**30, 1),
         system=f"{platform.system()} {platform.machine()}",
         python=sys.version.split()[0],
         device=device,

@@ -5,12 +5,12 @@ from pathlib import Path
 from cnnimretrieval.training.result import Row, RowScores, TrainSummary
 from experiments.counts import Mining, Reconstruction
 from groundwork.files import write_json
-from groundwork.settings import Settings
+from groundwork.settings import Values
 
 FILE = "metrics.json"
 
 
-class Metrics(Settings):
+class Metrics(Values):
     """Everything a run has counted and scored; `evaluation` is on the held-out places, one entry a row."""
 
     sfm: Reconstruction

@@ -29,7 +29,7 @@ from groundwork.files import read_json, write_json
 from groundwork.keys import key_of
 from groundwork.lock import hold
 from groundwork.records import load_done, mark_done
-from groundwork.settings import Settings
+from groundwork.settings import Values
 from pairs.adopt import adopt
 from pairs.retrieval_sfm_files import read_whitening_pairs, tell
 
@@ -40,7 +40,7 @@ PAIRS, MODEL, NETWORK, SCORES = "pairs", "model", "network", "scores"
 WHITENING, MULTI_SCALE_WHITENING = "whitening", "whitening_multi_scale"
 
 
-class Comparison(Settings):
+class Comparison(Values):
     """One score beside the published one, in points of mAP; `published` is None where there is none."""
 
     key: str
@@ -53,7 +53,7 @@ class Comparison(Settings):
         return None if self.published is None else self.map - self.published
 
 
-class Reproduction(Settings):
+class Reproduction(Values):
     """What repeating a row gave, in WORK/reproduction.json."""
 
     protocol: str

@@ -12,16 +12,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+from groundwork.memory import resident_bytes
+
 # One core a child: parallel work comes from many children, and results must not depend on thread numbers.
 _THREAD_LIMITS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # Loaded once in the fork server, so that a child starts in milliseconds.
-_PRELOADED = ["sfm.colmap.calls", "sfm.reconstruct"]
+_PRELOADED = ["sfm.colmap.calls", "sfm.reconstruct", "cnnimretrieval.descriptors.reading"]
 _start_lock = threading.Lock()
 _SECONDS_BETWEEN_LOOKS = 0.1
 
@@ -40,7 +43,7 @@ class Limits:
 
     Attributes:
         seconds: of wall clock, from its start.
-        memory_bytes: resident at any time, shared libraries included; looked at ten times a second, on Linux.
+        memory_bytes: resident at any time, shared libraries included; looked at ten times a second.
 
     """
 
@@ -70,13 +73,13 @@ class Child:
         self._limits = limits
         self._unwanted = unwanted
         self._receiver, sender = multiprocessing.Pipe(duplex=False)
-        self._log = tempfile.NamedTemporaryFile(prefix="child-", suffix=".log")  # noqa: SIM115 closed in result
-        context = multiprocessing.get_context("forkserver")
+        descriptor, log = tempfile.mkstemp(prefix="child-", suffix=".log")
+        os.close(descriptor)
+        self._log = Path(log)
         with _start_lock, _environment(_THREAD_LIMITS), _no_main_module():
             _allow_children()
-            context.set_forkserver_preload(_PRELOADED)
-            forkserver.ensure_running()
-            self._process = context.Process(target=_answer, args=(sender, self._log.name, fn, args, kwargs))
+            process = _context().Process  # type: ignore[attr-defined]
+            self._process: BaseProcess = process(target=_answer, args=(sender, log, fn, args, kwargs))
             self._process.daemon = True
             self._process.start()
         self._started = time.monotonic()
@@ -93,10 +96,10 @@ class Child:
             self._process.join()
         except (EOFError, ConnectionResetError):
             self._process.join()
-            raise WorkerDied(_cause_of_death(self._process.exitcode, Path(self._log.name))) from None
+            raise WorkerDied(_cause_of_death(self._process.exitcode, self._log)) from None
         finally:
             self._receiver.close()
-            self._log.close()
+            self._log.unlink(missing_ok=True)
         if succeeded:
             return value
         raise value
@@ -116,7 +119,7 @@ class Child:
                 return
             if not left:
                 self._end(LimitReached(f"took longer than its limit of {_duration(seconds or 0)}"))
-            if memory_bytes is not None and _resident_bytes(self._process.pid) > memory_bytes:
+            if memory_bytes is not None and resident_bytes(self._process.pid) > memory_bytes:
                 self._end(LimitReached(f"needed more memory than its limit of {memory_bytes / 1e9:.3g} GB"))
             if self._unwanted is not None and self._unwanted():
                 self._end(WorkerDied("worker was ended: nobody waits for it any more"))
@@ -125,6 +128,15 @@ class Child:
         self._process.kill()
         self._process.join()
         raise reason
+
+
+def _context() -> BaseContext:
+    """A fork server starts a child in milliseconds; Windows has none, and each child loads what it needs."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return context
 
 
 def _answer(
@@ -152,20 +164,14 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _resident_bytes(pid: int | None) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):
-        return 0
-
-
 def _duration(seconds: float) -> str:
     return f"{seconds / 60:.3g} min" if seconds >= 60 else f"{seconds:.3g} s"
 
 
 def _cause_of_death(exit_code: int | None, log: Path) -> str:
     if exit_code is not None and exit_code < 0:
-        cause = f"worker was ended by {signal.Signals(-exit_code).name}"
+        names = {int(number): number.name for number in signal.Signals}
+        cause = f"worker was ended by {names.get(-exit_code, f'signal {-exit_code}')}"
     else:
         cause = f"worker ended with exit code {exit_code}"
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]

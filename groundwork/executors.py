@@ -71,7 +71,7 @@ class LocalExecutor(Executor):
     """
 
     def __init__(self, max_workers: int | None = None, memory_bytes: int | None = None) -> None:
-        workers = _usable_cores() if max_workers is None else max_workers
+        workers = usable_cores() if max_workers is None else max_workers
         if workers < 1:
             raise ValueError(f"workers: expected at least 1, got {workers}; leave it out to use every core")
         self._workers = workers
@@ -130,5 +130,6 @@ def window(executor: Executor) -> int:
     return max(_MIN_WINDOW, _TASKS_A_SLOT * slots)
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Processor cores that this process may use; where the system does not tell, those of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -23,6 +23,7 @@ from groundwork.memory import give_back
 UNFINISHED = ".unfinished-"
 REMEDY = "delete it and run again the command that wrote it"
 _FULL_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 20
 
 
 @contextmanager
@@ -86,7 +87,7 @@ def release(rows: np.ndarray) -> None:
 
     Its pages count as memory of this process although the system may take them back, which it does late.
     """
-    if isinstance(rows.base, mmap.mmap):
+    if isinstance(rows.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         rows.base.madvise(mmap.MADV_DONTNEED)
 
 
@@ -106,9 +107,21 @@ def keep_rows(path: Path, n: int) -> None:
 def reserve(descriptor: int, size: int, where: Path) -> None:
     """Make room on the disk for an open file of `size` bytes; OSError that names `where` if there is none."""
     try:
-        os.posix_fallocate(descriptor, 0, size)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size)
+        else:
+            _write_back(descriptor, size)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(where)) from None
+
+
+def _write_back(descriptor: int, size: int) -> None:
+    """Write over `size` bytes what stands there, which gives them their place on the disk."""
+    for start in range(0, size, _BLOCK_BYTES):
+        os.lseek(descriptor, start, os.SEEK_SET)
+        block = os.read(descriptor, min(_BLOCK_BYTES, size - start))
+        os.lseek(descriptor, start, os.SEEK_SET)
+        os.write(descriptor, block.ljust(min(_BLOCK_BYTES, size - start), b"\0"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -159,8 +172,10 @@ def _read_column(file: pq.ParquetFile, name: str) -> "pd.Series[Any]":
 
 def _flush_to_disk(path: Path) -> None:
     # Without this a power cut can leave the new name pointing at an empty file.
+    # Windows flushes only what is open for writing; elsewhere a file may forbid that and be flushed.
+    access = os.O_RDWR if os.name == "nt" else os.O_RDONLY
     for file in files_of(path):
-        descriptor = os.open(file, os.O_RDONLY)
+        descriptor = os.open(file, access)
         try:
             os.fsync(descriptor)
         finally:

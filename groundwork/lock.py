@@ -1,8 +1,8 @@
 """One writer a folder: a lock that ends with the process that holds it, however that process ends."""
 
 import errno
-import fcntl
 import json
+import logging
 import os
 import shlex
 import socket
@@ -13,10 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+logger = logging.getLogger(__name__)
+
 NAME = ".lock"
 # The file never changes its size, whoever holds it: no one who compares sizes takes it for changed.
 _LENGTH = 512
 _TAKEN = (errno.EACCES, errno.EAGAIN)
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows rewrites the ends of lines without
 # The kernel grants a process every lock that the process has already: it keeps its own list.
 _mine: set[Path] = set()
 _mine_lock = threading.Lock()
@@ -30,9 +33,10 @@ class FolderInUse(BlockingIOError):
 def hold(folder: Path) -> Iterator[None]:
     """Make `folder` if it is missing and be the only one that writes it until the block ends.
 
-    The lock is the kernel's (POSIX record lock on `folder`/.lock): a process that was killed holds none,
-    children inherit none, and shared file systems pass it between machines. The file stays; it says who held
-    it last. Nothing else in this process may open that file: closing it would give up the lock.
+    The lock is the kernel's (on `folder`/.lock, a POSIX record lock or that of Windows): a process that was
+    killed holds none, children inherit none, and shared file systems pass it between machines. The file
+    stays; it says who held it last. Nothing else in this process may open that file: closing it would give
+    up the lock.
 
     Raises:
         FolderInUse: another process holds it, or another part of this one.
@@ -54,7 +58,8 @@ def hold(folder: Path) -> Iterator[None]:
     try:
         descriptor = _locked(folder)
         try:
-            os.pwrite(descriptor, json.dumps(_myself()).encode().ljust(_LENGTH), 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.write(descriptor, json.dumps(_myself()).encode().ljust(_LENGTH))
             yield
         finally:
             os.close(descriptor)
@@ -66,9 +71,9 @@ def _locked(folder: Path) -> int:
     """The descriptor of the lock file, locked."""
     path = folder / NAME
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o644)
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(descriptor)
             if _is_still(path, descriptor):
                 return descriptor
         except OSError as error:
@@ -82,6 +87,23 @@ def _locked(folder: Path) -> int:
                 "mount it with locks or choose another folder",
             ) from error
         os.close(descriptor)
+
+
+def _take(descriptor: int) -> None:
+    """Lock an open file for this process; OSError when somebody has it, or when there are no locks."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        # Behind the text: nobody else can read what is locked there.
+        os.lseek(descriptor, _LENGTH, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        return
+    try:
+        import fcntl
+    except ImportError:
+        logger.warning("this system has no file locks: see to it that nobody else writes the same folder")
+        return
+    fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _is_still(path: Path, descriptor: int) -> bool:
@@ -105,7 +127,8 @@ def _myself() -> dict[str, str | int]:
 def _who(folder: Path, descriptor: int) -> str:
     """Who to wait for. The holder may not have written its name yet."""
     try:
-        holder = json.loads(os.pread(descriptor, _LENGTH, 0))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        holder = json.loads(os.read(descriptor, _LENGTH))
         command = f" ({holder['command']})" if holder.get("command") else ""
         who = f"process {holder['pid']} on {holder['host']}{command}, which writes it since {holder['since']}"
         elsewhere = holder["host"] != socket.gethostname()

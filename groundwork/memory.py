@@ -1,8 +1,7 @@
 """How much memory is left for work, and who may take it: tasks are let in only as long as they fit."""
 
-import ctypes
+import mmap
 import os
-import resource
 import sys
 import threading
 from collections import deque
@@ -14,6 +13,11 @@ import pyarrow as pa
 
 # Left for this process and for what the estimates get wrong.
 _SHARE = 0.9
+# Taken for free where the system does not tell.
+_UNTOLD_BYTES = 4_000_000_000
+_PROC = Path("/proc")
+# psutil is installed where Linux is not, and may be of a system that has not what it looks for.
+_NOT_TOLD = (ImportError, AttributeError, OSError)
 
 
 class MemoryBudget:
@@ -52,14 +56,28 @@ class MemoryBudget:
                 self._changed.notify_all()
 
 
-def usable_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+def usable_bytes(proc: Path = _PROC, cgroups: Path = Path("/sys/fs/cgroup")) -> int:
     """Memory that work may take now: what is free on the machine, or less in a container, less a tenth.
 
     Limits of control groups are respected, version 1 and 2, with those of the groups around. Page cache
-    counts as free. Where the system tells nothing, the whole memory of the machine is taken for free.
+    counts as free. Where the system tells nothing, 4 GB are taken for free.
     """
     free = [_free_in_group(group) for group in _groups_around(proc, cgroups)]
-    return int(_SHARE * min([_free_on_machine(proc), *free]))
+    return int(_SHARE * min([_on_machine("MemAvailable", "available", proc) or _UNTOLD_BYTES, *free]))
+
+
+def installed_bytes() -> int:
+    """Memory of the machine, 0 where the system does not tell."""
+    return _on_machine("MemTotal", "total")
+
+
+def resident_bytes(pid: int | None) -> int:
+    """Memory that a process takes now, shared libraries included; 0 where there is none."""
+    if pid is None:
+        return 0
+    with suppress(OSError, IndexError):
+        return int((_PROC / str(pid) / "statm").read_text().split()[1]) * mmap.PAGESIZE
+    return _told_of_process(pid, "rss")
 
 
 def give_back() -> None:
@@ -68,23 +86,43 @@ def give_back() -> None:
     Arrow's pool and glibc's heap; where the C library is another one, the pool alone.
     """
     pa.default_memory_pool().release_unused()
-    with suppress(AttributeError, OSError):
+    with suppress(ImportError, AttributeError, OSError, TypeError):
+        import ctypes
+
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_bytes() -> int:
-    """Resident memory of this process at its peak."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    """Resident memory of this process at its peak, 0 where the system does not tell."""
+    with suppress(ImportError):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else 1024 * peak
+    return _told_of_process(os.getpid(), "peak_wset")
 
 
-def _free_on_machine(proc: Path) -> int:
-    try:
+def _on_machine(name: str, elsewhere: str, proc: Path = _PROC) -> int:
+    """A line of Linux's meminfo; on other systems, what psutil has under the name `elsewhere`."""
+    with suppress(OSError):
         lines = (proc / "meminfo").read_text().splitlines()
-    except OSError:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    kibibytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
-    return 1024 * kibibytes["MemAvailable"]
+        kibibytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+        return 1024 * kibibytes[name]
+    with suppress(*_NOT_TOLD):
+        import psutil
+
+        return int(getattr(psutil.virtual_memory(), elsewhere))
+    return 0
+
+
+def _told_of_process(pid: int, name: str) -> int:
+    """What psutil has of the memory of a process."""
+    with suppress(*_NOT_TOLD):
+        import psutil
+
+        with suppress(psutil.Error):
+            return int(getattr(psutil.Process(pid).memory_info(), name))
+    return 0
 
 
 def _groups_around(proc: Path, cgroups: Path) -> Iterator[Path]:

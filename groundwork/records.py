@@ -12,13 +12,13 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from groundwork.files import atomic_path, discard, files_of
-from groundwork.settings import Settings
+from groundwork.settings import Values
 
 logger = logging.getLogger(__name__)
 _ANNOUNCED = ".announced.json"
 
 
-class OutputFile(Settings):
+class OutputFile(Values):
     """What a file was when it was recorded: bytes, time of the last change, SHA-256 of its content."""
 
     size: int
@@ -26,7 +26,7 @@ class OutputFile(Settings):
     sha256: str
 
 
-class StageRecord(Settings):
+class StageRecord(Values):
     """What a finished stage leaves behind.
 
     Attributes:

@@ -22,7 +22,12 @@ from groundwork.settings import Settings
 from sfm.featurestore import FeatureStore
 from sfm.matching import Matches
 from sfm.origins import yield_by_origin
-from sfm.pair_filters.interface import FILTERS, VerifiedPairs, apply_filters, load_filters
+from sfm.pair_filters.interface import (
+    FILTERS,
+    VerifiedPairs,
+    apply_filters,
+    load_filters,
+)
 from sfm.printed import PrintedKeypoints
 from sfm.splitting import split_places
 

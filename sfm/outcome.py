@@ -14,11 +14,11 @@ from jaxtyping import Int
 
 from groundwork.files import read_table, write_json, write_table
 from groundwork.records import load_done, mark_done, record_of
-from groundwork.settings import Settings
+from groundwork.settings import Values
 from sfm.model import Model, load_model
 
 
-class ReconstructCounts(Settings):
+class ReconstructCounts(Values):
     """Files found and what became of them; `seconds` of all stages."""
 
     images: int

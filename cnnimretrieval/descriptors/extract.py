@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,19 +12,29 @@ from jaxtyping import Bool, Float, Int, UInt8
 from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from cnnimretrieval.descriptors.images import ImageRequest, Loaded, RequestDataset, normalise
+from cnnimretrieval.descriptors.images import ImageRequest
+from cnnimretrieval.descriptors.passes import in_batches, one_by_one
+from cnnimretrieval.descriptors.reading import read_each
+from cnnimretrieval.descriptors.tensors import normalise
 from cnnimretrieval.networks.network import RetrievalNetwork
 from groundwork.descriptor_folder import unit_rows
 from groundwork.files import atomic_path, create_array, keep_rows
 from groundwork.settings import Settings
 
-# Photos that wait for others of their size, as a multiple of the batch: what bounds memory when all sizes
-# differ.
-_WAITING_BATCHES = 4
 _MOVED_ROWS = 4096
+_FACTORS = (0.01, 4.0)
+
+
+def require_factors(scales: tuple[float, ...]) -> tuple[float, ...]:
+    """`scales` as they are; ValueError for factors that leave nothing of a photo, or blow it up."""
+    least, most = _FACTORS
+    if not all(least <= scale <= most for scale in scales):
+        raise ValueError(
+            f"scales: expected factors from {least:g} to {most:g}, got {scales}; 1,0.7071,0.5 is common"
+        )
+    return scales
 
 
 class ExtractConfig(Settings):
@@ -41,15 +51,13 @@ class ExtractConfig(Settings):
     )
     precision: Literal["float32", "bfloat16"] = "float32"
     batch_size: int = Field(
-        default=8, gt=0, description="photos of one size that go through the network together"
+        default=8, gt=0, description="photos of one size that go through the network together on a GPU"
     )
 
     @field_validator("scales")
     @classmethod
-    def _positive(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
-        if min(scales) <= 0.0:
-            raise ValueError(f"scales: expected factors above 0, got {scales}; 1,0.7071,0.5 is common")
-        return scales
+    def _factors(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
+        return require_factors(scales)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,10 +127,10 @@ def describe(
 ) -> Described:
     """Unit descriptors, float32 and not whitened, of `requests`.
 
-    `workers` processes read ahead (0 reads in this one); the result is the same for any number. With `out`
-    the vectors are written there as .npy, whole or not at all, and come back as a read-only memory map:
-    memory is bounded by the batch. `network` is moved to `device`; its training mode is as before
-    afterwards.
+    `workers` processes read ahead (0 reads in this one); the result is the same for any number, and on a CPU
+    for any number of threads and whatever other photos there are. With `out` the vectors are written there
+    as .npy, whole or not at all, and come back as a read-only memory map: memory is bounded by the photos
+    that are described at a time. `network` is moved to `device`; its training mode is as before afterwards.
     """
     network.to(device)
     if out is None:
@@ -191,20 +199,30 @@ def _fill(
     sound = np.ones(len(requests), np.bool_)
 
     def usable() -> Iterator[tuple[int, Tensor]]:
-        for loaded in _read(requests, config.image_size, device=device, workers=workers):
-            path, reason, message = requests[loaded.position].path, loaded.reason, loaded.message
-            if loaded.levels is not None and (message := _too_small(network, loaded.levels, path)):
+        pictures = read_each(requests, config.image_size, workers=workers)
+        # disable=None: no bar when stderr is not a terminal.
+        bar = tqdm(pictures, desc="describe", unit="photo", total=len(requests), disable=None)
+        for position, loaded in enumerate(bar):
+            path, reason, message = requests[position].path, loaded.reason, loaded.message
+            levels = None if loaded.levels is None else torch.from_numpy(loaded.levels)
+            if levels is not None and (message := _too_small(network, levels, path)):
                 reason = "too small for the network"
-            if loaded.levels is None or reason:
-                failures.append(Failure(position=loaded.position, path=path, reason=reason, message=message))
+            if levels is None or reason:
+                failures.append(Failure(position=position, path=path, reason=reason, message=message))
             else:
-                positions.append(loaded.position)
-                yield len(positions) - 1, loaded.levels
+                positions.append(position)
+                yield len(positions) - 1, levels
+
+    def descriptors(levels: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        return describe_batch(network, levels.to(device, non_blocking=True), config).cpu()
 
     with _evaluating(network):
-        for rows, levels in _batches_of_one_size(usable(), config.batch_size):
-            described = describe_batch(network, levels.to(device, non_blocking=True), config)
-            vectors[rows] = described.cpu().numpy()
+        if torch.device(device).type == "cpu":
+            described = one_by_one(usable(), descriptors)
+        else:
+            described = in_batches(usable(), config.batch_size, descriptors)
+        for rows, found in described:
+            vectors[rows] = found.numpy()
             sound[rows] = unit_rows(vectors[rows])
     every = Described(vectors=vectors, positions=np.array(positions, np.int64), failures=tuple(failures))
     return every.only(sound[: len(positions)], requests, vectors)
@@ -228,49 +246,6 @@ def _too_small(network: RetrievalNetwork, levels: UInt8[Tensor, "3 h w"], path: 
         f"photo {path}: expected {trunk.stride} px, the stride of {trunk.name}, or more along a side, "
         f"got {width} x {height}; give a larger photo or box"
     )
-
-
-def _read(
-    requests: Sequence[ImageRequest], image_size: int, *, device: str, workers: int
-) -> Iterator[Loaded]:
-    loader = DataLoader(
-        RequestDataset(requests, image_size),
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        pin_memory=torch.device(device).type == "cuda",
-    )
-    # disable=None: no bar when stderr is not a terminal.
-    return iter(tqdm(loader, desc="describe", unit="photo", total=len(requests), disable=None))
-
-
-def _as_it_is(loaded: Any) -> Any:
-    return loaded
-
-
-def _batches_of_one_size(
-    rows_and_levels: Iterator[tuple[int, Tensor]], batch_size: int
-) -> Iterator[tuple[list[int], UInt8[Tensor, "b 3 h w"]]]:
-    """Collect pictures by size; a full batch leaves at once, the fullest one when too many wait."""
-    waiting: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
-    num_waiting = 0
-    for row, levels in rows_and_levels:
-        size = tuple(levels.shape)
-        waiting.setdefault(size, []).append((row, levels))
-        num_waiting += 1
-        if len(waiting[size]) < batch_size:
-            if num_waiting < _WAITING_BATCHES * batch_size:
-                continue
-            size = max(waiting, key=lambda other: len(waiting[other]))
-        group = waiting.pop(size)
-        num_waiting -= len(group)
-        yield _stacked(group)
-    for group in waiting.values():
-        yield _stacked(group)
-
-
-def _stacked(group: list[tuple[int, Tensor]]) -> tuple[list[int], UInt8[Tensor, "b 3 h w"]]:
-    return [row for row, _ in group], torch.stack([levels for _, levels in group])
 
 
 @contextmanager

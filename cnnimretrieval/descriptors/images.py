@@ -1,17 +1,16 @@
-"""Photos from disk to tensors: upright, cropped, scaled by the published rule, with an optional edit."""
+"""Photos from disk to pictures: upright, cropped, scaled by the published rule, with an optional edit.
 
-from collections.abc import Callable, Sequence
+No torch here: processes that read photos load this and nothing else.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import cos, floor, radians, sin
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from groundwork.photos import Picture, UnusablePhoto, load_rgb
 
@@ -130,46 +129,7 @@ def _inside(request: ImageRequest, full_size: tuple[int, int]) -> Box:
     return clipped
 
 
-def to_levels(image: Image.Image) -> UInt8[Tensor, "3 h w"]:
-    """The RGB levels of `image`, 0 to 255: a quarter of the bytes of a normalised tensor to send around."""
-    return torch.from_numpy(np.array(image.convert("RGB"), dtype=np.uint8)).permute(2, 0, 1).contiguous()
-
-
-def normalise(
-    levels: UInt8[Tensor, "*b 3 h w"], mean: Sequence[float], std: Sequence[float]
-) -> Float[Tensor, "*b 3 h w"]:
-    """(levels / 255 - mean) / std, float32, on the device of `levels`."""
-    mean_rgb = torch.tensor(mean, device=levels.device)[:, None, None]
-    std_rgb = torch.tensor(std, device=levels.device)[:, None, None]
-    return levels.float().div_(255.0).sub_(mean_rgb).div_(std_rgb)
-
-
-class Loaded(NamedTuple):
-    """One request carried out: its levels, or why there are none, in a reason without names and a message."""
-
-    position: int
-    levels: UInt8[Tensor, "3 h w"] | None
-    reason: str
-    message: str = ""
-
-
-class RequestDataset(Dataset[Loaded]):
-    """Requests as a map-style dataset; a photo that cannot be used becomes a reason, not an exception."""
-
-    def __init__(self, requests: Sequence[ImageRequest], image_size: int) -> None:
-        self.requests = requests
-        self.image_size = image_size
-
-    def __len__(self) -> int:
-        return len(self.requests)
-
-    def __getitem__(self, position: int) -> Loaded:
-        request = self.requests[position]
-        try:
-            picture = open_request(request, self.image_size)
-        except OSError as error:
-            reason = str(error.__cause__) if isinstance(error.__cause__, UnusablePhoto) else str(error)
-            return Loaded(position, None, reason, str(error))
-        except ValueError as error:
-            return Loaded(position, None, f"box {request.box} outside the photo", str(error))
-        return Loaded(position, to_levels(picture), "")
+def read_levels(request: ImageRequest, image_size: int) -> UInt8[np.ndarray, "3 h w"]:
+    """The RGB levels, 0 to 255, of what `open_request` gives; OSError or ValueError as there."""
+    levels = np.asarray(open_request(request, image_size).convert("RGB"), dtype=np.uint8)
+    return levels.transpose(2, 0, 1).copy()

@@ -32,7 +32,7 @@ from groundwork.files import atomic_path, create_array, keep_rows, write_json, w
 from groundwork.keys import key_of
 from groundwork.names import as_text, counted
 from groundwork.records import load_done, mark_done
-from groundwork.settings import Settings, first_fault
+from groundwork.settings import Values, first_fault
 from groundwork.shards import blocks
 
 # Results of another one are made anew.
@@ -40,7 +40,7 @@ _VERSION = 3
 _BLOCK = 16384
 
 
-class StoreMeta(Settings):
+class StoreMeta(Values):
     """How the descriptors of a folder were made; `network` is the fingerprint of network and whitening."""
 
     version: int = VERSION

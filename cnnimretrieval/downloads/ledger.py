@@ -6,12 +6,12 @@ from pathlib import Path
 from pydantic import Field, TypeAdapter, ValidationError
 
 from groundwork.files import write_json
-from groundwork.settings import Settings
+from groundwork.settings import Values
 
 FILE = "checksums.json"
 
 
-class Record(Settings):
+class Record(Values):
     """One file as it arrived."""
 
     url: str

@@ -6,10 +6,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from groundwork.files import write_json
-from groundwork.settings import Settings
+from groundwork.settings import Values
 
 
-class Origin(Settings):
+class Origin(Values):
     """What a .part file is a part of; `validator` is a strong ETag or a date, "" if none was given."""
 
     url: str

@@ -12,7 +12,7 @@ from pydantic import Field
 from cnnimretrieval.descriptors.distort import Relit
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.evaluation.metrics import MIN_PLACES, Relevance, score_rankings
-from groundwork.settings import Settings
+from groundwork.settings import Values
 from groundwork.top_k import search
 from pairs.heldout import HeldoutQuery
 
@@ -20,7 +20,7 @@ from pairs.heldout import HeldoutQuery
 _KEPT = 20
 
 
-class KindScores(Settings):
+class KindScores(Values):
     """Scores of one kind of query.
 
     `map` and `recall_at_1` are means over places of the mean over a place's queries, so that a place with
@@ -35,7 +35,7 @@ class KindScores(Settings):
     places: int
 
 
-class Gain(Settings):
+class Gain(Values):
     """Difference of two mAPs over places, and how sure it is: paired over places.
 
     `map` is None where no place has both, `standard_error` where fewer than two have: it is unknown then.

@@ -3,15 +3,16 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from cnnimretrieval.descriptors.images import ImageRequest, open_request, to_levels
+from cnnimretrieval.descriptors.images import ImageRequest
+from cnnimretrieval.descriptors.reading import read_groups
 from cnnimretrieval.training.collection import Collection
 
 
@@ -56,34 +57,22 @@ Batch = tuple[LoadedExample, ...]
 def load_batches(
     examples: Examples, collection: Collection, image_size: int, *, workers: int
 ) -> Iterator[Batch]:
-    """The batches in the order of learning, the last one smaller; `workers` processes read ahead."""
-    dataset = _Pictures(examples, collection, image_size)
-    loader = DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=_as_it_is)
+    """The batches in the order of learning, the last one smaller; `workers` processes read ahead.
+
+    Pictures have a longest side of `image_size`. OSError naming the photo that cannot be read.
+    """
+    order = examples.order.tolist()
+    rows = [[row for row in examples.rows[position].tolist() if row >= 0] for position in order]
+    requests = (
+        [examples.requests[position], *(collection.whole(row) for row in others)]
+        for position, (_, *others) in zip(order, rows, strict=True)
+    )
     # disable=None: no bar when stderr is not a terminal.
-    loaded = iter(tqdm(loader, desc="learn", unit="example", total=len(dataset), disable=None))
+    read = read_groups(requests, image_size, workers=workers)
+    bar = tqdm(zip(rows, read, strict=True), desc="learn", unit="example", total=len(rows), disable=None)
+    loaded = (
+        LoadedExample(rows=its_rows, pictures=[torch.from_numpy(picture) for picture in levels])
+        for its_rows, levels in bar
+    )
     while batch := tuple(islice(loaded, examples.batch_size)):
         yield batch
-
-
-class _Pictures(Dataset[LoadedExample]):
-    """The examples in the order of learning, as pictures of longest side `image_size`."""
-
-    def __init__(self, examples: Examples, collection: Collection, image_size: int) -> None:
-        self.examples = examples
-        self.collection = collection
-        self.image_size = image_size
-
-    def __len__(self) -> int:
-        return len(self.examples.order)
-
-    def __getitem__(self, number: int) -> LoadedExample:
-        """Load one example; OSError naming the photo that cannot be read."""
-        position = self.examples.order[number]
-        rows = [row for row in self.examples.rows[position].tolist() if row >= 0]
-        requests = [self.examples.requests[position], *(self.collection.whole(row) for row in rows[1:])]
-        pictures = [to_levels(open_request(request, self.image_size)) for request in requests]
-        return LoadedExample(rows=rows, pictures=pictures)
-
-
-def _as_it_is(loaded: Any) -> Any:
-    return loaded

@@ -10,12 +10,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from groundwork.files import atomic_path
-from groundwork.settings import Settings
+from groundwork.settings import Values
 
 _VERSION = 1
 
 
-class EpochLog(Settings):
+class EpochLog(Values):
     """What one epoch did; `validation` has the scores on the held-out places after it."""
 
     epoch: int

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field, field_validator
 
+from cnnimretrieval.descriptors.extract import require_factors
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.collection import QueryConfig
 from cnnimretrieval.training.descriptions import Descriptions
@@ -44,11 +45,11 @@ class WhiteningConfig(Settings):
     @field_validator("scales")
     @classmethod
     def _one_or_several(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
-        if min(scales) <= 0.0 or (len(scales) == 1 and scales != (1.0,)):
+        if len(scales) == 1 and scales != (1.0,):
             raise ValueError(
-                f"scales: expected 1 alone, or several factors above 0, got {scales}; 1,0.7071,0.5 is common"
+                f"scales: expected 1 alone, or several factors, got {scales}; 1,0.7071,0.5 is common"
             )
-        return scales
+        return require_factors(scales)
 
 
 def learned_from_pairs(

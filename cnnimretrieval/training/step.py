@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.optim import Optimizer
 
-from cnnimretrieval.descriptors.images import normalise
+from cnnimretrieval.descriptors.tensors import normalise
 from cnnimretrieval.networks.pooling import l2_normalise
 from cnnimretrieval.training.batches import Batch
 from cnnimretrieval.training.context import Training

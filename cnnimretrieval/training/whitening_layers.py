@@ -15,7 +15,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cnnimretrieval.descriptors.images import normalise, open_request, to_levels
+from cnnimretrieval.descriptors.images import open_request
+from cnnimretrieval.descriptors.tensors import normalise, to_levels
 from cnnimretrieval.networks.layer_files import load_layer, whitening_layer
 from cnnimretrieval.networks.linear import at_every_location, set_to_whitening
 from cnnimretrieval.networks.network import RetrievalNetwork

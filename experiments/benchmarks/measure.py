@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from groundwork.executors import usable_cores
+
 T = TypeVar("T")
 KINDS = ("wall", "cpu")
 
@@ -92,15 +94,10 @@ def conclude(claims: Sequence[Claim]) -> int:
         print(claim)
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
     print(
-        f"{cores()} cores; load of the last 1, 5 and 15 minutes {load}, this benchmark included: "
+        f"{usable_cores()} cores; load of the last 1, 5 and 15 minutes {load}, this benchmark included: "
         "other work makes the ranges above wide."
     )
     return 0 if all(claim.holds for claim in claims) else 1
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def arguments(doc: str | None) -> argparse.ArgumentParser:

@@ -21,8 +21,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from experiments.benchmarks.measure import Claim, arguments, conclude, cores, print_table
-from groundwork.executors import LocalExecutor
+from experiments.benchmarks.measure import Claim, arguments, conclude, print_table
+from groundwork.executors import LocalExecutor, usable_cores
 from groundwork.files import read_table
 from sfm.collection import scan
 from sfm.features import extract_features
@@ -36,7 +36,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = arguments(__doc__)
     parser.add_argument("photos", type=Path, help="folder of photos; their folders are the labels")
     parser.add_argument("--out", type=Path, required=True, help="folder to work in; kept, to go on from")
-    parser.add_argument("--workers", type=int, default=cores(), help="processes at a time [%(default)s]")
+    parser.add_argument(
+        "--workers", type=int, default=usable_cores(), help="processes at a time [%(default)s]"
+    )
     parser.add_argument("--estimate", type=int, metavar="N", help="match N random pairs only")
     parser.add_argument(
         "--exhaustive-up-to", type=int, help="of the default candidates, to force proposals on a small folder"

@@ -17,12 +17,12 @@ from experiments.benchmarks.measure import (
     Claim,
     arguments,
     conclude,
-    cores,
     median,
     print_table,
     print_times,
     take_turns,
 )
+from groundwork.executors import usable_cores
 from sfm.reconstruct import ReconstructConfig
 
 
@@ -52,7 +52,7 @@ def main(words: Sequence[str] | None = None) -> int:
             for name, rounds in found.items()
         ],
     )
-    if cores() < 2:
+    if usable_cores() < 2:
         print("one core: two workers cannot be quicker here")
     gain = median(found["1 workers"], "wall") / median(found["2 workers"], "wall")
     return conclude(

@@ -10,6 +10,12 @@ import typer
 
 from experiments.commands.exit_codes import UsageFault
 from experiments.settings import protocol
+from groundwork.executors import usable_cores
+from groundwork.settings import MAX_INTEGER
+
+# Beyond what any machine has: a slip of the finger.
+_MAX_WORKERS = 4096
+_MAX_MEMORY_GB = 1e6
 
 Photos = Annotated[
     Path, typer.Argument(metavar="PHOTOS", help="Folder of photos; searched with all below it.")
@@ -99,12 +105,14 @@ Verify = Annotated[
 ]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="Where networks run: auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Processes at a time [default: one a core].")
+    int | None,
+    typer.Option(min=1, max=_MAX_WORKERS, metavar="N", help="Processes at a time [default: one a core]."),
 ]
 MemoryGb = Annotated[
     float | None,
     typer.Option(
         min=0.1,
+        max=_MAX_MEMORY_GB,
         metavar="GB",
         help="Memory for the processes of a reconstruction; fewer run at a time where more would not fit "
         "[default: what the machine or container has left].",
@@ -129,6 +137,7 @@ Seed = Annotated[
     int | None,
     typer.Option(
         min=0,
+        max=MAX_INTEGER,
         metavar="N",
         help="Of everything random: same seed, same result [default: the protocol's, or 0].",
     ),
@@ -222,4 +231,4 @@ def with_source(overrides: list[str], from_colmap: Path | None) -> list[str]:
 
 def num_workers(workers: int | None) -> int:
     """The number asked for, else one a core that this process may use."""
-    return workers if workers is not None else len(os.sched_getaffinity(0))
+    return workers if workers is not None else usable_cores()

@@ -39,8 +39,8 @@ def extract(
     from experiments import machine
     from experiments.commands import listing
 
-    config = listing.extraction(scales, image_size)
-    network, on = machine.load_network(model, weights, whitening_from), machine.device(device)
+    config, on = listing.extraction(scales, image_size), machine.device(device)
+    network = machine.load_network(model, weights, whitening_from)
     if table is None:
         requests, passed_over = listing.all_below(photos, out)
     else:
@@ -94,8 +94,8 @@ def search(
     from experiments import machine
     from experiments.commands import ranking, reranking
 
-    steps = reranking.settings(rerank)
-    network, on = machine.load_network(model, weights, whitening_from), machine.device(device)
+    steps, on = reranking.settings(rerank), machine.device(device)
+    network = machine.load_network(model, weights, whitening_from)
     described = store.read_store(database)
     answers = ranking.rank(
         network,
@@ -173,8 +173,9 @@ def evaluate(
         uncropped=uncropped,
         rerank=reranking.settings(rerank),
     )
+    on = machine.device(device)
     judged = listing.judged(benchmark, data)
-    network, on = machine.load_network(model, weights, whitening_from), machine.device(device)
+    network = machine.load_network(model, weights, whitening_from)
     ready = ReadyDescriptors(database=database, queries=queries, distractors=tuple(distractors))
     count = options.num_workers(workers)
     result = score(network, judged, config, ready, device=on, workers=count)

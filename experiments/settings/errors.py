@@ -18,6 +18,24 @@ _NOUNS = {
 }
 
 
+def explain_all(
+    errors: Iterable[ErrorDetails],
+    config: type[BaseModel],
+    section: str,
+    source: str,
+    overrides: Mapping[str, str],
+) -> list[str]:
+    """One line for each wrong setting: the first thing that is wrong with it, as `explain` says it.
+
+    Where a value may be of several kinds the library tells an error for each of them.
+    """
+    lines: dict[tuple[str, ...], str] = {}
+    for error in errors:
+        path, _ = _locate(config, error["loc"])
+        lines.setdefault(tuple(path), explain(error, config, section, source, overrides))
+    return list(lines.values())
+
+
 def explain(
     error: ErrorDetails, config: type[BaseModel], section: str, source: str, overrides: Mapping[str, str]
 ) -> str:
@@ -32,7 +50,9 @@ def explain(
     if error["type"] == "extra_forbidden":
         return f"{where}: unknown key '{key}'; {did_you_mean(key, _keys(config, section))}"
     if error["type"] == "value_error":
-        return f"{_prefixed(str(error['ctx']['error']), key)}; see {where}"
+        text = _prefixed(str(error["ctx"]["error"]), key)
+        # The check of a whole table names the key in it that is wrong.
+        return f"{text}; see {_origin(text.partition(':')[0], source, overrides)}"
     if error["type"] == "missing":
         return f"{source}: expected key '{key}', got none; add it, or use --set {key}=VALUE"
     expected = _expected(owner.model_json_schema(), path[-1]) if path else "a table of settings"
@@ -86,11 +106,13 @@ def _keys(config: type[BaseModel], prefix: str) -> list[str]:
 
 
 def _prefixed(text: str, key: str) -> str:
-    """A config class's own message, which knows of the dotted key its last part only, or nothing."""
-    if not key or text.startswith(key):
-        return text
-    name = key.rpartition(".")[2]
-    return f"{key}{text.removeprefix(name)}" if text.startswith(f"{name}:") else f"{key}: {text}"
+    """A config class's own message, which knows of the dotted key its last parts only, or nothing."""
+    parts = key.split(".")
+    for number in range(len(parts) if key else 0):
+        known = ".".join(parts[number:])
+        if text.startswith((f"{known}:", f"{known}.")):
+            return ".".join([*parts[:number], text])
+    return f"{key}: {text}" if key else text
 
 
 def _origin(key: str, source: str, overrides: Mapping[str, str]) -> str:

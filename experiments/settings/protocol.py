@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from experiments.commands.exit_codes import UsageFault
-from experiments.settings.errors import did_you_mean, explain
+from experiments.settings.errors import did_you_mean, explain_all
 from experiments.settings.recipe import Recipe, Target
 from groundwork.settings import Settings
 
@@ -57,9 +57,8 @@ class Protocol:
             return config.model_validate_json(json.dumps(values, default=str), strict=True)
         except ValidationError as error:
             found = error.errors(include_url=False)
-            raise UsageFault(
-                *(explain(e, config, section, self.source, self.overrides) for e in found)
-            ) from error
+            lines = explain_all(found, config, section, self.source, self.overrides)
+            raise UsageFault(*lines) from error
 
     def _of_stage(self, section: str) -> Any:
         """The values of one stage alone, whose seed is that of the whole unless it says otherwise."""

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from cnnimretrieval.descriptors.extract import require_factors
 from cnnimretrieval.downloads.catalogue import DATA_SETS
 from cnnimretrieval.networks.toolbox_files import LAYERS, NETWORKS, TRUNKS, WHITENING_LAYERS, LayerName
 from groundwork.settings import Settings
@@ -36,8 +37,15 @@ class Recipe(Settings):
     region_whitening: str = Field(default="", description="published layer that it starts from")
     projection: str = Field(default="", description="published layer that it starts from")
     image_size: int = Field(default=1024, gt=0, description="longest side of a tested photo in px")
-    scales: tuple[float, ...] = Field(default=(1.0, 2**-0.5, 0.5), description="of a tested photo")
+    scales: tuple[float, ...] = Field(
+        default=(1.0, 2**-0.5, 0.5), min_length=1, description="of a tested photo"
+    )
     benchmarks: tuple[str, ...] = tuple(BENCHMARKS)
+
+    @field_validator("scales")
+    @classmethod
+    def _factors(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
+        return require_factors(scales)
 
     @field_validator("network")
     @classmethod

@@ -4,7 +4,9 @@ import torch
 from PIL import Image
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe, describe_batch
-from cnnimretrieval.descriptors.images import ImageRequest, normalise, to_levels
+from cnnimretrieval.descriptors.images import ImageRequest
+from cnnimretrieval.descriptors.passes import in_batches
+from cnnimretrieval.descriptors.tensors import normalise, to_levels
 from cnnimretrieval.networks.network import NetworkConfig, build
 from groundwork.photos import load_rgb
 
@@ -39,10 +41,26 @@ def test_rows_follow_the_requests_however_sizes_are_batched(network, photos):
     assert gram.max() < 1.0
 
 
-def test_workers_change_nothing(network, photos):
-    alone = describe(network, _requests(photos), SMALL)
-    helped = describe(network, _requests(photos), SMALL, workers=2)
-    np.testing.assert_array_equal(helped.vectors, alone.vectors)
+def test_neither_workers_nor_threads_nor_other_photos_change_a_byte(network, photos):
+    config = ExtractConfig(image_size=96, scales=(1.0, 0.7))
+    requests = _requests(photos * 2)
+    expected = np.concatenate([describe(network, [request], config).vectors for request in requests])
+    for threads, workers in ((1, 2), (2, 0), (2, 2), (5, 0)):
+        torch.set_num_threads(threads)
+        found = describe(network, requests, config, workers=workers)
+        np.testing.assert_array_equal(found.vectors, expected)
+        assert torch.get_num_threads() == threads
+
+
+def test_batches_of_one_size_keep_rows_and_pictures_together():
+    """As on a GPU: the sum of a picture stands for its descriptor."""
+    sizes = [(2, 3), (2, 3), (4, 1), (2, 3), (4, 1), (5, 5), (2, 3)]
+    pictures = [(row, torch.full((3, *size), row, dtype=torch.uint8)) for row, size in enumerate(sizes)]
+    for batch_size in (1, 2, 3, 100):
+        found = list(in_batches(pictures, batch_size, lambda levels: levels.sum(dim=(2, 3))[:, :1]))
+        assert max(len(rows) for rows, _ in found) <= batch_size
+        sums = {row: int(one) for rows, made in found for row, one in zip(rows, made, strict=True)}
+        assert sums == {row: row * height * width for row, (height, width) in enumerate(sizes)}
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -172,7 +190,7 @@ def test_no_request_gives_no_row(network):
 
 
 def test_scales_are_checked():
-    with pytest.raises(ValueError, match=r"scales: expected factors above 0, got \(1.0, -0.5\); "):
+    with pytest.raises(ValueError, match=r"scales: expected factors from 0.01 to 4, got \(1.0, -0.5\); "):
         ExtractConfig(scales=(1.0, -0.5))
     with pytest.raises(ValueError, match="scales"):
         ExtractConfig(scales=())

@@ -7,13 +7,12 @@ from PIL import Image, ImageOps
 
 from cnnimretrieval.descriptors.images import (
     ImageRequest,
-    RequestDataset,
     crop,
-    normalise,
     open_request,
+    read_levels,
     resize_longest,
-    to_levels,
 )
+from cnnimretrieval.descriptors.tensors import normalise, to_levels
 from groundwork.photos import load_rgb
 
 
@@ -182,14 +181,9 @@ def test_tensors_are_normalised_channel_by_channel():
     torch.testing.assert_close(tensor, expected)
 
 
-def test_the_dataset_gives_a_reason_instead_of_an_exception(tmp_path, jpeg):
-    (tmp_path / "text.jpg").write_text("no image")
-    dataset = RequestDataset([ImageRequest(path=tmp_path / "text.jpg"), ImageRequest(path=jpeg)], 160)
-    assert len(dataset) == 2
-    assert dataset[0].levels is None
-    assert dataset[0].reason == "not an image"
-    assert dataset[0].message == (
-        f"photo {tmp_path / 'text.jpg'}: expected an image, got 'not an image'; replace or remove it"
-    )
-    assert dataset[1].levels.shape == (3, 120, 160)
-    assert dataset[1].levels.dtype == torch.uint8
+def test_levels_are_those_of_the_picture(jpeg):
+    request = ImageRequest(path=jpeg, box=(10.0, 20.0, 900.0, 700.0))
+    levels = read_levels(request, 160)
+    assert levels.dtype == np.uint8
+    assert levels.flags.c_contiguous
+    np.testing.assert_array_equal(levels, to_levels(open_request(request, 160)))

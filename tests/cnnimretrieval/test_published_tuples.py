@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
-from cnnimretrieval.descriptors.images import ImageRequest, open_request, to_levels
+from cnnimretrieval.descriptors.images import ImageRequest, open_request
+from cnnimretrieval.descriptors.tensors import to_levels
 from cnnimretrieval.networks.reference import read_reference
 from pairs.negatives import NegativesConfig, mine_hard_negatives
 from pairs.published_pairs import photo_of

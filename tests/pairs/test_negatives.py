@@ -64,7 +64,7 @@ def test_golden_negatives_and_their_order(monkeypatch, folder, block_scores):
     np.testing.assert_allclose(2 - 2 * found.score, golden["neg_distance"] ** 2, rtol=0, atol=2e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10_000),
     num_pool=st.integers(1, 40),

@@ -11,7 +11,7 @@ from cnnimretrieval.downloads.dataset import DataSet, PublishedFile
 from cnnimretrieval.downloads.download import DownloadConfig, addresses, download, plan
 from cnnimretrieval.downloads.transfer import TransferError
 
-CONFIG = DownloadConfig(attempts=1, first_pause_s=0.0, timeout_s=5)
+CONFIG = DownloadConfig(attempts=1, first_pause_s=0.0, timeout_s=600)
 TRUTH = b"ground truth" * 30
 
 

@@ -8,7 +8,7 @@ from cnnimretrieval.downloads.transfer import TransferConfig, TransferError, _No
 
 CONTENT = bytes(range(251)) * 40
 OTHER = bytes(reversed(CONTENT))
-CONFIG = TransferConfig(attempts=3, first_pause_s=0.5, timeout_s=5)
+CONFIG = TransferConfig(attempts=3, first_pause_s=0.5, timeout_s=600)
 
 
 @pytest.fixture

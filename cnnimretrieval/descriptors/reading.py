@@ -1,0 +1,79 @@
+"""Requests carried out by processes that read ahead: pictures in the order of the requests, or reasons."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from jaxtyping import UInt8
+
+from cnnimretrieval.descriptors.images import ImageRequest, read_levels
+from groundwork.ahead import work_ahead
+from groundwork.photos import UnusablePhoto
+
+Levels = UInt8[np.ndarray, "3 _ _"]
+
+# Photos that a process reads at a time: enough to make its start cheap, few enough for pictures that wait.
+_TOGETHER = 8
+_DEADLY = "processes die of reading it"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Loaded:
+    """One request carried out: its RGB levels, or why there are none.
+
+    `reason` can be counted: it names no photo, which `message`, the whole sentence, does.
+    """
+
+    levels: Levels | None
+    reason: str = ""
+    message: str = ""
+
+
+def read_each(requests: Sequence[ImageRequest], image_size: int, *, workers: int) -> Iterator[Loaded]:
+    """Yield every request carried out, in order; a photo that cannot be used becomes a reason.
+
+    `workers` processes read ahead; few photos are read in this one, whatever their number. A photo with
+    which its process dies twice, the second time alone, cannot be used.
+    """
+    workers = workers if len(requests) > _TOGETHER else 0
+    read = partial(_load, image_size)
+    return work_ahead(read, requests, workers=workers, together=_TOGETHER, lost=_unusable)
+
+
+def read_groups(
+    groups: Iterable[Sequence[ImageRequest]], image_size: int, *, workers: int
+) -> Iterator[list[Levels]]:
+    """Yield the pictures of every group of requests, in order; OSError names the first photo without one."""
+    read = partial(_load_group, image_size)
+    return work_ahead(read, groups, workers=workers, together=1, lost=_missed)
+
+
+def _load(image_size: int, request: ImageRequest) -> Loaded:
+    try:
+        return Loaded(levels=read_levels(request, image_size))
+    except OSError as error:
+        finding = error.__cause__ if isinstance(error.__cause__, UnusablePhoto) else error
+        return Loaded(levels=None, reason=str(finding), message=str(error))
+    except ValueError as error:
+        return Loaded(levels=None, reason=f"box {request.box} outside the photo", message=str(error))
+
+
+def _load_group(image_size: int, requests: Sequence[ImageRequest]) -> list[Levels]:
+    return [read_levels(request, image_size) for request in requests]
+
+
+def _unusable(request: ImageRequest, death: str) -> Loaded:
+    return Loaded(levels=None, reason=_DEADLY, message=f"photo {request.path}: {_why(death)}")
+
+
+def _missed(requests: Sequence[ImageRequest], death: str) -> list[Levels]:
+    names = ", ".join(dict.fromkeys(str(request.path) for request in requests))
+    raise OSError(f"one of the photos {names}: {_why(death)}")
+
+
+def _why(death: str) -> str:
+    return (
+        f"expected a process that reads it and lives, got '{death}', twice; replace or remove it, or give "
+        "more memory or fewer --workers"
+    )

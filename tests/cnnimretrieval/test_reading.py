@@ -1,0 +1,85 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnnimretrieval.descriptors.images import ImageRequest, read_levels
+from cnnimretrieval.descriptors.reading import read_each, read_groups
+from cnnimretrieval.networks.network import save
+
+
+@dataclass(frozen=True)
+class _Deadly:
+    """An edit as a decoder that ends its process."""
+
+    how: int = signal.SIGSEGV
+
+    def __call__(self, picture: Image.Image) -> Image.Image:
+        os.kill(os.getpid(), self.how)
+        return picture
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_pictures_come_in_the_order_of_the_requests_and_a_bad_photo_is_a_reason(photos, tmp_path, workers):
+    (tmp_path / "bad.jpg").write_text("no image")
+    requests = [ImageRequest(path=path) for path in [*photos, tmp_path / "bad.jpg", *photos]]
+    found = list(read_each(requests, 60, workers=workers))
+    assert [loaded.levels is None for loaded in found] == [position == 7 for position in range(15)]
+    assert found[7].reason.startswith(f"photo {tmp_path / 'bad.jpg'}: expected an image, got ")
+    for request, loaded in zip(requests, found, strict=True):
+        if loaded.levels is not None:
+            np.testing.assert_array_equal(loaded.levels, read_levels(request, 60))
+
+
+def test_a_photo_that_kills_its_process_costs_itself_only(photos):
+    deadly = ImageRequest(path=photos[3], edit=_Deadly())
+    requests = [ImageRequest(path=path) for path in photos] + [deadly, ImageRequest(path=photos[0])]
+    found = list(read_each(requests, 60, workers=2))
+    assert [loaded.levels is None for loaded in found] == [position == 7 for position in range(9)]
+    assert found[7].reason == (
+        f"photo {photos[3]}: expected a process that reads it and lives, got 'worker was ended by SIGSEGV', "
+        "twice; replace or remove it, or give more memory or fewer --workers"
+    )
+
+
+def test_groups_end_at_a_photo_that_kills_its_process(photos):
+    groups = [[ImageRequest(path=photos[0])], [ImageRequest(path=photos[1], edit=_Deadly(signal.SIGKILL))]]
+    pictures = read_groups(groups, 60, workers=2)
+    np.testing.assert_array_equal(next(pictures)[0], read_levels(groups[0][0], 60))
+    with pytest.raises(OSError, match="SIGKILL") as error:
+        next(pictures)
+    assert str(error.value) == (
+        f"one of the photos {photos[1]}: expected a process that reads it and lives, got "
+        "'worker was ended by SIGKILL', twice; replace or remove it, or give more memory or fewer --workers"
+    )
+
+
+@pytest.mark.parametrize("memory", ["size=64k", "ro"])
+def test_extract_needs_no_shared_memory(network, tmp_path, memory):
+    """As in a container: /dev/shm with next to no room, and one that cannot be written."""
+    if (
+        not shutil.which("unshare")
+        or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode
+    ):
+        pytest.skip("needs leave to mount")
+    (tmp_path / "in").mkdir()
+    for number in range(18):
+        Image.effect_noise((320, 200 + number), 90).save(tmp_path / "in" / f"{number}.jpg")
+    save(network, tmp_path / "net")
+    command = [sys.executable, "-m", "experiments.cli", "extract", "net", "in", "--out", "out"]
+    mounted = f'mount -t tmpfs -o {memory} tmpfs /dev/shm && exec "$@"'
+    found = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mounted, "sh", *command, "--workers", "2", "--image-size", "320"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout.startswith("18 descriptors of length 512\n")
