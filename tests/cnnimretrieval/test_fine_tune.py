@@ -115,12 +115,15 @@ def test_a_whitening_of_several_scales_is_estimated_too_where_asked(
         np.testing.assert_allclose(several.projection, expected.projection, atol=1e-3)
 
 
-@pytest.mark.parametrize("scales", [(0.5,), (1.0, 0.0)])
-def test_scales_of_a_whitening_are_checked(scales):
+@pytest.mark.parametrize(
+    ("scales", "expected"),
+    [((0.5,), "1 alone, or several factors"), ((1.0, 0.0), "factors from 0.01 to 4")],
+)
+def test_scales_of_a_whitening_are_checked(scales, expected):
     with pytest.raises(ValidationError) as error:
         WhiteningConfig(scales=scales)
     assert error.value.errors()[0]["msg"] == (
-        f"Value error, scales: expected 1 alone, or several factors, got {scales}; 1,0.7071,0.5 is common"
+        f"Value error, scales: expected {expected}, got {scales}; 1,0.7071,0.5 is common"
     )
 
 
