@@ -17,6 +17,7 @@ from tqdm import tqdm
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.passes import in_batches, one_by_one
 from cnnimretrieval.descriptors.reading import read_each
+from cnnimretrieval.descriptors.scales import require_factors
 from cnnimretrieval.descriptors.tensors import normalise
 from cnnimretrieval.networks.network import RetrievalNetwork
 from groundwork.descriptor_folder import unit_rows
@@ -24,17 +25,6 @@ from groundwork.files import atomic_path, create_array, keep_rows
 from groundwork.settings import Settings
 
 _MOVED_ROWS = 4096
-_FACTORS = (0.01, 4.0)
-
-
-def require_factors(scales: tuple[float, ...]) -> tuple[float, ...]:
-    """`scales` as they are; ValueError for factors that leave nothing of a photo, or blow it up."""
-    least, most = _FACTORS
-    if not all(least <= scale <= most for scale in scales):
-        raise ValueError(
-            f"scales: expected factors from {least:g} to {most:g}, got {scales}; 1,0.7071,0.5 is common"
-        )
-    return scales
 
 
 class ExtractConfig(Settings):

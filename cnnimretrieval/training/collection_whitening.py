@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field, field_validator
 
-from cnnimretrieval.descriptors.extract import require_factors
+from cnnimretrieval.descriptors.scales import require_factors
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.collection import QueryConfig
 from cnnimretrieval.training.descriptions import Descriptions
