@@ -25,6 +25,8 @@ from groundwork.files import atomic_path, create_array, keep_rows
 from groundwork.settings import Settings
 
 _MOVED_ROWS = 4096
+# The reason of a photo whose descriptor is zero or not finite.
+SEES_NOTHING = "the network sees nothing in it"
 
 
 class ExtractConfig(Settings):
@@ -219,12 +221,12 @@ def _fill(
 
 
 def _no_direction(position: int, path: Path, vector: Float[np.ndarray, " d"]) -> Failure:
-    length, reason = float(np.linalg.norm(vector)), "the network sees nothing in it"
+    length = float(np.linalg.norm(vector))
     message = (
-        f"photo {path}: expected a descriptor of length 1, got {length:.4g}, for {reason}; leave it out or "
-        "take another network"
+        f"photo {path}: expected a descriptor of length 1, got {length:.4g}, for {SEES_NOTHING}; leave it out "
+        "or take another network"
     )
-    return Failure(position=position, path=path, reason=reason, message=message)
+    return Failure(position=position, path=path, reason=SEES_NOTHING, message=message)
 
 
 def _too_small(network: RetrievalNetwork, levels: UInt8[Tensor, "3 h w"], path: Path) -> str:

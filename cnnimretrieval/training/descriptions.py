@@ -12,7 +12,7 @@ from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.evaluation.heldout import HeldoutTest
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.collection import Collection
-from cnnimretrieval.training.divergence import check_descriptors
+from cnnimretrieval.training.divergence import sound_descriptors
 from groundwork.files import atomic_path
 from groundwork.keys import key_of
 
@@ -64,9 +64,8 @@ class Descriptions:
         if not path.is_file():
             config = ExtractConfig(image_size=self.image_size, scales=tuple(scales))
             found = describe(network, requests, config, device=self.device, workers=self.workers)
-            made = found.require_all()
             names = [request.path.relative_to(self.collection.photos).as_posix() for request in requests]
-            check_descriptors(made, names, differ=what == "database")
+            made = sound_descriptors(found, names, differ=what == "database")
             with atomic_path(path) as unfinished, unfinished.open("wb") as file:
                 np.save(file, made)
         vectors: Float[np.ndarray, "n d"] = np.load(path, mmap_mode="r")

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cnnimretrieval.descriptors.extract import SEES_NOTHING, Described
+
 # Descriptors of different photos that differ by less are those of a network whose activations have died out.
 _ALIKE = 1e-6
 _MOST_NAMES = 3
@@ -63,6 +65,16 @@ def check_tensors(kind: str, tensors: Mapping[str, Tensor], loss: float, queries
         f"expected finite {kind}s, got {largest[name]:g} in {name} "
         f"at a loss of {loss:.4g} for {listed(queries)}"
     )
+
+
+def sound_descriptors(found: Described, names: Sequence[str], *, differ: bool) -> Float[np.ndarray, "n d"]:
+    """The descriptors of all photos; Diverged as by `check_descriptors`, OSError for an unreadable photo."""
+    blind = [names[failure.position] for failure in found.failures if failure.reason == SEES_NOTHING]
+    if blind:
+        raise Diverged(f"expected finite descriptors, got NaN, infinity or 0 for {listed(blind)}")
+    vectors = found.require_all()
+    check_descriptors(vectors, names, differ=differ)
+    return vectors
 
 
 def check_descriptors(vectors: Float[np.ndarray, "n d"], names: Sequence[str], *, differ: bool) -> None:

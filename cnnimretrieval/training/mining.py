@@ -9,7 +9,7 @@ from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.training.batches import Examples
 from cnnimretrieval.training.context import Training
-from cnnimretrieval.training.divergence import check_descriptors
+from cnnimretrieval.training.divergence import sound_descriptors
 from cnnimretrieval.training.sampling import draw_clusters, draw_pairs, draw_pool
 from cnnimretrieval.whitening.apply import apply as apply_whitening
 from pairs.negatives import mine_hard_negatives
@@ -90,10 +90,9 @@ def mine_tuples(training: Training, num_tuples: int, rng: np.random.Generator) -
 def _described(training: Training, requests: list[ImageRequest], rows: list[int]) -> Float[np.ndarray, "n d"]:
     """Descriptors of photos in these rows of the pair table, as the loss sees them."""
     config = ExtractConfig(image_size=training.config.image_size, precision=training.config.precision)
-    vectors = describe(
-        training.network, requests, config, device=training.device, workers=training.workers
-    ).require_all()
-    check_descriptors(vectors, [training.collection.table.names[row] for row in rows], differ=True)
+    found = describe(training.network, requests, config, device=training.device, workers=training.workers)
+    names = [training.collection.table.names[row] for row in rows]
+    vectors = sound_descriptors(found, names, differ=True)
     return vectors if training.whitening is None else apply_whitening(training.whitening, vectors)
 
 

@@ -31,7 +31,10 @@ def test_pictures_come_in_the_order_of_the_requests_and_a_bad_photo_is_a_reason(
     requests = [ImageRequest(path=path) for path in [*photos, tmp_path / "bad.jpg", *photos]]
     found = list(read_each(requests, 60, workers=workers))
     assert [loaded.levels is None for loaded in found] == [position == 7 for position in range(15)]
-    assert found[7].reason.startswith(f"photo {tmp_path / 'bad.jpg'}: expected an image, got ")
+    assert found[7].reason == "not an image"
+    assert found[7].message == (
+        f"photo {tmp_path / 'bad.jpg'}: expected an image, got 'not an image'; replace or remove it"
+    )
     for request, loaded in zip(requests, found, strict=True):
         if loaded.levels is not None:
             np.testing.assert_array_equal(loaded.levels, read_levels(request, 60))
@@ -42,7 +45,8 @@ def test_a_photo_that_kills_its_process_costs_itself_only(photos):
     requests = [ImageRequest(path=path) for path in photos] + [deadly, ImageRequest(path=photos[0])]
     found = list(read_each(requests, 60, workers=2))
     assert [loaded.levels is None for loaded in found] == [position == 7 for position in range(9)]
-    assert found[7].reason == (
+    assert found[7].reason == "processes die of reading it"
+    assert found[7].message == (
         f"photo {photos[3]}: expected a process that reads it and lives, got 'worker was ended by SIGSEGV', "
         "twice; replace or remove it, or give more memory or fewer --workers"
     )

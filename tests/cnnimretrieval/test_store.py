@@ -196,14 +196,13 @@ def test_a_photo_in_which_the_network_sees_nothing_costs_itself_only(requests, t
     np.testing.assert_allclose(found.vectors, np.delete(seen, 5, axis=0), rtol=0, atol=1e-6)
     assert found.images["name"].tolist() == [requests[row].path.name for row in (0, 1, 2, 3, 4, 6, 7)]
     assert found.rejected["name"].tolist() == ["photo 5.png"]
-    assert found.rejected.loc[0, "reason"] == (
-        f"photo {tmp_path}/photo 5.png: expected a descriptor of length 1, got {value:g}, for the network "
-        "sees nothing in it; leave it out or take another network"
-    )
-    with pytest.raises(
-        ValueError, match=r"^extract: expected at least one readable photo, got photo .*5\.png"
-    ):
+    assert found.rejected.loc[0, "reason"] == "the network sees nothing in it"
+    with pytest.raises(ValueError, match="readable photo") as error:
         extract(network, requests[5:6], tmp_path, tmp_path / "none", SMALL)
+    assert str(error.value) == (
+        "extract: expected at least one readable photo, got 1 files (1 the network sees nothing in it); "
+        "check the path"
+    )
     assert list((tmp_path / "none").iterdir()) == []
     hook.remove()
 
@@ -217,10 +216,12 @@ def test_a_descriptor_that_whitening_takes_everything_from_is_rejected(network, 
     expected = apply(network.whitening, np.delete(plain, 2, axis=0))
     np.testing.assert_allclose(found.vectors, expected, rtol=0, atol=1e-4)
     assert found.rejected["name"].tolist() == ["photo 2.png"]
-    with pytest.raises(
-        ValueError, match=r"^extract: expected at least one readable photo, got photo .*2\.png"
-    ):
+    with pytest.raises(ValueError, match="readable photo") as error:
         extract(network, requests[2:3], tmp_path, tmp_path / "none", SMALL)
+    assert str(error.value) == (
+        "extract: expected at least one readable photo, got 1 files (1 the network sees nothing in it); "
+        "check the path"
+    )
     assert list((tmp_path / "none").iterdir()) == []
 
 
