@@ -223,8 +223,8 @@ def _fill(
 def _no_direction(position: int, path: Path, vector: Float[np.ndarray, " d"]) -> Failure:
     length = float(np.linalg.norm(vector))
     message = (
-        f"photo {path}: expected a descriptor of length 1, got {length:.4g}, for {SEES_NOTHING}; leave it out "
-        "or take another network"
+        f"photo {path}: expected a descriptor of length 1, got {length:.4g}, for {SEES_NOTHING}; "
+        "leave it out or take another network"
     )
     return Failure(position=position, path=path, reason=SEES_NOTHING, message=message)
 

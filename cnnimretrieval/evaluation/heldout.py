@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from pydantic import Field
+from scipy import stats
 
 from cnnimretrieval.descriptors.distort import Relit
 from cnnimretrieval.descriptors.images import ImageRequest
@@ -39,7 +40,8 @@ class Gain(Values):
     """Difference of two mAPs over places, and how sure it is: paired over places.
 
     `map` is None where no place has both, `standard_error` where fewer than two have: it is unknown then.
-    `proven` is a difference of more than two standard errors over at least `MIN_PLACES` places.
+    `proven` is a difference beyond chance, by Student's t, two-sided at 95 %, over at least `MIN_PLACES`
+    places: with few places the error itself is uncertain.
     """
 
     kind: str
@@ -153,7 +155,8 @@ def gain(test: HeldoutTest, proof: Proof, over: Proof) -> Gain:
         places=count,
         places_better=int((differences > 0).sum()),
         places_worse=int((differences < 0).sum()),
-        proven=count >= MIN_PLACES and abs(difference or 0.0) > 2 * (error or 0.0),
+        proven=count >= MIN_PLACES
+        and abs(difference or 0.0) > stats.t.ppf(0.975, count - 1) * (error or 0.0),
     )
 
 

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from scipy import stats
-
 from cnnimretrieval.evaluation.metrics import MIN_PLACES
 from experiments.report.reading import Json, RunFiles
 from experiments.report.tables import KINDS, score_kinds
@@ -72,14 +70,7 @@ def _detail(evaluation: Json, kind: str, gain: Json | None) -> str:
         f"{'(standard error unknown)' if error is None else f'± {error:.3f} (standard error over places)'}, "
         f"better on {gain['places_better']:,} and worse on {gain['places_worse']:,}."
     )
-    return basis + compared + ("" if _is_proven(scores["places"], gain) else _NO_PROOF)
-
-
-def _is_proven(places: int, gain: Json) -> bool:
-    """Beyond Student's t, two-sided at 95 %: with few places, the error itself is uncertain."""
-    error = gain["standard_error"]
-    enough = places >= MIN_PLACES and error is not None
-    return enough and abs(gain["map"]) > stats.t.ppf(0.975, places - 1) * error
+    return basis + compared + ("" if gain.get("proven") else _NO_PROOF)
 
 
 def _places(count: int) -> str:

@@ -134,9 +134,7 @@ def test_statistics_that_are_not_finite_are_a_fault_of_the_weights_not_of_the_ra
     getattr(network.trunk.features[1], statistic)[3] = torch.nan
     with pytest.raises(ValueError, match="descriptors") as error:
         _run(_training(collection, network), tmp_path)
-    assert str(error.value).startswith(
-        "network before training: expected finite descriptors, got NaN, infinity or 0 for "
-    )
+    assert str(error.value).startswith("network before training: expected finite descriptors, got NaN, ")
     assert str(error.value).endswith("; its weights are damaged: start from others")
 
 

@@ -333,7 +333,7 @@ def test_damaged_weights_are_told_before_anything_is_learned_or_written(pairs_di
     monkeypatch.setattr(stage, "initial_network", damaged)
     with pytest.raises(
         ValueError,
-        match=r"^network before training: expected finite descriptors, got NaN, infinity or 0 for ",
+        match=r"^network before training: expected finite descriptors, got NaN, infinity or 0",
     ) as error:
         fine_tune(pairs_dir, tmp_path / "model", CONFIG, weights="random")
     assert str(error.value).endswith(" more; its weights are damaged: start from others")

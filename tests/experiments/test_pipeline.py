@@ -20,7 +20,10 @@ SFM = {
     "seconds": 4.5,
 }
 PAIRS = {"queries": 6, "positives": 1234, "clusters": 3, "places": 2, "seconds": 0.5}
-GAIN = {"kind": "whole", "map": 0.125, "standard_error": None, "places_better": 1, "places_worse": 0}
+GAIN = {
+    **{"kind": "whole", "map": 0.125, "standard_error": None, "places": 1, "proven": False},
+    **{"places_better": 1, "places_worse": 0},
+}
 TRAIN = {
     **{"backbone": "resnet18", "pooling": "gem", "kept": "fine_tuned", "verdict": "better"},
     **{"gain": GAIN, "gain_by_training": GAIN, "epochs": [], "seconds": 9.5, "missing_negatives": 0},

@@ -44,7 +44,10 @@ EVALUATION = {
     "fine_tuned": scores(0.9513, 0.6345),
     "fine_tuned_whitened": scores(0.9487, 0.6789),
 }
-GAIN = {"kind": "crop", "map": 0.0555, "standard_error": 0.0111, "places_better": 2, "places_worse": 1}
+GAIN = {
+    **{"kind": "crop", "map": 0.0555, "standard_error": 0.0111, "places": 6, "proven": True},
+    **{"places_better": 5, "places_worse": 1},
+}
 EPOCHS = [
     {"epoch": 0, "loss": None, "validation": {"map_crop": 0.6123, "map_whole": 0.9371}},
     {"epoch": 1, "loss": 0.25, "validation": {"map_crop": 0.6345, "map_whole": 0.9513}},
@@ -304,33 +307,33 @@ def test_the_headline_names_its_basis_and_doubts_small_gains(work):
     assert "21 crop queries of 6 held-out places" in sure.detail
     assert "+0.056 ± 0.011" in sure.detail
     assert "do not prove" not in sure.detail
-    doubtful = with_metrics(work, gain={**GAIN, "standard_error": 0.04})
-    assert doubtful.detail.endswith("So few places do not prove such a difference.")
-    # Four standard errors over three places: Student's t asks for 4.3.
-    doubtful = with_metrics(work, gain={**GAIN, "standard_error": GAIN["map"] / 4})
+    doubtful = with_metrics(work, gain={**GAIN, "standard_error": 0.04, "proven": False})
     assert doubtful.detail.endswith("So few places do not prove such a difference.")
 
 
 def test_the_headline_does_not_call_an_unknown_error_nothing(work):
-    said = with_metrics(work, gain={**GAIN, "standard_error": None})
+    said = with_metrics(work, gain={**GAIN, "standard_error": None, "proven": False})
     assert "+0.056 (standard error unknown), better on" in said.detail
     assert said.detail.endswith("So few places do not prove such a difference.")
 
 
-@pytest.mark.parametrize(("places", "error", "shown"), [(1, None, "unknown"), (4, 0.0001, "0.000")])
+@pytest.mark.parametrize(
+    ("places", "error", "shown"),
+    [(1, None, "(standard error unknown)"), (4, 0.0001, "± 0.000")],
+)
 def test_the_headline_claims_nothing_of_few_places(work, places, error, shown):
     stored = json.loads((work / "metrics.json").read_text(encoding="utf-8"))
     for row in stored["evaluation"].values():
         for kind in (row, row["crop"], row["whole"]):
             kind["places"] = places
     write_json(work / "metrics.json", stored)
-    said = with_metrics(work, gain={**GAIN, "standard_error": error})
+    said = with_metrics(work, gain={**GAIN, "standard_error": error, "proven": False})
     some = "1 held-out place" if places == 1 else "4 held-out places"
     assert said.title == (
         f"Fine-tuned + learned whitening: mAP 0.679 on {some}, too few to say whether fine-tuning helped"
     )
     assert said.helped is None
-    assert f"+0.056 ± {shown} (standard error over places)" in said.detail
+    assert f"+0.056 {shown}" in said.detail
     assert said.detail.endswith("So few places do not prove such a difference.")
 
 

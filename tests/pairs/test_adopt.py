@@ -98,12 +98,12 @@ def test_photos_that_are_missing_or_broken_are_left_out_until_they_are_there(fil
         name for name in whole.names if name not in map(photo_of, ("ee000008", "cc000005"))
     )
     assert len(table.positives) == len(whole.positives) - 1
-    dropped = {"image: cannot be read": 1, "image: missing": 1, "pair: of an image left out": 1}
+    dropped = {"image: not an image": 1, "image: missing": 1, "pair: of an image left out": 1}
     assert stats(tmp_path / "pairs")["dropped"] == dropped
     assert caplog.messages == [
-        f"photos {photos}: 1 cannot be read, '05/00/00/cc000005' the first",
         f"photos {photos}: 1 missing, '08/00/00/ee000008' the first",
-        f"pairs {file}: 1 x image: cannot be read; 1 x image: missing; 1 x pair: of an image left out",
+        f"photos {photos}: 1 not an image, '05/00/00/cc000005' the first",
+        f"pairs {file}: 1 x image: missing; 1 x image: not an image; 1 x pair: of an image left out",
     ]
     for path, content in zip((gone, broken), kept, strict=True):
         path.write_bytes(content)
