@@ -155,9 +155,14 @@ def gain(test: HeldoutTest, proof: Proof, over: Proof) -> Gain:
         places=count,
         places_better=int((differences > 0).sum()),
         places_worse=int((differences < 0).sum()),
-        proven=count >= MIN_PLACES
-        and abs(difference or 0.0) > stats.t.ppf(0.975, count - 1) * (error or 0.0),
+        proven=_is_proven(difference, error, count),
     )
+
+
+def _is_proven(difference: float | None, error: float | None, places: int) -> bool:
+    if difference is None or error is None or places < MIN_PLACES:
+        return False
+    return bool(abs(difference) > stats.t.ppf(0.975, places - 1) * error)
 
 
 def _request(query: HeldoutQuery, photos: Path) -> ImageRequest:

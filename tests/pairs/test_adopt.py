@@ -103,7 +103,7 @@ def test_photos_that_are_missing_or_broken_are_left_out_until_they_are_there(fil
     assert caplog.messages == [
         f"photos {photos}: 1 missing, '08/00/00/ee000008' the first",
         f"photos {photos}: 1 not an image, '05/00/00/cc000005' the first",
-        f"pairs {file}: 1 x image: missing; 1 x image: not an image; 1 x pair: of an image left out",
+        f"pairs {file}: 1 x image: not an image; 1 x image: missing; 1 x pair: of an image left out",
     ]
     for path, content in zip((gone, broken), kept, strict=True):
         path.write_bytes(content)
