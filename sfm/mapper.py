@@ -179,13 +179,13 @@ def _geometries(component: Component, matches: Path) -> "Iterator[tuple[int, int
     from sfm.colmap import calls as colmap
 
     number = {image_id: position + 1 for position, image_id in enumerate(component.image_ids)}
-    for image_id1, image_id2, config, inliers in read_inliers(matches, component.pair_table):
+    for image_id1, image_id2, kind, inliers in read_inliers(matches, component.pair_table):
         inliers = component.printed.beside(image_id1, image_id2, inliers)
         one, two = number[image_id1], number[image_id2]
         if one < two:
-            yield one, two, colmap.PairGeometry(config=config, inliers=inliers)
+            yield one, two, colmap.PairGeometry(geometry_kind=kind, inliers=inliers)
         else:
-            yield two, one, colmap.PairGeometry(config=config, inliers=inliers[:, ::-1])
+            yield two, one, colmap.PairGeometry(geometry_kind=kind, inliers=inliers[:, ::-1])
 
 
 def _judge(found: Path, component: Component, config: MappingConfig, way: str, seconds: float) -> _Try:

@@ -27,9 +27,9 @@ DEFAULT_FOCAL_FACTOR = 1.2
 
 @dataclass(frozen=True, kw_only=True)
 class PairGeometry:
-    """Outcome of verifying one image pair: `config` is COLMAP's kind of geometry (1: none)."""
+    """Outcome of verifying an image pair: a key of `sfm.pair_table.GEOMETRY_KINDS` (1: none), and inliers."""
 
-    config: int
+    geometry_kind: int
     inliers: UInt32[np.ndarray, "n 2"]
 
 
@@ -79,8 +79,8 @@ def verify(
     )
     inliers = np.asarray(geometry.inlier_matches, dtype=np.uint32).reshape(-1, 2)
     if geometry.config in _NO_GEOMETRY or len(inliers) < min_inliers:
-        return PairGeometry(config=1, inliers=np.empty((0, 2), np.uint32))
-    return PairGeometry(config=geometry.config, inliers=inliers)
+        return PairGeometry(geometry_kind=1, inliers=np.empty((0, 2), np.uint32))
+    return PairGeometry(geometry_kind=geometry.config, inliers=inliers)
 
 
 def read_reconstruction(folder: Path) -> Model:
@@ -176,7 +176,7 @@ def write_database(
         for image in images:
             _write_image(database, image, camera_of_image[image.image_id])
         for image_id1, image_id2, pair in pairs:
-            geometry = pycolmap.TwoViewGeometry(config=pair.config, inlier_matches=pair.inliers)
+            geometry = pycolmap.TwoViewGeometry(config=pair.geometry_kind, inlier_matches=pair.inliers)
             database.write_two_view_geometry(image_id1, image_id2, geometry)
 
 

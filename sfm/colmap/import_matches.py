@@ -33,14 +33,14 @@ from sfm.colmap.database import (
 from sfm.colmap.frames import Frames, Photo, Reframe, frames_of
 from sfm.featurestore import FeatureStore, GivenCamera, ImageFeatures, write_shard
 from sfm.matching import Matches
+from sfm.pair_table import ENDS, GEOMETRY_KINDS, MATCHED, pair_table
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 2
+_VERSION = 3
 _SHARD = 256
 _BLOCK = 4096
 _NAMES_TOLD = 3
-_COLUMNS = ["image_id1", "image_id2", "origin", "config", "inliers", "block", "row"]
 
 Item = TypeVar("Item")
 
@@ -110,7 +110,7 @@ def import_matches(collection: Collection, path: Path, out: Path, executor: Exec
     key = key_of("database", _VERSION, [result.facts["sha256"] for result in (*keypoints, *inliers)])
     table = folder / "pairs.parquet"
     if not load_done(out, "import", key_of(base, key)):
-        write_table(table, pairs.sort_values(_COLUMNS[:2], ignore_index=True)[_COLUMNS])
+        write_table(table, pairs.sort_values(list(ENDS), ignore_index=True)[list(MATCHED)])
         prune(store.folder, "shard-*", {result.name for result in keypoints})
         prune(folder, "block-*", {result.name for result in inliers})
         facts = {
@@ -257,24 +257,23 @@ def _shard(images: pd.DataFrame, store: FeatureStore, base: str, shard: int) -> 
 def _pairs(images: pd.DataFrame, found: ColmapDatabase) -> pd.DataFrame:
     """Pairs of photos in the order of the database, as `Matches.pairs` and with what reading them takes."""
     known = images[images["theirs"].notna()].set_index("theirs")
-    pairs = found.pairs[found.pairs[["image_id1", "image_id2"]].isin(known.index).all(axis=1)]
-    ends = [pairs[name].map(known["image_id"]).to_numpy(dtype=np.int64) for name in _COLUMNS[:2]]
-    counts = [pairs[name].map(known["keypoints"]).to_numpy(dtype=np.int64) for name in _COLUMNS[:2]]
-    position = np.arange(len(pairs))
-    return pd.DataFrame(
-        {
-            "image_id1": np.minimum(*ends),
-            "image_id2": np.maximum(*ends),
-            "origin": "database",
-            "config": pairs["config"].to_numpy(dtype=np.int64),
-            "inliers": pairs["inliers"].to_numpy(dtype=np.int64),
-            "block": position // _BLOCK,
-            "row": position % _BLOCK,
-            "pair_id": pairs["pair_id"].to_numpy(dtype=np.int64),
-            "flipped": ends[0] > ends[1],
-            "keypoints1": counts[0],
-            "keypoints2": counts[1],
-        }
+    pairs = found.pairs[found.pairs[list(ENDS)].isin(known.index).all(axis=1)]
+    ends = np.column_stack([pairs[name].map(known["image_id"]).to_numpy(dtype=np.int64) for name in ENDS])
+    counts = [pairs[name].map(known["keypoints"]).to_numpy(dtype=np.int64) for name in ENDS]
+    kind, position = pairs["geometry_kind"], np.arange(len(pairs))
+    matched = pair_table(
+        np.sort(ends, axis=1),
+        origin="database",
+        geometry_kind=kind.where(kind.isin(list(GEOMETRY_KINDS)), 0).to_numpy(dtype=np.int8),
+        inliers=pairs["inliers"].to_numpy(dtype=np.int32),
+        block=position // _BLOCK,
+        row=position % _BLOCK,
+    )
+    return matched.assign(
+        pair_id=pairs["pair_id"].to_numpy(dtype=np.int64),
+        flipped=ends[:, 0] > ends[:, 1],
+        keypoints1=counts[0],
+        keypoints2=counts[1],
     )
 
 

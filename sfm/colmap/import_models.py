@@ -28,10 +28,11 @@ from sfm.colmap.database import read_pairs
 from sfm.colmap.files import database_beside, model_folders, model_stamps, require_whole
 from sfm.colmap.frames import Photo, Reframe, frames_of
 from sfm.mapper import ModelFacts
-from sfm.matchgraph import TRUSTED_CONFIGS, GraphConfig, number_places
+from sfm.matchgraph import GraphConfig, number_places
 from sfm.model import Model, load_model, save_model
 from sfm.modelfolder import FoundModel, assemble
 from sfm.outcome import model_of_image
+from sfm.pair_table import is_trusted
 
 logger = logging.getLogger(__name__)
 
@@ -218,7 +219,7 @@ def _verified_pairs(database: Path, collection: Collection, config: GraphConfig)
     """Rows (image_id - 1) of the usable photos of each pair that the database trusts."""
     table = read_pairs(database)
     row_of = pd.Series(range(len(collection.usable)), index=collection.usable["name"])
-    trusted = (table["inliers"] >= config.min_inliers) & table["config"].isin(TRUSTED_CONFIGS)
+    trusted = is_trusted(table, config.min_inliers)
     rows = pd.DataFrame({name: table.loc[trusted, name].map(row_of) for name in ("name1", "name2")})
     return rows.dropna().to_numpy(dtype=np.int64)
 

@@ -2,13 +2,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from groundwork.files import read_json, read_table
 from sfm.featurestore import FeatureStore
 from sfm.matchgraph import GraphConfig, MatchGraph, build_graph, number_places
 from sfm.matching import Matches
+from sfm.pair_table import pair_table
 
 
 def test_places_are_numbered_by_size_then_first_image() -> None:
@@ -44,8 +44,15 @@ def _graph(
     filters: tuple[str, ...] = (),
     rank: Sequence[int] = range(7),
 ) -> MatchGraph:
-    pairs = pd.DataFrame(rows, columns=["image_id1", "image_id2", "config", "inliers"])
-    pairs = pairs.assign(origin="all", block=0, row=range(len(rows)))
+    columns = np.array(rows)
+    pairs = pair_table(
+        columns[:, :2],
+        origin="all",
+        geometry_kind=columns[:, 2],
+        inliers=columns[:, 3],
+        block=0,
+        row=range(len(rows)),
+    )
     matches = Matches(pairs=pairs, folder=out / "matches", key="k")
     store = FeatureStore(folder=out, shard_size=4)
     config = GraphConfig(min_inliers=20, filters=filters)
