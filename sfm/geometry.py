@@ -1,9 +1,7 @@
-"""Geometry of cameras and points, arrays in, arrays out: centres, angles, depths, relative pose, similarity.
+"""Geometry of cameras and points, arrays in, arrays out: centres, directions, angles, depths, scales.
 
 Poses are cam_from_world (x_cam = rotation @ x_world + translation); a camera looks along its +z axis.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -33,15 +31,6 @@ def angles_between_deg(a: Float[np.ndarray, "n 3"], b: Float[np.ndarray, "n 3"])
     return angles
 
 
-def rotation_angles_deg(rotations: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, " n"]:
-    """Angle in [0, 180] by which each matrix rotates."""
-    r = rotations
-    axis = np.stack([r[:, 2, 1] - r[:, 1, 2], r[:, 0, 2] - r[:, 2, 0], r[:, 1, 0] - r[:, 0, 1]], axis=1)
-    cosines = np.trace(r, axis1=1, axis2=2) - 1.0
-    angles: np.ndarray = np.degrees(np.arctan2(np.linalg.norm(axis, axis=1), cosines))
-    return angles
-
-
 def depths(
     rotations: Float[np.ndarray, "n 3 3"],
     translations: Float[np.ndarray, "n 3"],
@@ -61,64 +50,3 @@ def scales_at_points(
     """
     in_front = point_depths > 0
     return np.where(in_front, focal_px / np.where(in_front, point_depths, 1.0), np.nan)
-
-
-def relative_poses(
-    rotations_a: Float[np.ndarray, "n 3 3"],
-    translations_a: Float[np.ndarray, "n 3"],
-    rotations_b: Float[np.ndarray, "n 3 3"],
-    translations_b: Float[np.ndarray, "n 3"],
-) -> tuple[Float[np.ndarray, "n 3 3"], Float[np.ndarray, "n 3"]]:
-    """Rotation and translation b_from_a: x_b = rotation @ x_a + translation."""
-    rotations = rotations_b @ rotations_a.transpose(0, 2, 1)
-    return rotations, translations_b - np.einsum("nij,nj->ni", rotations, translations_a)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Similarity:
-    """Maps a world frame to another one: x -> scale * rotation @ x + translation."""
-
-    scale: float
-    rotation: Float[np.ndarray, "3 3"]
-    translation: Float[np.ndarray, " 3"]
-
-    def apply(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-        """Points of the source frame in the target frame."""
-        mapped: np.ndarray = self.scale * points @ self.rotation.T + self.translation
-        return mapped
-
-    def apply_to_poses(
-        self, rotations: Float[np.ndarray, "n 3 3"], translations: Float[np.ndarray, "n 3"]
-    ) -> tuple[Float[np.ndarray, "n 3 3"], Float[np.ndarray, "n 3"]]:
-        """cam_from_world in the target frame: centres and axes move along, camera coordinates grow."""
-        mapped = rotations @ self.rotation.T
-        return mapped, self.scale * translations - mapped @ self.translation
-
-
-def align_similarity(source: Float[np.ndarray, "n 3"], target: Float[np.ndarray, "n 3"]) -> Similarity:
-    """The similarity with the least squared error from source to target points.
-
-    Closed form: S. Umeyama, "Least-squares estimation of transformation parameters between two point
-    patterns", PAMI 1991. ValueError for fewer than three points or points on one line: they leave a rotation
-    open.
-    """
-    if len(source) < 3 or len(source) != len(target):
-        raise ValueError(
-            f"similarity: expected at least 3 points, as many in source as in target, got {len(source)} and "
-            f"{len(target)}; give more camera centres"
-        )
-    source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
-    centred = source - source_mean
-    covariance = (target - target_mean).T @ centred / len(source)
-    u, singular, vt = np.linalg.svd(covariance)
-    if singular[1] <= 1e-12 * singular[0]:
-        raise ValueError(
-            "similarity: expected points that span a plane, got points on a line; give other centres"
-        )
-    # The last sign turns the best orthogonal matrix into the best rotation.
-    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
-    rotation = (u * signs) @ vt
-    scale = float(singular @ signs / centred.var(axis=0).sum())
-    return Similarity(
-        scale=scale, rotation=rotation, translation=target_mean - scale * rotation @ source_mean
-    )

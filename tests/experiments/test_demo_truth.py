@@ -1,13 +1,14 @@
 """The rendered collection against its truth: places, poses and positives that reconstruction finds."""
 
 import numpy as np
+import pycolmap
 import pytest
 
 from experiments.demo.collection import DemoConfig, render_collection
 from groundwork.executors import LocalExecutor
 from pairs.positives import m3_relaxed_inliers
 from pairs.viewpoint import pair_candidates
-from sfm.geometry import align_similarity, centres_in_world
+from sfm.geometry import centres_in_world
 from sfm.reconstruct import ReconstructConfig, reconstruct
 
 pytestmark = pytest.mark.slow
@@ -54,7 +55,7 @@ def test_cameras_are_within_one_percent_of_the_orbit_radius(found):
         rows = [true.names.index(name) for name in model.names]
         target = centres_in_world(true.rotations, true.translations)[rows]
         centres = centres_in_world(model.rotations, model.translations)
-        off = np.linalg.norm(align_similarity(centres, target).apply(centres) - target, axis=1)
+        off = np.linalg.norm(pycolmap.estimate_sim3d(centres, target) * centres - target, axis=1)
         assert off.max() < 0.01 * truth.orbit_radius_m(place)
 
 

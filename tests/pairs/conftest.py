@@ -1,6 +1,7 @@
 """Models with known cameras and points: a ring of cameras around a sphere whose far side they cannot see."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from sfm.model import Model
 
 RingModel = Callable[..., Model]
+Moved = Callable[[Model, float, np.ndarray, np.ndarray], Model]
 
 
 def look_at(centre: np.ndarray, target: np.ndarray, roll: float) -> np.ndarray:
@@ -65,3 +67,19 @@ def ring_model() -> RingModel:
         )
 
     return build
+
+
+@pytest.fixture(scope="session")
+def moved() -> Moved:
+    """The same model in another frame and unit: x -> scale * rotation @ x + translation."""
+
+    def move(model: Model, scale: float, rotation: np.ndarray, translation: np.ndarray) -> Model:
+        rotations = model.rotations @ rotation.T
+        return replace(
+            model,
+            rotations=rotations,
+            translations=scale * model.translations - rotations @ translation,
+            points=scale * model.points @ rotation.T + translation,
+        )
+
+    return move

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pairs.nearest_cameras import nearest_cameras, neighbour_pairs
-from sfm.geometry import Similarity, centres_in_world
+from sfm.geometry import centres_in_world
 
 
 @pytest.mark.parametrize("count", [1, 3, 13, 100])
@@ -16,13 +16,11 @@ def test_neighbours_are_those_of_a_full_sort(ring_model, count):
     assert list(zip(*nearest_cameras(model, count), strict=True)) == expected
 
 
-def test_neighbours_are_the_same_in_any_frame_and_unit(ring_model):
+def test_neighbours_are_the_same_in_any_frame_and_unit(ring_model, moved):
     model = ring_model(3)
     turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
-    similarity = Similarity(scale=7.3, rotation=turn, translation=np.array([5.0, -2, 11]))
-    rotations, translations = similarity.apply_to_poses(model.rotations, model.translations)
-    moved = replace(model, rotations=rotations, translations=translations)
-    np.testing.assert_array_equal(nearest_cameras(moved, 4), nearest_cameras(model, 4))
+    other = moved(model, 7.3, turn, np.array([5.0, -2, 11]))
+    np.testing.assert_array_equal(nearest_cameras(other, 4), nearest_cameras(model, 4))
 
 
 def test_cameras_at_one_point_never_neighbour_themselves(ring_model):

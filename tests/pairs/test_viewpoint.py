@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 import pairs.viewpoint
 from pairs.viewpoint import pair_candidates
-from sfm.geometry import Similarity
 from sfm.model import Model
 
 
@@ -131,21 +130,17 @@ def test_overlap_is_relative_to_the_query():
     shift=st.tuples(*[st.floats(-50, 50)] * 3),
     angles=st.tuples(*[st.floats(-np.pi, np.pi)] * 3),
 )
-def test_mining_is_unchanged_by_rotating_moving_and_rescaling_the_model(ring_model, log_scale, shift, angles):
+def test_mining_is_unchanged_by_rotating_moving_and_rescaling_the_model(
+    ring_model, moved, log_scale, shift, angles
+):
     a, b, c = angles
     about_x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
     about_y = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
     about_z = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
-    similarity = Similarity(
-        scale=float(np.exp(log_scale)), rotation=about_x @ about_y @ about_z, translation=np.array(shift)
-    )
     model = ring_model(7, num_points=120)
-    rotations, translations = similarity.apply_to_poses(model.rotations, model.translations)
-    moved = replace(
-        model, rotations=rotations, translations=translations, points=similarity.apply(model.points)
-    )
+    other = moved(model, float(np.exp(log_scale)), about_x @ about_y @ about_z, np.array(shift))
 
-    before, after = as_dict(pair_candidates(model)), as_dict(pair_candidates(moved))
+    before, after = as_dict(pair_candidates(model)), as_dict(pair_candidates(other))
 
     assert list(before) == list(after)
     np.testing.assert_allclose(list(after.values()), list(before.values()), rtol=1e-6, atol=1e-6)

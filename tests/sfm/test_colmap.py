@@ -5,6 +5,7 @@ import pycolmap
 import pytest
 
 from sfm.colmap import calls as colmap
+from sfm.colmap.model_calls import read_reconstruction
 from sfm.featurestore import ImageFeatures
 
 
@@ -20,7 +21,7 @@ def synthetic() -> pycolmap.Reconstruction:
 
 def test_a_reconstruction_is_read_as_arrays(synthetic: pycolmap.Reconstruction, tmp_path: Path) -> None:
     synthetic.write(tmp_path)
-    model = colmap.read_reconstruction(tmp_path)
+    model = read_reconstruction(tmp_path)
     assert model.place == -1
     assert model.num_images == 6
     assert model.names == tuple(sorted(image.name for image in synthetic.images.values()))
@@ -44,7 +45,7 @@ def test_images_of_a_runaway_camera_are_taken_out(
     camera.params = np.array(params)
     assert colmap._drop_degenerate_cameras(synthetic) == len(of_camera) == 2
     synthetic.write(tmp_path)
-    model = colmap.read_reconstruction(tmp_path)
+    model = read_reconstruction(tmp_path)
     assert model.num_images == 4
     assert not of_camera & set(model.names)
     assert (np.bincount(model.track_point) >= 2).all()
