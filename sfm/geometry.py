@@ -1,4 +1,4 @@
-"""Geometry of cameras and points, arrays in, arrays out: centres, directions, angles, depths, scales.
+"""Geometry of cameras and points, arrays in, arrays out: centres, axes, angles, depths, scales.
 
 Poses are cam_from_world (x_cam = rotation @ x_world + translation); a camera looks along its +z axis.
 """

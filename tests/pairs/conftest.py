@@ -9,7 +9,17 @@ import pytest
 from sfm.model import Model
 
 RingModel = Callable[..., Model]
-Moved = Callable[[Model, float, np.ndarray, np.ndarray], Model]
+
+
+def in_another_frame(model: Model, scale: float, rotation: np.ndarray, translation: np.ndarray) -> Model:
+    """The same model where world points x are scale * rotation @ x + translation."""
+    rotations = model.rotations @ rotation.T
+    return replace(
+        model,
+        rotations=rotations,
+        translations=scale * model.translations - rotations @ translation,
+        points=scale * model.points @ rotation.T + translation,
+    )
 
 
 def look_at(centre: np.ndarray, target: np.ndarray, roll: float) -> np.ndarray:
@@ -70,16 +80,6 @@ def ring_model() -> RingModel:
 
 
 @pytest.fixture(scope="session")
-def moved() -> Moved:
-    """The same model in another frame and unit: x -> scale * rotation @ x + translation."""
-
-    def move(model: Model, scale: float, rotation: np.ndarray, translation: np.ndarray) -> Model:
-        rotations = model.rotations @ rotation.T
-        return replace(
-            model,
-            rotations=rotations,
-            translations=scale * model.translations - rotations @ translation,
-            points=scale * model.points @ rotation.T + translation,
-        )
-
-    return move
+def moved() -> Callable[..., Model]:
+    """Function that tells a model in another world frame."""
+    return in_another_frame

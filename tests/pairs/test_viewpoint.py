@@ -124,7 +124,7 @@ def test_overlap_is_relative_to_the_query():
     assert found.overlap.tolist() == [0.25, 1.0]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     log_scale=st.floats(-5, 5),
     shift=st.tuples(*[st.floats(-50, 50)] * 3),

@@ -1,12 +1,6 @@
 import numpy as np
 
-from sfm.geometry import (
-    angles_between_deg,
-    centres_in_world,
-    depths,
-    scales_at_points,
-    viewing_directions,
-)
+from sfm.geometry import angles_between_deg, centres_in_world, depths, scales_at_points, viewing_directions
 
 # A camera at (3, 0, 1) that looks along the world's +x with the world's -z as its +y (down).
 ROTATION = np.array([[[0.0, -1, 0], [0, 0, -1], [1, 0, 0]]])
