@@ -30,7 +30,10 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class DatabaseImage:
-    """A photo of the collection with its id there, its stored size, and a camera for that."""
+    """A photo of the collection; `theirs` is the id of its image in the database.
+
+    Size and camera are those of the stored photo, to which `frame` brings positions in that image.
+    """
 
     image_id: int
     name: str
@@ -43,7 +46,10 @@ class DatabaseImage:
 
 @dataclass(frozen=True, slots=True)
 class DatabasePair:
-    """By its id there; `flipped` where our order of its images is another; keypoints of either, as there."""
+    """A pair of the database, with the number of keypoints of either image.
+
+    `flipped` says that its first image, in the order of the database, has the larger image_id here.
+    """
 
     pair_id: int
     flipped: bool
@@ -61,17 +67,17 @@ class _Parts(LazyBatches[Item]):
         return self._number
 
     def batch(self, part: int) -> Batch[Item]:
-        """What `make` makes of a number."""
+        """The batch of this number."""
         return self._make(part)
 
 
 def image_batches(images: pd.DataFrame, store: FeatureStore, base: str) -> LazyBatches[DatabaseImage]:
-    """What `keypoints_to_store` takes, of the photos that have `theirs`, their id in the database."""
+    """Batches for `keypoints_to_store`: the photos with `theirs`, the id of their image in the database."""
     return _Parts(partial(_shard, images, store, base), ceil(len(images) / SHARD))
 
 
 def pair_batches(pairs: pd.DataFrame, base: str) -> LazyBatches[DatabasePair]:
-    """What `inliers_to_block` takes."""
+    """Batches for `inliers_to_block`: pairs in the order of the database."""
     return _Parts(partial(_block, pairs, base), ceil(len(pairs) / BLOCK))
 
 

@@ -1,4 +1,4 @@
-"""The tasks of an import of models: one reads a COLMAP model and keeps what is of the photos, as our own lie.
+"""The tasks of an import of models: each reads a COLMAP model and keeps its photos of the collection as ours.
 
 In a child process: a damaged model can end the process that reads it.
 """
