@@ -164,7 +164,7 @@ def _found(
 
 
 def _require_models(source: Path, collection: Collection, results: Sequence[BatchResult]) -> None:
-    """ValueError where a model is refused, or none can be read that has photos of the collection and points."""
+    """ValueError where a model is refused, or none can be read that has points and usable photos."""
     for result in results:
         if "refused" in result.facts:
             raise ValueError(f"models {source}: {result.name}: {result.facts['refused']}")
