@@ -55,7 +55,7 @@ def propose_pairs(
     seed: int,
     executor: Executor,
 ) -> pd.DataFrame:
-    """Return the pairs to match: `image_id1 < image_id2`, sorted, and `origin`, where the pair comes from.
+    """Return the pairs to match, sorted, with the columns `sfm.pair_table.PROPOSED`.
 
     Origins are `all`, or `vlad` and `gps`; and `descriptors` and `list`; joined by + where there are several.
     Written to `out`/candidates.parquet. ValueError when fewer than two images have keypoints enough, and when

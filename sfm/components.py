@@ -11,10 +11,9 @@ from jaxtyping import Int, Int32, UInt64
 from groundwork.memory import give_back
 from sfm.matchgraph import MatchGraph
 from sfm.numbering import digests, rank_by_content
+from sfm.pair_table import ENDS, NUMERIC
 from sfm.printed import PrintedKeypoints
 
-# Of `MatchGraph.pairs`, in the order of `Component.pairs`.
-_COLUMNS = ["image_id1", "image_id2", "config", "inliers", "block", "row"]
 # Photos that are hashed at a time.
 _ROWS = 65_536
 
@@ -29,7 +28,7 @@ class Component:
         image_ids: in the order of their photos' digests; the component's own number of an image is its
             position here plus 1. The mapper, which prefers smaller numbers, does not see any other.
         camera_ids: the camera of each image, from 1; images of one camera share its intrinsics.
-        pairs: its trusted pairs, sorted: image_id1, image_id2, config, inliers, block, row.
+        pairs: its trusted pairs, sorted, with the columns `sfm.pair_table.NUMERIC`.
         printed: keypoints of its images that lie on print.
         key: made of the content alone, not of the numbers that the collection gives to images and places:
             photos added elsewhere do not change it.
@@ -47,7 +46,7 @@ class Component:
     @property
     def pair_table(self) -> pd.DataFrame:
         """The pairs with the names of their columns, as `sfm.matching.read_inliers` takes them."""
-        return pd.DataFrame(self.pairs, columns=_COLUMNS)
+        return pd.DataFrame(self.pairs, columns=NUMERIC)
 
 
 def components(usable: pd.DataFrame, graph: MatchGraph, min_size: int) -> Iterator[Component]:
@@ -89,10 +88,10 @@ def components(usable: pd.DataFrame, graph: MatchGraph, min_size: int) -> Iterat
 
 def _pairs_by_place(graph: MatchGraph) -> tuple[Int32[np.ndarray, "p 6"], Int[np.ndarray, " k"]]:
     """The trusted pairs, sorted by place, then by images; and where each place starts, with the end."""
-    place, one, two = (graph.pairs[name].to_numpy() for name in ("place", "image_id1", "image_id2"))
+    place, one, two = (graph.pairs[name].to_numpy() for name in ("place", *ENDS))
     order = np.lexsort((two, one, place))
-    pairs = np.empty((len(order), len(_COLUMNS)), dtype=np.int32)
-    for number, name in enumerate(_COLUMNS):
+    pairs = np.empty((len(order), len(NUMERIC)), dtype=np.int32)
+    for number, name in enumerate(NUMERIC):
         pairs[:, number] = graph.pairs[name].to_numpy()[order]
     return pairs, np.searchsorted(place, np.arange(graph.num_places + 1), sorter=order)
 

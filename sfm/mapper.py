@@ -21,7 +21,8 @@ from sfm.matching import read_inliers
 from sfm.model import save_model
 
 if TYPE_CHECKING:
-    from sfm.colmap.calls import ModelSummary, PairGeometry
+    from sfm.colmap.calls import PairGeometry
+    from sfm.colmap.model_calls import ModelSummary
 
 
 class MappingConfig(Settings):
@@ -179,13 +180,13 @@ def _geometries(component: Component, matches: Path) -> "Iterator[tuple[int, int
     from sfm.colmap import calls as colmap
 
     number = {image_id: position + 1 for position, image_id in enumerate(component.image_ids)}
-    for image_id1, image_id2, config, inliers in read_inliers(matches, component.pair_table):
+    for image_id1, image_id2, kind, inliers in read_inliers(matches, component.pair_table):
         inliers = component.printed.beside(image_id1, image_id2, inliers)
         one, two = number[image_id1], number[image_id2]
         if one < two:
-            yield one, two, colmap.PairGeometry(config=config, inliers=inliers)
+            yield one, two, colmap.PairGeometry(geometry_kind=kind, inliers=inliers)
         else:
-            yield two, one, colmap.PairGeometry(config=config, inliers=inliers[:, ::-1])
+            yield two, one, colmap.PairGeometry(geometry_kind=kind, inliers=inliers[:, ::-1])
 
 
 def _judge(found: Path, component: Component, config: MappingConfig, way: str, seconds: float) -> _Try:
@@ -194,17 +195,17 @@ def _judge(found: Path, component: Component, config: MappingConfig, way: str, s
     The size is checked here: COLMAP keeps the first model of a database whatever its size, and of some models
     next to no point is left when it has thrown out what does not fit.
     """
-    from sfm.colmap import calls as colmap
+    from sfm.colmap import model_calls
 
     models: list[tuple[Path, ModelFacts]] = []
     registered: set[str] = set()
     for folder in sorted(found.iterdir(), key=lambda folder: int(folder.name)):
-        summary = colmap.summarise(folder)
+        summary = model_calls.summarise(folder)
         if summary.images < config.min_model_size or summary.observations < config.min_points:
             continue
         if way == "global" and not _is_sane(summary, config):
             continue
-        model = colmap.read_reconstruction(folder)
+        model = model_calls.read_reconstruction(folder)
         save_model(model, folder / "arrays.npz")
         registered.update(model.names)
         share = summary.images / len(component.image_ids)

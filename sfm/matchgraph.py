@@ -28,29 +28,14 @@ from sfm.pair_filters.interface import (
     apply_filters,
     load_filters,
 )
+from sfm.pair_table import ENDS, GEOMETRY_KINDS, TRUSTED, WATERMARK, image_rows, is_trusted
 from sfm.printed import PrintedKeypoints
 from sfm.splitting import split_places
 
 if TYPE_CHECKING:
     import networkx as nx
 
-_VERSION = 6
-# COLMAP's kinds of two-view geometry: calibrated, uncalibrated, planar, panoramic, either, several, of rigs.
-# Left out are none (1) and a watermark or frame that both photos carry (7).
-TRUSTED_CONFIGS = (2, 3, 4, 5, 6, 8, 9)
-GEOMETRY_KINDS = {
-    0: "undefined",
-    1: "degenerate",
-    2: "calibrated",
-    3: "uncalibrated",
-    4: "planar",
-    5: "panoramic",
-    6: "planar or panoramic",
-    7: "watermark",
-    8: "multiple",
-    9: "calibrated rig",
-}
-WATERMARK = 7
+_VERSION = 7
 # Pairs that are connected at a time.
 _BLOCK = 1 << 20
 
@@ -93,8 +78,7 @@ class MatchGraph:
     """Trusted pairs and the places they connect.
 
     Attributes:
-        pairs: trusted pairs: `image_id1, image_id2, origin, config, inliers, block, row, place`; of the
-            inliers, those beside print are counted.
+        pairs: trusted pairs, with the columns `sfm.pair_table.TRUSTED`.
         folder: where their inliers are stored.
         place_of_image: of image_id r + 1 in row r; numbered by falling size, then first image by content; -1
             for none.
@@ -183,7 +167,8 @@ def _make(
     place_of_image = _places(pairs, rank)
     parts = split_places(pairs, place_of_image, rank, config.max_component, config.overlap)
     printed = verified.printed.table()
-    tables = (pairs.assign(place=place_of_image[_rows(pairs)[:, 0]]), dropped, parts, printed)
+    pairs = pairs.assign(place=place_of_image[image_rows(pairs)[:, 0]])
+    tables = (pairs, dropped, parts, printed)
     for path, table in zip(outputs, tables, strict=True):
         write_table(path, table)
     return {
@@ -196,7 +181,7 @@ def _make(
 
 
 def _trusted(pairs: pd.DataFrame, config: GraphConfig) -> pd.DataFrame:
-    trusted = (pairs["inliers"] >= config.min_inliers) & pairs["config"].isin(TRUSTED_CONFIGS)
+    trusted = is_trusted(pairs, config.min_inliers)
     if not trusted.any():
         best = int(pairs["inliers"].max()) if len(pairs) else 0
         raise ValueError(
@@ -208,20 +193,15 @@ def _trusted(pairs: pd.DataFrame, config: GraphConfig) -> pd.DataFrame:
 
 def _counted(tried: pd.DataFrame, dropped: pd.DataFrame, config: GraphConfig) -> dict[str, int]:
     """Pairs that are not trusted although their matches are many, by who says so and why."""
-    marks = (tried["config"] == WATERMARK) & (tried["inliers"] >= config.min_inliers)
+    marks = (tried["geometry_kind"] == WATERMARK) & (tried["inliers"] >= config.min_inliers)
     counts = (dropped["filter"] + ": " + dropped["reason"]).value_counts().sort_index()
     found = {"verification: watermark": int(marks.sum())} | {str(why): int(n) for why, n in counts.items()}
     return {why: number for why, number in found.items() if number}
 
 
-def _rows(pairs: pd.DataFrame) -> Int32[np.ndarray, "p 2"]:
-    rows: Int32[np.ndarray, "p 2"] = pairs[["image_id1", "image_id2"]].to_numpy(dtype=np.int32) - np.int32(1)
-    return rows
-
-
 def _places(pairs: pd.DataFrame, rank: Int[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
     """`number_places` of the images in the order of content, for the images by id."""
-    by_rank = number_places(rank.astype(np.int32)[_rows(pairs)], len(rank))
+    by_rank = number_places(rank.astype(np.int32)[image_rows(pairs)], len(rank))
     place_of_image: Int32[np.ndarray, " n"] = by_rank[rank]
     return place_of_image
 
@@ -254,7 +234,7 @@ def as_networkx(folder: Path) -> "nx.Graph[str]":
     """
     import networkx as nx  # takes a while to load, and no stage needs it
 
-    pairs, parts = read_table(folder / "graph.parquet"), read_table(folder / "parts.parquet")
+    pairs, parts = read_table(folder / "graph.parquet", list(TRUSTED)), read_table(folder / "parts.parquet")
     photos = read_table(folder / "collection.parquet", ["name", "image_id"])
     fates = read_table(folder / "images.parquet", ["name", "place", "model"])
     usable = photos[photos["image_id"] > 0].merge(fates, on="name").sort_values("image_id")
@@ -264,8 +244,8 @@ def as_networkx(folder: Path) -> "nx.Graph[str]":
     for photo, place, model, parts_of in usable[["name", "place", "model", "parts"]].to_numpy().tolist():
         graph.add_node(photo, place=place, model=model, parts=parts_of)
     name = usable.set_index("image_id")["name"]
-    ends = zip(name[pairs["image_id1"]], name[pairs["image_id2"]], strict=True)
-    told = zip(pairs["inliers"], pairs["config"], pairs["origin"].astype(str), strict=True)
+    ends = zip(*(name[pairs[end]] for end in ENDS), strict=True)
+    told = zip(pairs["inliers"], pairs["geometry_kind"], pairs["origin"].astype(str), strict=True)
     for (one, two), (inliers, kind, origin) in zip(ends, told, strict=True):
         graph.add_edge(one, two, weight=int(inliers), geometry_kind=GEOMETRY_KINDS[kind], origin=origin)
     return graph

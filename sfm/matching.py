@@ -26,10 +26,11 @@ from sfm.descriptors import require_descriptors
 from sfm.features import Features
 from sfm.featurestore import FeatureStore
 from sfm.local_features.interface import LocalFeature, load_method
-from sfm.matchplan import PLANNED, MatchPlan, plan_matches
+from sfm.matchplan import MatchPlan, plan_matches
+from sfm.pair_table import ENDS, PLANNED, pair_table, typed
 from sfm.verification import verify_behind_print
 
-_VERSION = 4
+_VERSION = 5
 # A keypoint with its descriptor, as stored and as a unit row; products of two images come on top, twice.
 _KEYPOINT_BYTES = 700
 _Pair = tuple[int, int]
@@ -55,10 +56,9 @@ class Matches:
     """Outcome of matching all candidate pairs.
 
     Attributes:
-        pairs: one row a pair, sorted: `image_id1, image_id2, origin, config` (COLMAP's kind of two-view
-            geometry, 1: none, 0: not known), `inliers` (their number), `block, row` (where they are stored;
-            row -1: the pair kills its worker). Pairs that were matched for this collection before are here
-            even when they are no candidates any more: a verified pair is evidence, whoever proposed it.
+        pairs: sorted, with the columns `sfm.pair_table.MATCHED`. Pairs that were matched for this collection
+            before are here even when they are no candidates any more: a verified pair is evidence, whoever
+            proposed it.
         folder: holds block-NNNNN.npz with the inliers themselves.
         key: changes with what decides the outcome of a pair apart from its photos: settings, seed, versions.
 
@@ -125,12 +125,12 @@ def match(
 def read_inliers(
     folder: Path, pairs: pd.DataFrame
 ) -> Iterator[tuple[int, int, int, UInt32[np.ndarray, "n 2"]]]:
-    """Yield (image_id1, image_id2, config, inliers) of rows of `Matches.pairs`, block by block."""
+    """Yield (image_id1, image_id2, geometry_kind, inliers) of rows of `Matches.pairs`, block by block."""
     for block in np.unique(pairs["block"].to_numpy()).tolist():
         part = pairs[pairs["block"] == block]
         with np.load(folder / f"{_name(block)}.npz") as stored:
             starts, inliers = stored["starts"], stored["inliers"]
-        for one, two, kind, row in part[["image_id1", "image_id2", "config", "row"]].to_numpy().tolist():
+        for one, two, kind, row in part[[*ENDS, "geometry_kind", "row"]].to_numpy().tolist():
             yield one, two, kind, inliers[starts[row] : starts[row + 1]]
 
 
@@ -142,8 +142,8 @@ def _matched_before(out: Path, path: Path, base: str, features: Features) -> pd.
     """The pairs of the last finished run, where their outcome still holds."""
     record = last_done(out, "matching")
     if record and record.basis["base"] == base and features.extends(record.basis):
-        return read_table(path, columns=list(PLANNED)).astype(PLANNED)
-    return pd.DataFrame(columns=list(PLANNED), dtype="str").astype(PLANNED)
+        return typed(read_table(path, columns=list(PLANNED)))
+    return pair_table(np.empty((0, 2), dtype=np.int32), origin="", block=-1)
 
 
 class _Blocks(LazyBatches[_Pair]):
@@ -181,26 +181,24 @@ class _Blocks(LazyBatches[_Pair]):
 def _outcomes(
     plan: MatchPlan, finished: Iterable[tuple[int, BatchResult]]
 ) -> tuple[pd.DataFrame, list[BatchResult]]:
-    """The planned pairs with `config, inliers, row`, 0, 0 and -1 for those that kill their worker.
+    """The planned pairs as `Matches.pairs`: without geometry and inliers where they killed their worker.
 
     And the results by block, without the facts about each pair: as Python numbers they take several times
     the memory that they take in columns.
     """
-    config = np.zeros(len(plan.block), dtype=np.int8)
+    kind = np.zeros(len(plan.block), dtype=np.int8)
     inliers = np.zeros(len(plan.block), dtype=np.int32)
     row = np.full(len(plan.block), -1, dtype=np.int32)
     taken = {}
     for block, result in finished:
         matched = np.delete(plan.rows(block), list(result.quarantined))
-        config[matched], inliers[matched] = result.facts["configs"], result.facts["inliers"]
+        kind[matched], inliers[matched] = result.facts["geometry_kinds"], result.facts["inliers"]
         row[matched] = np.arange(len(matched))
         taken[block] = replace(result, facts={})
-    columns = {
-        "image_id1": plan.image_ids[:, 0],
-        "image_id2": plan.image_ids[:, 1],
-        **{"origin": plan.origin, "config": config, "inliers": inliers, "block": plan.block, "row": row},
-    }
-    return pd.DataFrame(columns, copy=False), [taken[block] for block in range(plan.num_blocks)]
+    pairs = pair_table(
+        plan.image_ids, origin=plan.origin, geometry_kind=kind, inliers=inliers, block=plan.block, row=row
+    )
+    return pairs, [taken[block] for block in range(plan.num_blocks)]
 
 
 def _match_batch(
@@ -212,9 +210,9 @@ def _match_batch(
     image_ids = {image_id for pair in batch.items for image_id in pair}
     images = {image.image_id: image for image in store.read(image_ids)}
     descriptors = {image_id: unit_descriptors(rows) for image_id, rows in store.read_descriptors(image_ids)}
-    configs, inliers, kind = [], [], load_method(method)
+    geometry_kinds, inliers, feature = [], [], load_method(method)
     for one, two in batch.items:
-        matches = _putative_matches(kind, descriptors[one], descriptors[two], config)
+        matches = _putative_matches(feature, descriptors[one], descriptors[two], config)
         verify = partial(
             colmap.verify,
             images[one],
@@ -225,7 +223,7 @@ def _match_batch(
             seed=seed,
         )
         geometry = verify_behind_print(verify, images[one], images[two], matches)
-        configs.append(geometry.config)
+        geometry_kinds.append(geometry.geometry_kind)
         # They are kept by the pair's numbers.
         inliers.append(geometry.inliers if one < two else geometry.inliers[:, ::-1])
     counts = [len(rows) for rows in inliers]
@@ -233,11 +231,11 @@ def _match_batch(
     with atomic_path(path) as unfinished, unfinished.open("wb") as file:
         starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         np.savez(file, starts=starts, inliers=np.concatenate([*inliers, np.empty((0, 2), np.uint32)]))
-    return {"configs": configs, "inliers": counts}, [path]
+    return {"geometry_kinds": geometry_kinds, "inliers": counts}, [path]
 
 
 def _putative_matches(
-    kind: LocalFeature,
+    feature: LocalFeature,
     one: Float32[np.ndarray, "n d"],
     two: Float32[np.ndarray, "m d"],
     config: MatchingConfig,
@@ -245,7 +243,7 @@ def _putative_matches(
     """Matches of all descriptors; none where the first ones, of the best keypoints, hardly match."""
     size = config.preview_features
     if 0 < size < max(len(one), len(two)):
-        preview = kind.matches(one[:size], two[:size], config.max_ratio)
+        preview = feature.matches(one[:size], two[:size], config.max_ratio)
         if len(preview) < config.preview_min_matches:
             return preview[:0]
-    return kind.matches(one, two, config.max_ratio)
+    return feature.matches(one, two, config.max_ratio)

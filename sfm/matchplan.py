@@ -10,13 +10,12 @@ from pandas.api.types import union_categoricals
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
+from sfm.pair_table import ENDS
 from sfm.paircodes import decode, encode, sort_unique
 
 _MAX_BLOCK = 1000
 # Below this, starting a task and reading its images costs a quarter of the matching.
 _MIN_BLOCK = 64
-# What is kept of pairs that were matched before. Of ten million pairs every eight bytes more take 80 MB.
-PLANNED = {"image_id1": "int32", "image_id2": "int32", "origin": "category", "block": "int32"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,7 +50,8 @@ class MatchPlan:
 def plan_matches(candidates: pd.DataFrame, before: pd.DataFrame, num_images: int) -> MatchPlan:
     """Plan the pairs of both tables, each with the block that it has `before`, or a new one.
 
-    Who proposes a pair now counts more than who did before.
+    `candidates` have the columns `sfm.pair_table.PROPOSED`, pairs from `before` those of `PLANNED`. Who
+    proposes a pair now counts more than who did before.
     """
     wanted, known = (_codes(table, num_images) for table in (candidates, before))
     every = sort_unique(np.concatenate([wanted, known]))
@@ -78,7 +78,7 @@ def plan_matches(candidates: pd.DataFrame, before: pd.DataFrame, num_images: int
 
 def _codes(table: pd.DataFrame, num_images: int) -> Int64[np.ndarray, " p"]:
     """One number a pair, in the order of the pairs."""
-    one, two = (table[name].to_numpy(dtype=np.int64) - 1 for name in ("image_id1", "image_id2"))
+    one, two = (table[name].to_numpy(dtype=np.int64) - 1 for name in ENDS)
     return encode(one, two, num_images)
 
 

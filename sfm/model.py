@@ -4,7 +4,8 @@ This is the waist between reconstruction and everything above it: whoever mines,
 needs numpy only. Cameras see the +z axis: x_cam = rotation @ x_world + translation.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -152,3 +153,24 @@ def _check_values(model: Model) -> None:
                 f"model: expected '{field}' in 0..{count - 1}, got {rows.min()}..{rows.max()}; "
                 "give rows, not ids"
             )
+
+
+def only_images(model: Model, kept: Sequence[bool]) -> Model:
+    """The model with some of its images, and the points that at least two of them see."""
+    images = np.asarray(kept, dtype=np.bool_)
+    seen = images[model.track_image]
+    pairs = np.unique(np.column_stack([model.track_point, model.track_image])[seen], axis=0)
+    points = np.bincount(pairs[:, 0], minlength=model.num_points) >= 2
+    seen &= points[model.track_point]
+    return replace(
+        model,
+        names=tuple(name for name, keep in zip(model.names, images.tolist(), strict=True) if keep),
+        rotations=model.rotations[images],
+        translations=model.translations[images],
+        focal_px=model.focal_px[images],
+        sizes=model.sizes[images],
+        points=model.points[points],
+        track_image=(np.cumsum(images) - 1)[model.track_image[seen]],
+        track_point=(np.cumsum(points) - 1)[model.track_point[seen]],
+        track_xy=model.track_xy[seen],
+    )

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float32, Int, Int32, UInt8
 
 from groundwork.shards import Selection
 from groundwork.top_k import nearest_others
+from sfm.pair_table import pair_table
 from sfm.paircodes import decode, encode, first_of_equal, sort_unique
 
 _BLOCK = 2048
@@ -37,10 +38,10 @@ def neighbour_pairs(
 
 
 def union(sources: Mapping[str, Int[np.ndarray, "p 2"]], num_rows: int) -> pd.DataFrame:
-    """All pairs of rows as `image_id1 < image_id2` (row + 1), sorted, with `origin`: its sources, by +.
+    """All pairs of rows as a table with the columns `sfm.pair_table.PROPOSED`, sorted.
 
-    The pairs of a source are unique, the smaller row first. A pair takes 9 bytes: ids are int32, origins
-    categories. Of the at most 8 sources together it takes some 20 bytes more on the way.
+    The pairs of a source are unique, the smaller row first. A pair takes 9 bytes in the table. Of the at most
+    8 sources together it takes some 20 bytes more on the way.
     """
     # The source is the last digits of a pair's number: one sort brings all who propose a pair together.
     marked = np.empty(sum(map(len, sources.values())), dtype=np.int64)
@@ -62,8 +63,7 @@ def union(sources: Mapping[str, Int[np.ndarray, "p 2"]], num_rows: int) -> pd.Da
     pairs = decode(codes, num_rows)
     del codes
     pairs += 1
-    ids = pd.DataFrame(pairs, columns=["image_id1", "image_id2"])
-    return ids.assign(origin=_origins(members, tuple(sources)))
+    return pair_table(pairs, origin=_origins(members, tuple(sources)))
 
 
 def _origins(members: UInt8[np.ndarray, " p"], sources: Sequence[str]) -> pd.Categorical:

@@ -22,6 +22,7 @@ from groundwork.keys import key_of
 from groundwork.records import load_done, mark_done
 from sfm.covisibility import covisible_pairs, visibility
 from sfm.model import Model, load_model
+from sfm.pair_table import ENDS
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def _named(
     pairs: pd.DataFrame, order: Int[np.ndarray, " p"], names: "pd.Series[str]"
 ) -> Iterator[pd.DataFrame]:
     """The names of some pairs, in this order, some at a time."""
-    one, two = (pairs[column].to_numpy() for column in ("image_id1", "image_id2"))
+    one, two = (pairs[column].to_numpy() for column in ENDS)
     for start in range(0, len(order), _ROWS):
         rows = order[start : start + _ROWS]
         columns = {"name1": names.array.take(one[rows] - 1), "name2": names.array.take(two[rows] - 1)}

@@ -26,7 +26,7 @@ class PrintedKeypoints:
 
     @classmethod
     def of_table(cls, table: pd.DataFrame) -> "PrintedKeypoints":
-        """What `table` told."""
+        """The set of the keypoints in a table like that of the method `table`."""
         return cls.of(table["image_id"].to_numpy(), table["keypoint"].to_numpy())
 
     @classmethod

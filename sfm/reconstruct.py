@@ -28,6 +28,7 @@ from sfm.matchgraph import GraphConfig, MatchGraph, build_graph
 from sfm.matching import Matches, MatchingConfig, match
 from sfm.numbering import digests, rank_by_content
 from sfm.outcome import ReconstructResult, conclude, describe_files, model_of_image
+from sfm.pair_table import ENDS
 from sfm.pairlists import write_pair_lists
 
 _VERSION = 3
@@ -161,7 +162,7 @@ def tell(
 ) -> ReconstructResult:
     """Write to `out` what a finished reconstruction tells: pair lists, images.parquet and stats.json."""
     names, graph = collection.of_usable("name")["name"], matched.graph
-    candidates = read_table(matched.candidates, ["image_id1", "image_id2"])
+    candidates = read_table(matched.candidates, list(ENDS))
     lists_key = key_of(_key_of_files(collection), key_of_table(candidates), graph.key, mapping.key)
     write_pair_lists(out, lists_key, names, candidates, graph.pairs, mapping.folders)
     del candidates

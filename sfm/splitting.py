@@ -12,6 +12,8 @@ from scipy.sparse import csr_array, diags_array
 from scipy.sparse.csgraph import connected_components, shortest_path
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
+from sfm.pair_table import image_rows
+
 # A cut leaves at least this share of the images on either side, as long as both sides hang together.
 _MIN_SHARE = 0.25
 # Loose pieces change sides only if that leaves this share.
@@ -29,11 +31,11 @@ def split_places(
 ) -> pd.DataFrame:
     """The parts of every place of more than `max_images`, as rows `place, part, image_id`.
 
-    `pairs` are trusted pairs: `image_id1, image_id2, inliers`; images are taken in the order of their `rank`.
+    `pairs` are trusted pairs (`sfm.pair_table`); images are taken in the order of their `rank`.
     Places that stay whole have no row.
     """
     sizes = np.bincount(place_of_image[place_of_image >= 0])
-    ends = pairs[["image_id1", "image_id2"]].to_numpy(dtype=np.int32) - np.int32(1)
+    ends = image_rows(pairs)
     found = [np.empty((0, 3), dtype=np.int64)]
     for place in np.flatnonzero(sizes > max_images).tolist():
         images = np.flatnonzero(place_of_image == place)

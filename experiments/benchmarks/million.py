@@ -215,7 +215,8 @@ def _mapped(batch: Batch[Any]) -> tuple[dict[str, Any], Sequence[Path]]:
 
 def _matched(batch: Batch[Any]) -> tuple[dict[str, Any], Sequence[Path]]:
     same = [(one - 1) // _PLACE == (two - 1) // _PLACE for one, two in batch.items]
-    return {"configs": [2 if one else 1 for one in same], "inliers": [60 if one else 0 for one in same]}, ()
+    kinds, inliers = [2 if one else 1 for one in same], [60 if one else 0 for one in same]
+    return {"geometry_kinds": kinds, "inliers": inliers}, ()
 
 
 if __name__ == "__main__":

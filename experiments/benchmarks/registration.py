@@ -19,7 +19,6 @@ from concurrent.futures import Executor
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import pandas as pd
 
 from experiments.benchmarks.measure import Claim, arguments, conclude, print_table
 from groundwork.executors import LocalExecutor, usable_cores
@@ -28,6 +27,7 @@ from sfm.collection import scan
 from sfm.features import extract_features
 from sfm.matching import match
 from sfm.outcome import ReconstructResult
+from sfm.pair_table import ENDS, pair_table
 from sfm.reconstruct import ReconstructConfig, reconstruct
 
 
@@ -125,7 +125,7 @@ def _print_links(out: Path, result: ReconstructResult) -> None:
         if image_id > 0
     }
     pairs = read_table(out / "graph.parquet")
-    one, two = (pairs[column].map(folder_of_id) for column in ("image_id1", "image_id2"))
+    one, two = (pairs[column].map(folder_of_id) for column in ENDS)
     linked = Counter(tuple(sorted(pair)) for pair in zip(one, two, strict=True) if pair[0] != pair[1])
     print(f"trusted pairs: {len(pairs)}, of them between folders: {sum(linked.values())}")
     for (first, second), count in linked.most_common():
@@ -145,7 +145,7 @@ def _estimate(photos: Path, out: Path, count: int, executor: Executor) -> int:
     rng = np.random.default_rng(0)
     pairs = np.sort(rng.choice(rows, (count, 2)), axis=1)
     pairs = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
-    table = pd.DataFrame(pairs, columns=["image_id1", "image_id2"]).assign(origin="list")
+    table = pair_table(pairs, origin="list")
     scratch = out.with_name("estimate")
     shutil.rmtree(scratch, ignore_errors=True)
     started = time.perf_counter()

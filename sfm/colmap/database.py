@@ -32,7 +32,7 @@ class ColmapDatabase:
         cameras: `camera_id, model` (COLMAP's number of it), `width, height, params` (bytes of float64),
             `known` (whether the focal length is more than a guess).
         pairs: every pair that was verified, also in vain: `pair_id, image_id1, image_id2` (the smaller
-            first), `config` (COLMAP's kind of geometry), `inliers` (their number), by pair_id.
+            first), `geometry_kind` and `inliers` as in `sfm.pair_table`, by pair_id.
 
     """
 
@@ -57,7 +57,9 @@ def read_database(path: Path) -> ColmapDatabase:
             "SELECT camera_id, model, width, height, params, prior_focal_length AS known FROM cameras",
         )
         pairs = _table(
-            database, "SELECT pair_id, config, rows AS inliers FROM two_view_geometries ORDER BY pair_id"
+            database,
+            "SELECT pair_id, config AS geometry_kind, rows AS inliers FROM two_view_geometries "
+            "ORDER BY pair_id",
         )
     for camera_id, model, params in cameras[["camera_id", "model", "params"]].itertuples(index=False):
         expected = NUM_CAMERA_PARAMS[model] if 0 <= model < len(NUM_CAMERA_PARAMS) else -1
@@ -72,7 +74,7 @@ def read_database(path: Path) -> ColmapDatabase:
 
 
 def read_pairs(path: Path) -> pd.DataFrame:
-    """Verified pairs of a database: `name1, name2, config` (COLMAP's kind of geometry), `inliers`.
+    """Verified pairs of a database: `name1, name2`, and `geometry_kind, inliers` as in `sfm.pair_table`.
 
     ValueError as for `read_database`.
     """
@@ -80,7 +82,7 @@ def read_pairs(path: Path) -> pd.DataFrame:
     name = found.images.set_index("image_id")["name"]
     pairs = found.pairs[found.pairs["inliers"] > 0]
     named = pairs.assign(name1=pairs["image_id1"].map(name), name2=pairs["image_id2"].map(name))
-    return named[["name1", "name2", "config", "inliers"]].dropna().reset_index(drop=True)
+    return named[["name1", "name2", "geometry_kind", "inliers"]].dropna().reset_index(drop=True)
 
 
 def read_keypoints(path: Path, image_ids: Iterable[int]) -> Iterator[Float32[np.ndarray, "n 4"]]:

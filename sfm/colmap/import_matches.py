@@ -3,46 +3,42 @@
 They are written as our own stages write them: graph and mapping cannot tell the difference.
 """
 
-import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
-from math import ceil
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
 
-from groundwork.batches import CHILD_BYTES, Batch, BatchResult, LazyBatches
-from groundwork.files import atomic_path, read_table, write_table
+from groundwork.batches import BatchResult
+from groundwork.files import read_table, write_table
 from groundwork.keys import key_of
 from groundwork.records import load_done, mark_done, prune
 from groundwork.tasks import run_batches, usage
 from sfm.collection import Collection
-from sfm.colmap.database import (
-    ColmapDatabase,
-    database_stamp,
-    read_database,
-    read_inliers,
-    read_keypoints,
+from sfm.colmap.database import ColmapDatabase, database_stamp, read_database
+from sfm.colmap.database_tasks import (
+    BLOCK,
+    SHARD,
+    image_batches,
+    inliers_to_block,
+    keypoints_to_store,
+    pair_batches,
 )
-from sfm.colmap.frames import Frames, Photo, Reframe, frames_of
-from sfm.featurestore import FeatureStore, GivenCamera, ImageFeatures, write_shard
+from sfm.colmap.frames import Frames, Photo, frames_of
+from sfm.featurestore import FeatureStore
 from sfm.matching import Matches
+from sfm.pair_table import ENDS, GEOMETRY_KINDS, MATCHED, pair_table
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 2
-_SHARD = 256
-_BLOCK = 4096
+_VERSION = 3
 _NAMES_TOLD = 3
-_COLUMNS = ["image_id1", "image_id2", "origin", "config", "inliers", "block", "row"]
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,29 +59,6 @@ class ImportedMatches:
     missing: frozenset[int]
 
 
-@dataclass(frozen=True, slots=True)
-class _Image:
-    """A photo of the collection with its id there, its stored size, and a camera for that."""
-
-    image_id: int
-    name: str
-    theirs: int
-    width: int
-    height: int
-    camera: GivenCamera
-    frame: Reframe
-
-
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """By its id there; `flipped` where our order of its images is another; keypoints of either, as there."""
-
-    pair_id: int
-    flipped: bool
-    keypoints1: int
-    keypoints2: int
-
-
 def import_matches(collection: Collection, path: Path, out: Path, executor: Executor) -> ImportedMatches:
     """Bring the keypoints of a COLMAP database to `out`/features and its verified pairs to `out`/matches.
 
@@ -95,22 +68,26 @@ def import_matches(collection: Collection, path: Path, out: Path, executor: Exec
     started, found = time.perf_counter(), read_database(path)
     images, frames = _described(collection, found, path)
     base = key_of("database", _VERSION, database_stamp(path), str(path), collection.key)
-    store = FeatureStore(folder=out / "features", shard_size=_SHARD)
-    shards = _Parts(partial(_shard, images, store, base), ceil(len(collection.usable) / _SHARD))
+    store = FeatureStore(folder=out / "features", shard_size=SHARD)
+    shards = image_batches(images, store, base)
     keypoints = run_batches(
-        partial(_read_shard, path=path, store=store), shards, store.folder, executor, label="keypoints"
+        partial(keypoints_to_store, path=path, store=store),
+        shards,
+        store.folder,
+        executor,
+        label="keypoints",
     )
     pairs, folder = _pairs(images, found), out / "matches"
-    blocks = _Parts(partial(_block, pairs, base), ceil(len(pairs) / _BLOCK))
+    blocks = pair_batches(pairs, base)
     inliers = run_batches(
-        partial(_read_block, path=path, folder=folder), blocks, folder, executor, label="matches"
+        partial(inliers_to_block, path=path, folder=folder), blocks, folder, executor, label="matches"
     )
     _require_all(path, [*keypoints, *inliers])
     # By content: a database that was opened in between is not taken for another one.
     key = key_of("database", _VERSION, [result.facts["sha256"] for result in (*keypoints, *inliers)])
     table = folder / "pairs.parquet"
     if not load_done(out, "import", key_of(base, key)):
-        write_table(table, pairs.sort_values(_COLUMNS[:2], ignore_index=True)[_COLUMNS])
+        write_table(table, pairs.sort_values(list(ENDS), ignore_index=True)[list(MATCHED)])
         prune(store.folder, "shard-*", {result.name for result in keypoints})
         prune(folder, "block-*", {result.name for result in inliers})
         facts = {
@@ -138,20 +115,6 @@ def _require_all(path: Path, results: Sequence[BatchResult]) -> None:
         if result.quarantined:
             why = next(iter(result.quarantined.values()))
             raise ValueError(f"database {path}: expected to read it, got '{why}'; check the file")
-
-
-class _Parts(LazyBatches[Item]):
-    """Batches that are put together when they are asked for: memory holds few at a time."""
-
-    def __init__(self, make: Callable[[int], Batch[Item]], number: int) -> None:
-        self._make, self._number = make, number
-
-    def __len__(self) -> int:
-        return self._number
-
-    def batch(self, part: int) -> Batch[Item]:
-        """What `make` makes of a number."""
-        return self._make(part)
 
 
 def _described(collection: Collection, found: ColmapDatabase, path: Path) -> tuple[pd.DataFrame, Frames]:
@@ -231,104 +194,24 @@ def _with_cameras(collection: Collection, images: pd.DataFrame) -> Collection:
     return replace(collection, table=table)
 
 
-def _shard(images: pd.DataFrame, store: FeatureStore, base: str, shard: int) -> Batch[_Image]:
-    part = images.iloc[shard * _SHARD : (shard + 1) * _SHARD]
-    part = part[part["theirs"].notna()]
-    items = tuple(
-        _Image(
-            image_id=row["image_id"],
-            name=row["name"],
-            theirs=int(row["theirs"]),
-            width=int(row["width"]),
-            height=int(row["height"]),
-            camera=GivenCamera(
-                model=int(row["model"]),
-                params=tuple(np.frombuffer(row["params"]).tolist()),
-                known=bool(row["known"]),
-            ),
-            frame=row["frame"],
-        )
-        for row in part.to_dict("records")
-    )
-    memory_bytes = CHILD_BYTES + 64 * int(part["keypoints"].sum())
-    return Batch(name=store.name(shard), key=key_of(base, shard), items=items, memory_bytes=memory_bytes)
-
-
 def _pairs(images: pd.DataFrame, found: ColmapDatabase) -> pd.DataFrame:
     """Pairs of photos in the order of the database, as `Matches.pairs` and with what reading them takes."""
     known = images[images["theirs"].notna()].set_index("theirs")
-    pairs = found.pairs[found.pairs[["image_id1", "image_id2"]].isin(known.index).all(axis=1)]
-    ends = [pairs[name].map(known["image_id"]).to_numpy(dtype=np.int64) for name in _COLUMNS[:2]]
-    counts = [pairs[name].map(known["keypoints"]).to_numpy(dtype=np.int64) for name in _COLUMNS[:2]]
-    position = np.arange(len(pairs))
-    return pd.DataFrame(
-        {
-            "image_id1": np.minimum(*ends),
-            "image_id2": np.maximum(*ends),
-            "origin": "database",
-            "config": pairs["config"].to_numpy(dtype=np.int64),
-            "inliers": pairs["inliers"].to_numpy(dtype=np.int64),
-            "block": position // _BLOCK,
-            "row": position % _BLOCK,
-            "pair_id": pairs["pair_id"].to_numpy(dtype=np.int64),
-            "flipped": ends[0] > ends[1],
-            "keypoints1": counts[0],
-            "keypoints2": counts[1],
-        }
+    pairs = found.pairs[found.pairs[list(ENDS)].isin(known.index).all(axis=1)]
+    ends = np.column_stack([pairs[name].map(known["image_id"]).to_numpy(dtype=np.int64) for name in ENDS])
+    counts = [pairs[name].map(known["keypoints"]).to_numpy(dtype=np.int64) for name in ENDS]
+    kind, position = pairs["geometry_kind"], np.arange(len(pairs))
+    matched = pair_table(
+        np.sort(ends, axis=1),
+        origin="database",
+        geometry_kind=kind.where(kind.isin(list(GEOMETRY_KINDS)), 0).to_numpy(dtype=np.int8),
+        inliers=pairs["inliers"].to_numpy(dtype=np.int32),
+        block=position // BLOCK,
+        row=position % BLOCK,
     )
-
-
-def _block(pairs: pd.DataFrame, base: str, block: int) -> Batch[_Pair]:
-    part = pairs.iloc[block * _BLOCK : (block + 1) * _BLOCK]
-    columns = [part[name].tolist() for name in ("pair_id", "flipped", "keypoints1", "keypoints2")]
-    return Batch(
-        name=f"block-{block:05d}",
-        key=key_of(base, "block", block),
-        items=tuple(_Pair(*row) for row in zip(*columns, strict=True)),
-        memory_bytes=CHILD_BYTES + 32 * int(part["inliers"].sum()),
+    return matched.assign(
+        pair_id=pairs["pair_id"].to_numpy(dtype=np.int64),
+        flipped=ends[:, 0] > ends[:, 1],
+        keypoints1=counts[0],
+        keypoints2=counts[1],
     )
-
-
-def _read_shard(
-    batch: Batch[_Image], *, path: Path, store: FeatureStore
-) -> tuple[dict[str, Any], Sequence[Path]]:
-    images = [
-        ImageFeatures(
-            image_id=item.image_id,
-            name=item.name,
-            width=item.width,
-            height=item.height,
-            focal_px=np.nan,
-            keypoints=item.frame.keypoints(keypoints),
-            camera=item.camera,
-        )
-        for item, keypoints in zip(
-            batch.items, read_keypoints(path, [item.theirs for item in batch.items]), strict=True
-        )
-    ]
-    write_shard(store.folder / batch.name, images)
-    digest = hashlib.sha256()
-    for image in images:
-        digest.update(key_of(image.image_id, image.name, len(image.keypoints)).encode())
-        digest.update(image.keypoints.tobytes())
-    return {"sha256": digest.hexdigest()}, [store.folder / batch.name]
-
-
-def _read_block(batch: Batch[_Pair], *, path: Path, folder: Path) -> tuple[dict[str, Any], Sequence[Path]]:
-    wanted = {item.pair_id: item for item in batch.items}
-    found = []
-    for pair_id, inliers in read_inliers(path, batch.items[0].pair_id, batch.items[-1].pair_id):
-        if item := wanted.get(pair_id):
-            there = (item.keypoints1, item.keypoints2)
-            if len(inliers) and (inliers.max(axis=0) >= there).any():
-                raise ValueError(
-                    f"database {path}: expected inliers of pair {pair_id} among {there[0]} and {there[1]} "
-                    f"keypoints, got rows up to {inliers.max()}; verify its matches again"
-                )
-            found.append(inliers[:, ::-1] if item.flipped else inliers)
-    starts = np.concatenate([[0], np.cumsum([len(rows) for rows in found], dtype=np.int64)])
-    inliers = np.concatenate([*found, np.empty((0, 2), np.uint32)])
-    target = folder / f"{batch.name}.npz"
-    with atomic_path(target) as unfinished, unfinished.open("wb") as file:
-        np.savez(file, starts=starts, inliers=inliers)
-    return {"sha256": hashlib.sha256(starts.tobytes() + inliers.tobytes()).hexdigest()}, [target]

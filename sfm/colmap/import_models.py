@@ -5,33 +5,31 @@ Leaves the same files: whoever mines, trains or reports cannot tell the differen
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from groundwork.batches import CHILD_BYTES, Batch, BatchResult
-from groundwork.child import Limits
-from groundwork.files import atomic_path, read_table
+from groundwork.batches import BatchResult
 from groundwork.keys import key_of
 from groundwork.records import load_done, mark_done
 from groundwork.tasks import run_batches, usage
 from sfm.collection import Collection
 from sfm.colmap.database import read_pairs
-from sfm.colmap.files import database_beside, model_folders, model_stamps, require_whole
-from sfm.colmap.frames import Photo, Reframe, frames_of
+from sfm.colmap.files import database_beside, model_folders
+from sfm.colmap.model_tasks import model_batch, read_model
 from sfm.mapper import ModelFacts
-from sfm.matchgraph import TRUSTED_CONFIGS, GraphConfig, number_places
-from sfm.model import Model, load_model, save_model
+from sfm.matchgraph import GraphConfig, number_places
+from sfm.model import load_model
 from sfm.modelfolder import FoundModel, assemble
 from sfm.outcome import model_of_image
+from sfm.pair_table import is_trusted
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +76,9 @@ def import_models(
             ".txt, with folders of them, or with a database, got none; name the folder that COLMAP wrote"
         )
     base = key_of("import", _VERSION, version("pycolmap"), collection.key)
-    batches = [_batch(number, folder, base) for number, folder in enumerate(folders)]
+    batches = [model_batch(number, folder, base) for number, folder in enumerate(folders)]
     kept = out / "imported"
-    read = partial(_read_batch, listing=out / "collection.parquet", folder=kept)
+    read = partial(read_model, listing=out / "collection.parquet", folder=kept)
     results = run_batches(read, batches, kept, executor, label="import")
     _require_models(source, collection, results)
     pairs = _verified_pairs(database, collection, graph) if database else np.empty((0, 2), dtype=np.int64)
@@ -120,105 +118,11 @@ def fates_of_imported(names: "pd.Series[str]", imported: ImportedModels) -> pd.D
     )
 
 
-def only_images(model: Model, kept: Sequence[bool]) -> Model:
-    """The model with some of its images, and the points that at least two of them see."""
-    images = np.asarray(kept, dtype=np.bool_)
-    seen = images[model.track_image]
-    pairs = np.unique(np.column_stack([model.track_point, model.track_image])[seen], axis=0)
-    points = np.bincount(pairs[:, 0], minlength=model.num_points) >= 2
-    seen &= points[model.track_point]
-    return replace(
-        model,
-        names=tuple(name for name, keep in zip(model.names, images.tolist(), strict=True) if keep),
-        rotations=model.rotations[images],
-        translations=model.translations[images],
-        focal_px=model.focal_px[images],
-        sizes=model.sizes[images],
-        points=model.points[points],
-        track_image=(np.cumsum(images) - 1)[model.track_image[seen]],
-        track_point=(np.cumsum(points) - 1)[model.track_point[seen]],
-        track_xy=model.track_xy[seen],
-    )
-
-
-def _batch(number: int, folder: Path, base: str) -> Batch[Path]:
-    stamps = model_stamps(folder)
-    size = sum(int(each[1]) for each in stamps)
-    limits = Limits(seconds=60 + size / 1e6, memory_bytes=1_000_000_000 + 30 * size)
-    return Batch(
-        name=f"model-{number:05d}",
-        key=key_of(base, str(folder), stamps),
-        items=(folder,),
-        memory_bytes=CHILD_BYTES + 10 * size,
-        limits=limits,
-    )
-
-
-def _read_batch(batch: Batch[Path], *, listing: Path, folder: Path) -> tuple[dict[str, Any], Sequence[Path]]:
-    # In the child only: pycolmap is heavy, and ends the process when it fails.
-    from sfm.colmap import calls as colmap
-
-    if not batch.items:
-        return {"missing": 0, "names": []}, []
-    (source,) = batch.items
-    path = folder / batch.name
-    try:
-        require_whole(source)
-        model = colmap.read_reconstruction(source)
-        facts, frames = _compared(model, _photos(listing))
-        if not frames:
-            return facts, []
-        with atomic_path(path) as unfinished:
-            unfinished.mkdir()
-            if any(frame.is_needed for frame in frames.values()):
-                colmap.write_reframed(source, unfinished, frames)
-                model = colmap.read_reconstruction(unfinished)
-            else:
-                colmap.copy_reconstruction(source, unfinished)
-            facts["error_px"] = colmap.summarise(unfinished).reprojection_error_px
-            used = only_images(model, [name in frames for name in model.names])
-            save_model(used, unfinished / "arrays.npz")
-    except (RuntimeError, ValueError, IndexError, MemoryError) as error:
-        text = (str(error).splitlines() or [type(error).__name__])[0]
-        return {"missing": 0, "names": [], "failed": text}, []
-    return facts, [path]
-
-
-def _photos(listing: Path) -> dict[str, Photo]:
-    table = read_table(listing)
-    usable = table.loc[table["status"] == "usable", ["name", "width", "height", "orientation"]]
-    return {
-        name: Photo(size=(width, height), orientation=orientation)
-        for name, width, height, orientation in usable.itertuples(index=False)
-    }
-
-
-def _compared(model: Model, photos: Mapping[str, Photo]) -> tuple[dict[str, Any], dict[str, Reframe]]:
-    """Facts about a model, and how each image that can be used comes into the frame of its photo.
-
-    No image where the facts say why: none is a photo, no points are shared, or a size is another.
-    """
-    missing = [name for name in model.names if name not in photos]
-    facts: dict[str, Any] = {"missing": len(missing), "names": missing[:3]}
-    sizes = zip(model.names, map(tuple, model.sizes.tolist()), strict=True)
-    try:
-        frames = frames_of({name: size for name, size in sizes if name in photos}, photos)
-    except ValueError as error:
-        return facts | {"refused": str(error)}, {}
-    # A mirrored photo has no place in the world of a model that was made of unmirrored ones.
-    kept = {name: frame for name, frame in frames.of_image.items() if not frame.mirrors}
-    facts |= {"frames": frames.tell(), "mirrored": [name for name in frames.of_image if name not in kept]}
-    if kept and not only_images(model, [name in kept for name in model.names]).num_points:
-        seen = f"{model.num_points} that no two of its photos see" if model.num_points else "none"
-        return facts | {"pointless": f"expected 3D points that its photos share, got {seen}"}, {}
-    return facts, kept
-
-
 def _verified_pairs(database: Path, collection: Collection, config: GraphConfig) -> Int[np.ndarray, "p 2"]:
     """Rows (image_id - 1) of the usable photos of each pair that the database trusts."""
     table = read_pairs(database)
     row_of = pd.Series(range(len(collection.usable)), index=collection.usable["name"])
-    trusted = (table["inliers"] >= config.min_inliers) & table["config"].isin(TRUSTED_CONFIGS)
+    trusted = is_trusted(table, config.min_inliers)
     rows = pd.DataFrame({name: table.loc[trusted, name].map(row_of) for name in ("name1", "name2")})
     return rows.dropna().to_numpy(dtype=np.int64)
 
@@ -260,7 +164,7 @@ def _found(
 
 
 def _require_models(source: Path, collection: Collection, results: Sequence[BatchResult]) -> None:
-    """At least one model that can be read, with photos of the collection and points; none of other photos."""
+    """ValueError where a model is refused, or none can be read that has points and usable photos."""
     for result in results:
         if "refused" in result.facts:
             raise ValueError(f"models {source}: {result.name}: {result.facts['refused']}")

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int
 from scipy.sparse import csr_array
 
 from sfm.pair_filters.interface import Verdict, VerifiedPairs
+from sfm.pair_table import image_rows
 
 # A third photo is a witness if it shares with A this many of the keypoints that A shares with B.
 _SHARED_KEYPOINTS = 10
@@ -26,9 +27,9 @@ _Matched = dict[tuple[int, int], Int[np.ndarray, " m"]]
 
 def drop_doppelgangers(verified: VerifiedPairs) -> Verdict:
     """Take out pairs that at least two photos on either side contradict and none supports."""
-    rows = verified.pairs[["image_id1", "image_id2"]].to_numpy(dtype=np.int64) - 1
+    rows = image_rows(verified.pairs)
     tried = verified.tried[verified.tried["row"] >= 0]
-    outcomes = tried[["image_id1", "image_id2"]].to_numpy(dtype=np.int64) - 1
+    outcomes = image_rows(tried)
     failed = _adjacency(outcomes[(tried["inliers"] == 0).to_numpy()], len(verified.sizes))
     matched = _adjacency(outcomes[(tried["inliers"] > 0).to_numpy()], len(verified.sizes))
     trusted = _adjacency(rows, len(verified.sizes))

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float32, Int, Shaped, UInt32
 from groundwork.plugins import Plugin, PluginKind, load_plugin
 from sfm.featurestore import FeatureStore
 from sfm.matching import read_inliers
+from sfm.pair_table import ENDS
 from sfm.printed import PrintedKeypoints
 
 FILTERS = PluginKind(
@@ -33,8 +34,7 @@ class VerifiedPairs:
     """What a filter may look at.
 
     Attributes:
-        pairs: the pairs that are still trusted, row k being pair k: `image_id1, image_id2, origin, config`
-            (COLMAP's kind of two-view geometry), `inliers` (their number), `block, row` (where they lie).
+        pairs: the pairs that are still trusted, row k being pair k; columns `sfm.pair_table.MATCHED`.
         tried: the same columns for every pair that was matched, most of them without success: `inliers` is 0
             where verification failed. `row` is -1 where a pair could not be tried.
         sizes: width and height in stored pixels, of image_id r + 1 in row r.
@@ -115,7 +115,7 @@ def apply_filters(filters: Sequence[Plugin], verified: VerifiedPairs) -> tuple[V
 def _beside_print(verified: VerifiedPairs, printed: PrintedKeypoints) -> tuple[VerifiedPairs, pd.DataFrame]:
     """The pairs with their matches beside print, and those of which too few are left."""
     found = replace(verified, printed=PrintedKeypoints.union([verified.printed, printed]))
-    ends = verified.pairs[["image_id1", "image_id2"]]
+    ends = verified.pairs[list(ENDS)]
     touched = np.flatnonzero(ends.isin(printed.image_ids).any(axis=1))
     inliers = verified.pairs["inliers"].to_numpy(copy=True)
     for rows, left in found.read_inliers(touched):

@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped, UInt32
 
 from sfm.marks import MatchedPoints, find_lines, find_print
-from sfm.matchgraph import WATERMARK, number_places
+from sfm.matchgraph import number_places
 from sfm.pair_filters.interface import Verdict, VerifiedPairs
+from sfm.pair_table import WATERMARK, image_ids, image_rows
 from sfm.printed import PrintedKeypoints
 
 # A line of text that stands elsewhere in each photo is told by what it connects: so many places and lone
@@ -28,7 +29,7 @@ def drop_stationary(verified: VerifiedPairs) -> Verdict:
     """
     found = _look(verified)
     tried = verified.tried
-    marks = tried[(tried["config"] == WATERMARK) & (tried["row"] >= 0) & (tried["inliers"] > 0)]
+    marks = tried[(tried["geometry_kind"] == WATERMARK) & (tried["row"] >= 0) & (tried["inliers"] > 0)]
     more = _look(replace(verified, pairs=marks.reset_index(drop=True)))
     reasons = found.reasons
     lines = _recurring(verified, reasons == "", found.lines)
@@ -72,7 +73,7 @@ def _collect(
     find: Callable[[Int[np.ndarray, " b"], MatchedPoints], Bool[np.ndarray, " m"]],
 ) -> PrintedKeypoints:
     """The keypoints of the matches that `find` finds, block by block."""
-    ends = verified.pairs[["image_id1", "image_id2"]].to_numpy(dtype=np.int64)
+    ends = image_ids(verified.pairs)
     parts = [PrintedKeypoints()]
     for own, inliers in verified.read_inliers(rows):
         matched = _matched_points(verified, ends[own], inliers)
@@ -104,7 +105,7 @@ def _recurring(
 ) -> Bool[np.ndarray, " p"]:
     """Pairs on a line that connect, with others of the kind, places which nothing else connects."""
     num_images = len(verified.sizes)
-    rows = verified.pairs[["image_id1", "image_id2"]].to_numpy(dtype=np.int64) - 1
+    rows = image_rows(verified.pairs)
     place = number_places(rows[keep & ~lines], num_images)
     num_places = int(place.max(initial=-1)) + 1
     node = np.where(place >= 0, place, num_places + np.arange(num_images))

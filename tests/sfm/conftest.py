@@ -18,6 +18,7 @@ from sfm.matchgraph import GraphConfig, MatchGraph, build_graph
 from sfm.matching import Matches
 from sfm.numbering import digests, rank_by_content
 from sfm.pair_filters.interface import VerifiedPairs
+from sfm.pair_table import pair_table
 
 WIDTH, HEIGHT = 480, 360
 # A lens of 40 mm on 36 x 24 mm, as the photos' EXIF says: 554.7 px.
@@ -120,7 +121,7 @@ def _build_world(
     folder: Path, scenes: dict[str, tuple[int, int]], config: GraphConfig = _UNFILTERED
 ) -> World:
     """Scenes of (seed, images), one after the other; images are named `SCENE/NUMBER.png`."""
-    images, rows, inliers = [], [], []
+    images, pairs, inliers = [], [], []
     for name, (seed, size) in scenes.items():
         first = len(images) + 1
         registered = sorted(_scene(seed, size).images.values(), key=lambda image: image.image_id)
@@ -128,12 +129,11 @@ def _build_world(
             images.append(_features(first + number, f"{name}/{number}.png", image))
         for one, two in combinations(range(len(registered)), 2):
             matches = _matches(registered[one], registered[two])
-            rows.append((first + one, first + two, "all", 2, len(matches), 0, len(inliers)))
+            pairs.append((first + one, first + two))
             inliers.append(matches)
     store = FeatureStore(folder=folder / "features", shard_size=1000)
     write_shard(store.folder / store.name(0), images)
-    columns = ["image_id1", "image_id2", "origin", "config", "inliers", "block", "row"]
-    matches = Matches(pairs=pd.DataFrame(rows, columns=columns), folder=folder / "matches", key="matches")
+    matches = Matches(pairs=_matched_pairs(pairs, inliers), folder=folder / "matches", key="matches")
     _write_block(matches.folder, inliers)
     sizes = np.array([(image.width, image.height) for image in images])
     collection = _collection(images)
@@ -184,10 +184,8 @@ def _verified_pairs(
     ]
     write_shard(store.folder / store.name(0), images)
     _write_block(folder / "matches", list(matched.values()))
-    rows = [(one, two, "all", 2, len(rows), 0, row) for row, ((one, two), rows) in enumerate(matched.items())]
-    columns = ["image_id1", "image_id2", "origin", "config", "inliers", "block", "row"]
-    pairs = pd.DataFrame(rows, columns=columns)
-    misses = pd.DataFrame([(one, two, "all", 1, 0, 0, 0) for one, two in failed], columns=columns)
+    pairs = _matched_pairs(list(matched), list(matched.values()))
+    misses = _matched_pairs(list(failed), []).assign(geometry_kind=1, row=0)
     return VerifiedPairs(
         pairs=pairs,
         tried=pd.concat([pairs, misses], ignore_index=True),
@@ -195,6 +193,18 @@ def _verified_pairs(
         matches=folder / "matches",
         store=store,
         min_inliers=20,
+    )
+
+
+def _matched_pairs(image_ids: Sequence[tuple[int, int]], inliers: Sequence[np.ndarray]) -> pd.DataFrame:
+    """Calibrated pairs of one block, with these inliers or none."""
+    return pair_table(
+        np.array(image_ids, dtype=np.int32).reshape(-1, 2),
+        origin="all",
+        geometry_kind=2,
+        inliers=[len(rows) for rows in inliers] or 0,
+        block=0,
+        row=np.arange(len(image_ids)),
     )
 
 

@@ -5,6 +5,7 @@ import pycolmap
 import pytest
 
 from sfm.colmap import calls as colmap
+from sfm.colmap.model_calls import read_reconstruction
 from sfm.featurestore import ImageFeatures
 
 
@@ -20,7 +21,7 @@ def synthetic() -> pycolmap.Reconstruction:
 
 def test_a_reconstruction_is_read_as_arrays(synthetic: pycolmap.Reconstruction, tmp_path: Path) -> None:
     synthetic.write(tmp_path)
-    model = colmap.read_reconstruction(tmp_path)
+    model = read_reconstruction(tmp_path)
     assert model.place == -1
     assert model.num_images == 6
     assert model.names == tuple(sorted(image.name for image in synthetic.images.values()))
@@ -44,7 +45,7 @@ def test_images_of_a_runaway_camera_are_taken_out(
     camera.params = np.array(params)
     assert colmap._drop_degenerate_cameras(synthetic) == len(of_camera) == 2
     synthetic.write(tmp_path)
-    model = colmap.read_reconstruction(tmp_path)
+    model = read_reconstruction(tmp_path)
     assert model.num_images == 4
     assert not of_camera & set(model.names)
     assert (np.bincount(model.track_point) >= 2).all()
@@ -62,8 +63,8 @@ def _image(image_id: int, points: np.ndarray, focal_px: float) -> ImageFeatures:
     )
 
 
-@pytest.mark.parametrize(("focal_px", "config"), [(900.0, 2), (np.nan, 3)])
-def test_verify_keeps_what_one_motion_explains(focal_px: float, config: int) -> None:
+@pytest.mark.parametrize(("focal_px", "geometry_kind"), [(900.0, 2), (np.nan, 3)])
+def test_verify_keeps_what_one_motion_explains(focal_px: float, geometry_kind: int) -> None:
     rng = np.random.default_rng(0)
     points = np.column_stack([rng.uniform(-2, 2, (120, 2)), rng.uniform(4, 9, 120)])
     first = points[:, :2] / points[:, 2:] * 900 + (500, 400)
@@ -81,7 +82,7 @@ def test_verify_keeps_what_one_motion_explains(focal_px: float, config: int) -> 
         min_inliers=15,
         seed=0,
     )
-    assert found.config == config
+    assert found.geometry_kind == geometry_kind
     assert set(range(120)) - set(wrong) <= set(found.inliers[:, 0])
     assert len(found.inliers) <= 94
 
@@ -96,7 +97,7 @@ def test_verify_finds_the_true_third_of_the_matches_without_focal_length() -> No
     images = (_image(1, first, np.nan), _image(2, second, np.nan))
     matches = np.column_stack([np.arange(120), np.arange(120)]).astype(np.uint32)
     found = colmap.verify(*images, matches, max_error_px=2.0, max_trials=2000, min_inliers=15, seed=0)
-    assert found.config == 3
+    assert found.geometry_kind == 3
     # The solver for two photos of one camera finds 28 of the 40.
     assert (found.inliers[:, 0] >= 80).sum() >= 38
 
@@ -107,5 +108,5 @@ def test_verify_finds_nothing_in_chance(count: int) -> None:
     matches = np.column_stack([np.arange(count)] * 2).astype(np.uint32)
     images = [_image(number, rng.uniform(0, 800, (40, 2)), np.nan) for number in (1, 2)]
     found = colmap.verify(*images, matches, max_error_px=2.0, max_trials=500, min_inliers=15, seed=0)
-    assert found.config == 1
+    assert found.geometry_kind == 1
     assert found.inliers.shape == (0, 2)

@@ -27,7 +27,7 @@ def database(tmp_path: Path) -> Path:
 def test_verified_pairs_by_name(database: Path) -> None:
     before = database.read_bytes()
     table = read_pairs(database)
-    assert table[["name1", "name2", "config", "inliers"]].to_numpy().tolist() == [["a", "c d", 3, 3]]
+    assert table[["name1", "name2", "geometry_kind", "inliers"]].to_numpy().tolist() == [["a", "c d", 3, 3]]
     assert database.read_bytes() == before
 
 

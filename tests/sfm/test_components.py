@@ -9,6 +9,7 @@ from sfm.featurestore import FeatureStore
 from sfm.matchgraph import GraphConfig, build_graph
 from sfm.matching import Matches
 from sfm.numbering import digests, rank_by_content
+from sfm.pair_table import pair_table
 from sfm.printed import PrintedKeypoints
 
 _NO_PRINT = PrintedKeypoints()
@@ -36,8 +37,15 @@ def _components(
     min_size: int = 2,
     printed: PrintedKeypoints = _NO_PRINT,
 ) -> list[Component]:
-    table = pd.DataFrame(pairs, columns=["image_id1", "image_id2", "config", "inliers"])
-    table = table.assign(origin="all", block=0, row=range(len(pairs)))
+    columns = np.array(pairs)
+    table = pair_table(
+        columns[:, :2],
+        origin="all",
+        geometry_kind=columns[:, 2],
+        inliers=columns[:, 3],
+        block=0,
+        row=range(len(pairs)),
+    )
     matches = Matches(pairs=table, folder=out, key="m")
     store = FeatureStore(folder=out, shard_size=4)
     sizes = usable[["width", "height"]].to_numpy()
@@ -71,7 +79,7 @@ def test_the_key_is_made_of_the_content(tmp_path: Path) -> None:
     assert key(turned, [(1, 2, 2, 50), (2, 3, 3, 40)], "turned") == expected
     changes = [
         key(usable, [(1, 2, 3, 41), *PAIRS[1:]], "inliers"),
-        key(usable, [(1, 2, 2, 40), *PAIRS[1:]], "config"),
+        key(usable, [(1, 2, 2, 40), *PAIRS[1:]], "geometry_kind"),
         key(usable, [*PAIRS, (1, 4, 3, 40)], "pair"),
         key(usable, [(1, 4, 3, 40), (2, 4, 2, 50)], "ends"),
         key(usable.replace({"sha256": {"hash 0": "another"}}), PAIRS, "bytes"),

@@ -14,6 +14,7 @@ from groundwork.files import read_table
 from groundwork.orientation import upright_size
 from groundwork.tasks import run_batches
 from sfm.featurestore import FeatureStore, GivenCamera
+from sfm.pair_table import GEOMETRY_KINDS
 from sfm.reconstruct import ReconstructConfig, reconstruct
 
 # f, f, centre, distortion: none of them what would be guessed.
@@ -167,6 +168,19 @@ def test_nothing_is_done_twice(
         database.execute("DELETE FROM two_view_geometries WHERE pair_id / 2147483647 = 4")
     _import(photos, copy, tmp_path / "out")
     assert len(read_table(tmp_path / "out" / "matches" / "pairs.parquet")) == 24
+
+
+def test_kinds_of_geometry_that_are_not_known_are_not_trusted(
+    photos: Path, copy: Path, tmp_path: Path
+) -> None:
+    with changed(copy) as database:
+        # 256 more than what is trusted, which one byte does not hold.
+        database.execute("UPDATE two_view_geometries SET config = 258 WHERE pair_id / 2147483647 = 4")
+    _import(photos, copy, tmp_path / "out")
+    pairs = read_table(tmp_path / "out" / "matches" / "pairs.parquet")
+    assert set(pairs["geometry_kind"]) <= set(GEOMETRY_KINDS)
+    assert (pairs["geometry_kind"] == 0).sum() == 28 - 24
+    assert len(read_table(tmp_path / "out" / "graph.parquet")) == 24
 
 
 @pytest.mark.parametrize(

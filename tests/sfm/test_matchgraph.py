@@ -2,13 +2,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from groundwork.files import read_json, read_table
+from groundwork.files import REMEDY, read_json, read_table, write_table
 from sfm.featurestore import FeatureStore
-from sfm.matchgraph import GraphConfig, MatchGraph, build_graph, number_places
+from sfm.matchgraph import GraphConfig, MatchGraph, as_networkx, build_graph, number_places
 from sfm.matching import Matches
+from sfm.pair_table import pair_table
 
 
 def test_places_are_numbered_by_size_then_first_image() -> None:
@@ -44,8 +44,15 @@ def _graph(
     filters: tuple[str, ...] = (),
     rank: Sequence[int] = range(7),
 ) -> MatchGraph:
-    pairs = pd.DataFrame(rows, columns=["image_id1", "image_id2", "config", "inliers"])
-    pairs = pairs.assign(origin="all", block=0, row=range(len(rows)))
+    columns = np.array(rows)
+    pairs = pair_table(
+        columns[:, :2],
+        origin="all",
+        geometry_kind=columns[:, 2],
+        inliers=columns[:, 3],
+        block=0,
+        row=range(len(rows)),
+    )
     matches = Matches(pairs=pairs, folder=out / "matches", key="k")
     store = FeatureStore(folder=out, shard_size=4)
     config = GraphConfig(min_inliers=20, filters=filters)
@@ -72,6 +79,14 @@ def test_only_trusted_pairs_connect(tmp_path: Path) -> None:
     assert graph.place_of_image.tolist() == [1, 1, -1, 0, 0, 0, -1]
     assert graph.num_places == 2
     assert graph.pairs[["image_id1", "place", "row"]].to_numpy().tolist() == [[1, 1, 0], [4, 0, 3], [5, 0, 4]]
+
+
+def test_a_graph_of_an_earlier_version_is_not_shown(tmp_path: Path) -> None:
+    graph, path = _graph(tmp_path, (1, 2, 3, 20)), tmp_path / "graph.parquet"
+    write_table(path, graph.pairs.rename(columns={"geometry_kind": "config"}))  # as it was called then
+    with pytest.raises(ValueError, match="geometry_kind") as error:
+        as_networkx(tmp_path)
+    assert str(error.value) == f"{path}: expected the column 'geometry_kind', got none; {REMEDY}"
 
 
 def _filter(folder: Path, keep: str) -> str:

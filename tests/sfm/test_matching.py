@@ -2,6 +2,7 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import pytest
 
 from groundwork.child import WorkerDied
 from groundwork.executors import LocalExecutor, SerialExecutor
+from groundwork.files import read_table
+from groundwork.records import finish, last_done
 from sfm.collection import ScanConfig, scan
 from sfm.descriptors import drop_descriptors
 from sfm.features import FeatureConfig, Features, extract_features
 from sfm.matching import Matches, MatchingConfig, match, read_inliers
+from sfm.pair_table import ENDS, MATCHED, image_ids, pair_table
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +35,7 @@ def features(two_scenes: dict[str, Any], tmp_path_factory: pytest.TempPathFactor
 
 
 def _candidates(*pairs: tuple[int, int]) -> pd.DataFrame:
-    return pd.DataFrame(pairs, columns=["image_id1", "image_id2"]).assign(origin="list")
+    return pair_table(np.array(pairs, dtype=np.int32).reshape(-1, 2), origin="list")
 
 
 ALL = [(one, two) for one in range(1, 11) for two in range(one + 1, 11)]
@@ -43,8 +47,8 @@ def _match(features: Features, out: Path, **settings: int) -> Matches:
 
 def test_neighbouring_photos_match_and_places_do_not(features: Features, tmp_path: Path) -> None:
     pairs = _match(features, tmp_path).pairs
-    assert pairs[["image_id1", "image_id2"]].to_numpy().tolist() == [list(pair) for pair in ALL]
-    inliers = pairs.set_index(["image_id1", "image_id2"])["inliers"]
+    assert image_ids(pairs).tolist() == [list(pair) for pair in ALL]
+    inliers = pairs.set_index([*ENDS])["inliers"]
     names = [Path(image.name) for image in features.store.read(range(1, 11))]
     # The photos of each place are named in order of the camera's path.
     for one, two in ALL:
@@ -53,13 +57,13 @@ def test_neighbouring_photos_match_and_places_do_not(features: Features, tmp_pat
             assert inliers[one, two] == 0
         elif abs(int(first.stem) - int(second.stem)) == 1:
             assert inliers[one, two] >= 30
-    assert (pairs["config"] != 1).eq(pairs["inliers"] > 0).all()
+    assert (pairs["geometry_kind"] != 1).eq(pairs["inliers"] > 0).all()
 
 
 def test_inliers_are_read_back_for_any_choice_of_pairs(features: Features, tmp_path: Path) -> None:
     matches = _match(features, tmp_path)
     chosen = matches.pairs[matches.pairs["inliers"] > 0].sample(frac=0.5, random_state=0)
-    count = chosen.set_index(["image_id1", "image_id2"])["inliers"]
+    count = chosen.set_index([*ENDS])["inliers"]
     images = {image.image_id: image for image in features.store.read(range(1, 11))}
     read = list(read_inliers(matches.folder, chosen))
     assert {(one, two) for one, two, _, _ in read} == set(count.index)
@@ -92,7 +96,7 @@ def test_the_preview_saves_work_and_loses_little(features: Features, tmp_path: P
 def test_no_pair_at_all(features: Features, tmp_path: Path) -> None:
     matches = match(_candidates(), features, tmp_path, MatchingConfig(), 0, SerialExecutor())
     assert len(matches.pairs) == 0
-    assert list(matches.pairs) == ["image_id1", "image_id2", "origin", "config", "inliers", "block", "row"]
+    assert list(matches.pairs) == list(MATCHED)
 
 
 class _Noting(SerialExecutor):
@@ -164,7 +168,7 @@ def test_growth_matches_new_pairs_only(features: Features, tmp_path: Path) -> No
     assert sorted(new) == sorted(set(listed) - set(first))
     assert {(tmp_path / "matches" / name).read_bytes() for name in blocks} == set(blocks.values())
     # What was a candidate before stays, from where it came then.
-    pairs = grown.pairs.set_index(["image_id1", "image_id2"])
+    pairs = grown.pairs.set_index([*ENDS])
     assert pairs.index.tolist() == ALL
     assert pairs.loc[(3, 4), "origin"] == "list"
     assert (pairs["origin"] == "new").sum() == len(ALL) - 1
@@ -184,6 +188,28 @@ def test_other_photos_or_settings_match_everything_anew(features: Features, tmp_
         assert sorted(tuple(sorted(pair)) for _, items in executor.batches for pair in items) == ALL[:20]
         assert len(matches.pairs) == 20
         assert len(list((tmp_path / "matches").glob("block-*"))) == 2
+
+
+def test_pairs_of_an_earlier_version_are_matched_anew(
+    features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "matches" / "pairs.parquet"
+    with monkeypatch.context() as earlier:
+        earlier.setattr("sfm.matching._VERSION", 4)
+        old = _match(features, tmp_path)
+        record = last_done(tmp_path, "matching")
+        # So the kind of geometry was called then.
+        write = partial(old.pairs.rename(columns={"geometry_kind": "config"}).to_parquet, index=False)
+        facts, basis = record.facts, record.basis
+        finish(tmp_path, "matching", record.key, path, write, seconds=0.0, facts=facts, basis=basis)
+    executor = _Noting()
+    new = match(_candidates(*ALL[:20]), features, tmp_path, MatchingConfig(), 0, executor)
+    assert sum(len(items) for _, items in executor.batches) == 20
+    assert image_ids(new.pairs).tolist() == [list(pair) for pair in ALL[:20]]
+    assert list(read_table(path)) == list(MATCHED)
+    kept = old.pairs.iloc[:20]
+    assert new.pairs["geometry_kind"].tolist() == kept["geometry_kind"].tolist()
+    assert new.key != old.key
 
 
 def test_a_damaged_block_is_matched_again(
@@ -236,8 +262,8 @@ def test_dropped_descriptors_are_made_again_where_needed(
 def test_a_pair_that_kills_its_worker_costs_itself_only(features: Features, tmp_path: Path) -> None:
     whole = _inliers(_match(features, tmp_path / "whole"))
     matches = match(_candidates(*ALL), features, tmp_path, MatchingConfig(), 0, _Noting(deadly=(4, 5)))
-    killer = matches.pairs.set_index(["image_id1", "image_id2"]).loc[(4, 5)]
-    assert killer[["config", "inliers", "row"]].tolist() == [0, 0, -1]
+    killer = matches.pairs.set_index([*ENDS]).loc[(4, 5)]
+    assert killer[["geometry_kind", "inliers", "row"]].tolist() == [0, 0, -1]
     del whole[4, 5]
     assert _inliers(matches) == whole
     executor = _Noting()

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from sfm.model import Model, save_model
+from sfm.pair_table import pair_table
 from sfm.pairlists import most_covisible, write_pair_list, write_pair_lists
 
 NAMES = ("a.jpg", "b b.jpg", "c.jpg", "d.jpg")
@@ -48,8 +49,8 @@ def test_names_that_hold_anything_but_blanks_are_written(
 
 def test_lists_as_hloc_reads_them(model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save_model(model, tmp_path / "0" / "arrays.npz")
-    tried = pd.DataFrame({"image_id1": [1, 1, 3], "image_id2": [2, 3, 4]})
-    trusted = pd.DataFrame({"image_id1": [1, 3], "image_id2": [3, 4], "inliers": [20, 31]})
+    tried = pair_table(np.array([[1, 2], [1, 3], [3, 4]]))
+    trusted = pair_table(np.array([[1, 3], [3, 4]]), inliers=[20, 31])
     with caplog.at_level("WARNING"):
         write_pair_lists(tmp_path, "key", pd.Series(NAMES), tried, trusted, [tmp_path / "0"])
     read = {path.name: path.read_text() for path in tmp_path.glob("*.txt")}

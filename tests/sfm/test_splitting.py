@@ -1,9 +1,9 @@
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
+from sfm.pair_table import pair_table
 from sfm.splitting import _best_cut, _bisect, _fiedler_vector, split, split_places
 
 
@@ -138,7 +138,7 @@ def test_only_large_places_are_split() -> None:
     # The large place has the rows 3..48; rows 0..2 are a small place of number 1.
     ends = np.concatenate([edges + 3, [[0, 1], [1, 2]]]) + 1
     inliers = np.concatenate([graph.toarray()[edges[:, 0], edges[:, 1]], [30, 30]]).astype(int)
-    pairs = pd.DataFrame({"image_id1": ends[:, 0], "image_id2": ends[:, 1], "inliers": inliers})
+    pairs = pair_table(ends, inliers=inliers)
     place_of_image = np.array([1, 1, 1, *[0] * 46])
     table = split_places(pairs, place_of_image, np.arange(49), 30, 3)
     assert set(table["place"]) == {0}

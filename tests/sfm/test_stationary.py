@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from groundwork.plugins import Plugin
-from sfm.matchgraph import WATERMARK
 from sfm.pair_filters.interface import VerifiedPairs, apply_filters
 from sfm.pair_filters.stationary import drop_stationary
+from sfm.pair_table import WATERMARK
 
 SIZE = (1000, 700)
 MATCHES = np.column_stack([np.arange(40), np.arange(40)]).astype(np.uint32)
@@ -137,7 +137,7 @@ def test_a_pair_keeps_what_it_matches_beside_print(barred: VerifiedPairs) -> Non
 
 
 def test_verification_tells_print_as_well(barred: VerifiedPairs) -> None:
-    marked = barred.tried.assign(config=np.where(barred.tried["image_id2"] == 3, WATERMARK, 2))
+    marked = barred.tried.assign(geometry_kind=np.where(barred.tried["image_id2"] == 3, WATERMARK, 2))
     trusted = barred.pairs[barred.pairs["image_id2"] == 2].reset_index(drop=True)
     kept, dropped = _apply(replace(barred, pairs=trusted, tried=marked))
     assert dropped == []

@@ -48,7 +48,7 @@ def test_the_place_behind_a_bar_is_found(verify: Callable) -> None:
     assert (verify(one, two, matches).inliers[:, 0] >= 40).mean() > 0.5
     found = verify_behind_print(partial(verify, one, two), one, two, matches)
     assert set(range(40)) <= set(found.inliers[:, 0].tolist())
-    assert found.config in (2, 3)
+    assert found.geometry_kind in (2, 3)
 
 
 def test_a_bar_with_nothing_behind_it_is_told_as_it_is(verify: Callable) -> None:
@@ -56,7 +56,7 @@ def test_a_bar_with_nothing_behind_it_is_told_as_it_is(verify: Callable) -> None
     plain = verify(one, two, matches)
     found = verify_behind_print(partial(verify, one, two), one, two, matches)
     assert len(plain.inliers) > 60
-    assert found.config == plain.config
+    assert found.geometry_kind == plain.geometry_kind
     assert found.inliers.tolist() == plain.inliers.tolist()
 
 
@@ -65,5 +65,5 @@ def test_without_print_nothing_changes(verify: Callable, same_place: bool) -> No
     one, two, matches = _pair(same_place, letters=0)
     plain = verify(one, two, matches)
     found = verify_behind_print(partial(verify, one, two), one, two, matches)
-    assert found.config == plain.config
+    assert found.geometry_kind == plain.geometry_kind
     assert found.inliers.tolist() == plain.inliers.tolist()
