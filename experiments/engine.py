@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from experiments.commands.exit_codes import UsageFault
+from groundwork.child import preload
 from groundwork.cluster import ClusterExecutor
 from groundwork.executors import LocalExecutor
 
@@ -53,6 +54,7 @@ class Engine:
 
     def open(self, photos: Path, out: Path) -> Executor:
         """The executor, for a `with` block; `photos` and `out` are what its workers must see."""
+        preload("sfm.colmap.calls", "sfm.reconstruct", "cnnimretrieval.descriptors.reading")
         if self.scheduler is not None:
             return ClusterExecutor(self.scheduler, photos, out)
         memory_bytes = None if self.memory_gb is None else round(self.memory_gb * 1e9)

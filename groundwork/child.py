@@ -23,10 +23,22 @@ from groundwork.memory import resident_bytes
 
 # One core a child: parallel work comes from many children, and results must not depend on thread numbers.
 _THREAD_LIMITS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-# Loaded once in the fork server, so that a child starts in milliseconds.
-_PRELOADED = ["sfm.colmap.calls", "sfm.reconstruct", "cnnimretrieval.descriptors.reading"]
+_preloaded: list[str] = []
 _start_lock = threading.Lock()
 _SECONDS_BETWEEN_LOOKS = 0.1
+
+
+def preload(*modules: str) -> None:
+    """Have modules loaded once in the fork server, so that a child that needs them starts in milliseconds.
+
+    Of use before the first child of this process is started.
+    """
+    _preloaded.extend(module for module in modules if module not in _preloaded)
+
+
+def preloaded() -> tuple[str, ...]:
+    """What `preload` was told so far."""
+    return tuple(_preloaded)
 
 
 class WorkerDied(RuntimeError):
@@ -135,7 +147,7 @@ def _context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
+    context.set_forkserver_preload(_preloaded)
     return context
 
 

@@ -14,7 +14,7 @@ from secrets import token_hex
 from types import ModuleType
 from typing import Any
 
-from groundwork.child import Child, WorkerDied
+from groundwork.child import Child, WorkerDied, preload, preloaded
 from groundwork.executors import Guarded, guarded
 from groundwork.files import UNFINISHED
 from groundwork.memory import MemoryBudget, usable_bytes
@@ -39,6 +39,7 @@ class Demands:
         out: folder that it must write to.
         sign: a folder in `out`, by which the worker knows that it is the same one.
         packages: versions that it must have, by name.
+        preload: modules that its children need, as `groundwork.child.preload` was told.
 
     """
 
@@ -46,6 +47,7 @@ class Demands:
     out: str
     sign: str
     packages: tuple[tuple[str, str], ...]
+    preload: tuple[str, ...] = ()
 
 
 class ClusterExecutor(Executor):
@@ -74,6 +76,7 @@ class ClusterExecutor(Executor):
             out=str(out),
             sign=str(self._sign),
             packages=tuple(versions().items()),
+            preload=preloaded(),
         )
         self._slots, self._counted = 0, -math.inf
         try:
@@ -176,6 +179,7 @@ def run_in_child(demands: Demands, task: Guarded, args: tuple[Any, ...], kwargs:
     worker = distributed.get_worker()
     if fault := fault_of_worker(demands):
         raise RuntimeError(f"worker {worker.address}: {fault}")
+    preload(*demands.preload)
     key = worker.get_current_task()
 
     def unwanted() -> bool:

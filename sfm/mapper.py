@@ -21,8 +21,7 @@ from sfm.matching import read_inliers
 from sfm.model import save_model
 
 if TYPE_CHECKING:
-    from sfm.colmap.calls import PairGeometry
-    from sfm.colmap.model_calls import ModelSummary
+    from sfm.colmap.calls import ModelSummary, PairGeometry
 
 
 class MappingConfig(Settings):
@@ -195,17 +194,17 @@ def _judge(found: Path, component: Component, config: MappingConfig, way: str, s
     The size is checked here: COLMAP keeps the first model of a database whatever its size, and of some models
     next to no point is left when it has thrown out what does not fit.
     """
-    from sfm.colmap import model_calls
+    from sfm.colmap import calls as colmap
 
     models: list[tuple[Path, ModelFacts]] = []
     registered: set[str] = set()
     for folder in sorted(found.iterdir(), key=lambda folder: int(folder.name)):
-        summary = model_calls.summarise(folder)
+        summary = colmap.summarise(folder)
         if summary.images < config.min_model_size or summary.observations < config.min_points:
             continue
         if way == "global" and not _is_sane(summary, config):
             continue
-        model = model_calls.read_reconstruction(folder)
+        model = colmap.read_reconstruction(folder)
         save_model(model, folder / "arrays.npz")
         registered.update(model.names)
         share = summary.images / len(component.image_ids)

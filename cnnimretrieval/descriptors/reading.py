@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 
 from cnnimretrieval.descriptors.images import ImageRequest, read_levels
 from groundwork.ahead import work_ahead
+from groundwork.child import preload
 from groundwork.photos import UnusablePhoto
 
 Levels = UInt8[np.ndarray, "3 _ _"]
@@ -37,6 +38,7 @@ def read_each(requests: Sequence[ImageRequest], image_size: int, *, workers: int
     which its process dies twice, the second time alone, cannot be used.
     """
     workers = workers if len(requests) > _TOGETHER else 0
+    preload(__name__)
     read = partial(_load, image_size)
     return work_ahead(read, requests, workers=workers, together=_TOGETHER, lost=_unusable)
 
@@ -45,6 +47,7 @@ def read_groups(
     groups: Iterable[Sequence[ImageRequest]], image_size: int, *, workers: int
 ) -> Iterator[list[Levels]]:
     """Yield the pictures of every group of requests, in order; OSError names the first photo without one."""
+    preload(__name__)
     read = partial(_load_group, image_size)
     return work_ahead(read, groups, workers=workers, together=1, lost=_missed)
 

@@ -36,7 +36,7 @@ def read_model(batch: Batch[Path], *, listing: Path, folder: Path) -> tuple[dict
     `listing` is the collection's table. Returns facts, which say why where nothing was written.
     """
     # In the child only: pycolmap is heavy, and ends the process when it fails.
-    from sfm.colmap import model_calls
+    from sfm.colmap import calls as colmap
 
     if not batch.items:
         return {"missing": 0, "names": []}, []
@@ -44,18 +44,18 @@ def read_model(batch: Batch[Path], *, listing: Path, folder: Path) -> tuple[dict
     path = folder / batch.name
     try:
         require_whole(source)
-        model = model_calls.read_reconstruction(source)
+        model = colmap.read_reconstruction(source)
         facts, frames = _compared(model, _photos(listing))
         if not frames:
             return facts, []
         with atomic_path(path) as unfinished:
             unfinished.mkdir()
             if any(frame.is_needed for frame in frames.values()):
-                model_calls.write_reframed(source, unfinished, frames)
-                model = model_calls.read_reconstruction(unfinished)
+                colmap.write_reframed(source, unfinished, frames)
+                model = colmap.read_reconstruction(unfinished)
             else:
-                model_calls.copy_reconstruction(source, unfinished)
-            facts["error_px"] = model_calls.summarise(unfinished).reprojection_error_px
+                colmap.copy_reconstruction(source, unfinished)
+            facts["error_px"] = colmap.summarise(unfinished).reprojection_error_px
             used = only_images(model, [name in frames for name in model.names])
             save_model(used, unfinished / "arrays.npz")
     except (RuntimeError, ValueError, IndexError, MemoryError) as error:

@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from groundwork.child import preload
 from sfm.collection import Collection
 from sfm.features import FeatureConfig, Features
 from sfm.featurestore import FeatureStore, ImageFeatures, write_shard
@@ -84,6 +85,11 @@ def _photo(
         seen = map_coordinates(wall, [across[hit], along[hit]], order=1)
         photo[hit], nearest[hit] = seen, depth[hit]
     return photo.round().astype(np.uint8)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _preloaded() -> None:
+    preload("sfm.colmap.calls", "sfm.reconstruct")
 
 
 @pytest.fixture(scope="session")

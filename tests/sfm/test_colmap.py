@@ -5,7 +5,7 @@ import pycolmap
 import pytest
 
 from sfm.colmap import calls as colmap
-from sfm.colmap.model_calls import read_reconstruction
+from sfm.colmap.calls import read_reconstruction
 from sfm.featurestore import ImageFeatures
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from groundwork.executors import LocalExecutor, SerialExecutor
 from groundwork.files import read_json, read_table
 from groundwork.orientation import upright_size, upright_xy
-from sfm.colmap.model_calls import read_reconstruction
+from sfm.colmap.calls import read_reconstruction
 from sfm.geometry import centres_in_world
 from sfm.model import load_model, only_images
 from sfm.reconstruct import ReconstructConfig, reconstruct
