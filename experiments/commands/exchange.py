@@ -1,4 +1,4 @@
-"""The command that writes what was made here in the formats of other programs: pairs and networks."""
+"""The command that writes what was made here in the formats of others: match graph, pairs, network."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,20 +8,26 @@ import typer
 from experiments.commands import options
 from experiments.commands.exit_codes import UsageFault
 from groundwork.lock import hold
+from groundwork.names import printable
 
 _CHECKPOINTS = (".pth", ".pth.tar")
+_GRAPH = ".graphml"
 
 
 def export(
     source: Annotated[
         str,
-        typer.Argument(metavar="WORK/pairs|MODEL", help="Folder that `mine` wrote, or a network: any MODEL."),
+        typer.Argument(
+            metavar="WORK/sfm|WORK/pairs|MODEL",
+            help="Folder that `reconstruct` or `mine` wrote, or a network: any MODEL.",
+        ),
     ],
     out: Annotated[
         Path,
         typer.Option(
-            help="Of pairs, the folder to write: NAME.pkl, NAME-whiten.pkl, ims, a pair list; "
-            "of a network, the checkpoint: FILE.pth or FILE.pth.tar."
+            help="Of a reconstruction, the file of its match graph: FILE.graphml; of pairs, the folder to "
+            "write: NAME.pkl, NAME-whiten.pkl, ims, a pair list; of a network, the checkpoint: FILE.pth or "
+            "FILE.pth.tar."
         ),
     ],
     name: Annotated[
@@ -34,7 +40,7 @@ def export(
     whitening_from: options.WhiteningFrom = None,
     weights: options.Weights = None,
 ) -> None:
-    """Write mined pairs as the reference toolbox and hloc read them, or a network as the toolbox does."""
+    """Write a match graph as GraphML, pairs for the reference toolbox and hloc, or a network for it."""
     from pairs.export import require_file_name
 
     try:
@@ -42,10 +48,27 @@ def export(
     except ValueError as error:
         raise UsageFault(str(error)) from error
     folder = Path(source)
-    if folder.is_dir() and not (folder / "network.json").is_file():
+    if (folder / "graph.parquet").is_file():
+        _export_graph(folder, out)
+    elif folder.is_dir() and not (folder / "network.json").is_file():
         _export_pairs(folder, out, name)
     else:
         _export_network(source, out, name, whitening_from, weights)
+
+
+def _export_graph(sfm: Path, out: Path) -> None:
+    if not out.name.endswith(_GRAPH) or out.is_dir():
+        raise UsageFault(f"--out: expected a file ending in {_GRAPH} for a match graph, got {out}; give one")
+    import networkx as nx
+
+    from groundwork.files import atomic_path
+    from sfm.matchgraph import as_networkx
+
+    # XML holds no control characters, whatever a file is called.
+    graph = nx.relabel_nodes(as_networkx(sfm), printable)
+    with atomic_path(out) as unfinished:
+        nx.write_graphml(graph, unfinished)
+    print(out)
 
 
 def _export_pairs(pairs: Path, out: Path, name: str) -> None:

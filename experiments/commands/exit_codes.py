@@ -14,6 +14,7 @@ _FULL_DISK = re.compile(r"No space left on device|\d+ requested and \d+ written|
 
 _LAYOUT = re.compile(r"\s*\n\s+| {2,}")
 
+NAME = "cnnimretrieval"
 FAILED = 1
 WRONG_USAGE = 2
 INTERRUPTED = 130

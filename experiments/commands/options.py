@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from experiments.commands.exit_codes import UsageFault
+from experiments.engine import Engine
 from experiments.settings import protocol
 from groundwork.executors import usable_cores
 from groundwork.settings import MAX_INTEGER
@@ -232,3 +233,8 @@ def with_source(overrides: list[str], from_colmap: Path | None) -> list[str]:
 def num_workers(workers: int | None) -> int:
     """The number asked for, else one a core that this process may use."""
     return workers if workers is not None else usable_cores()
+
+
+def engine(workers: int | None, memory_gb: float | None, scheduler: str | None = None) -> Engine:
+    """Where a reconstruction runs, as the options say."""
+    return Engine(workers=num_workers(workers), memory_gb=memory_gb, scheduler=scheduler)

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import networkx as nx
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -11,8 +13,10 @@ from cnnimretrieval.networks.network import NetworkConfig, build, save
 from cnnimretrieval.networks.open import load
 from cnnimretrieval.whitening.apply import Whitening
 from experiments import cli
+from groundwork.files import write_table
 from pairs.published_pairs import photo_of
 from pairs.retrieval_sfm_files import read_training_pairs
+from sfm.pair_table import pair_table
 
 TINY = Path(__file__).parents[1] / "golden" / "pairs" / "train" / "retrieval-SfM-tiny"
 PICKLE = TINY / "retrieval-SfM-tiny.pkl"
@@ -142,3 +146,26 @@ def test_a_network_is_written_to_a_checkpoint_only(model, tmp_path, capsys):
         "cnnimretrieval: --out: expected a file ending in .pth or .pth.tar for a network, "
         f"got {out}; give one"
     ]
+
+
+def test_a_match_graph_becomes_graphml_whatever_its_photos_are_called(tmp_path, capsys):
+    sfm, out = tmp_path / "sfm", tmp_path / "graph.graphml"
+    names = ["a \x1b[1m\n.jpg", "b & c.jpg", "lone <>.jpg"]
+    ends = pair_table(
+        np.array([[1, 2]]), origin=["vlad"], geometry_kind=[2], inliers=[31], block=[0], row=[0]
+    )
+    write_table(sfm / "graph.parquet", ends.assign(place=0))
+    write_table(sfm / "parts.parquet", pd.DataFrame({"place": [], "part": [], "image_id": []}, dtype="int64"))
+    write_table(
+        sfm / "collection.parquet", pd.DataFrame({"name": [*names, "text"], "image_id": [1, 2, 3, 0]})
+    )
+    fates = pd.DataFrame({"name": [*names, "text"], "place": [0, 0, -1, -1], "model": [0, -1, -1, -1]})
+    write_table(sfm / "images.parquet", fates)
+    assert cli.main(["export", str(sfm), "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    graph = nx.read_graphml(out)
+    assert dict(graph.nodes(data="place")) == {"a \\x1b[1m\\n.jpg": 0, "b & c.jpg": 0, "lone <>.jpg": -1}
+    ((*_, edge),) = graph.edges(data=True)
+    assert edge == {"weight": 31, "geometry_kind": "calibrated", "origin": "vlad"}
+    assert cli.main(["export", str(sfm), "--out", str(tmp_path / "graph.txt")]) == 2
+    assert "--out: expected a file ending in .graphml for a match graph" in capsys.readouterr().err

@@ -16,7 +16,7 @@ COMMANDS = {
     ),
     "reconstruct": (["PHOTOS"], {"--out", "--workers"} | ENGINE | SETTINGS),
     "mine": (["WORK/sfm"], {"--out", "--photos"} | SETTINGS),
-    "export": (["WORK/pairs|MODEL"], {"--out", "--name", "--whitening-from", "--weights"}),
+    "export": (["WORK/sfm|WORK/pairs|MODEL"], {"--out", "--name", "--whitening-from", "--weights"}),
     "train": (["WORK/pairs"], {"--out", "--weights"} | MACHINE | SETTINGS),
     "extract": (
         ["MODEL", "PHOTOS"],

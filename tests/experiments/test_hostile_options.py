@@ -116,13 +116,13 @@ def test_a_setting_is_refused_before_any_work(run, setting, line):
     [
         (
             "train.loop.loss=foo",
-            "train.loop.loss: expected one of 'contrastive', 'triplet' or one of 'multi_similarity', "
-            "'supcon', 'smooth_ap', 'quantised_ap', got 'foo'",
+            "train.loop.loss: expected one of 'contrastive', 'triplet', 'multi_similarity', 'supcon', "
+            "'smooth_ap', 'quantised_ap', got 'foo'",
         ),
         (
             "train.keep=foo",
-            "train.keep: expected one of 'off_the_shelf', 'off_the_shelf_pca', 'fine_tuned', "
-            "'fine_tuned_whitened' or 'best', got 'foo'",
+            "train.keep: expected one of 'off_the_shelf', 'off_the_shelf_pca', 'off_the_shelf_whitened', "
+            "'fine_tuned', 'fine_tuned_loss_whitening', 'fine_tuned_whitened' or 'best', got 'foo'",
         ),
         (
             "train.network.projection=x",
