@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from experiments.commands import doctor, download, exchange, retrieval, run, stages
-from experiments.commands.exit_codes import INTERRUPTED, NAME, exit_code, lines_of
+from experiments.exit_codes import INTERRUPTED, NAME, exit_code, lines_of
 from groundwork.names import printable
 
 # Commands import what they call when they are called: --help and reconstruct must not wait for torch.

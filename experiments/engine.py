@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from experiments.commands.exit_codes import UsageFault
+from experiments.exit_codes import UsageFault
 from groundwork.child import preload
 from groundwork.cluster import ClusterExecutor
 from groundwork.executors import LocalExecutor

@@ -5,7 +5,7 @@ import torch
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.open import load
 from cnnimretrieval.training.fine_tune import TrainConfig, initial_network
-from experiments.commands.exit_codes import UsageFault
+from experiments.exit_codes import UsageFault
 
 
 def device(name: str) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 from cnnimretrieval.downloads.catalogue import find
 from cnnimretrieval.downloads.download import free_bytes, is_present
 from experiments import effort, manifest, pipeline
-from experiments.commands.download import size
 from experiments.effort import Effort
 from experiments.settings.protocol import Protocol
 from experiments.settings.recipe import Recipe, Target
 from experiments.settings.run_config import RunConfig
+from experiments.sizes import size
 from groundwork.folder import list_files, usable_names
 from groundwork.records import last_done
 

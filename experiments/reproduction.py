@@ -22,7 +22,7 @@ from cnnimretrieval.training.fine_tune import TrainConfig, fine_tune, initial_ne
 from cnnimretrieval.whitening.apply import Whitening
 from cnnimretrieval.whitening.estimates import learn_whitening
 from experiments import manifest
-from experiments.commands.exit_codes import UsageFault
+from experiments.exit_codes import UsageFault
 from experiments.settings.recipe import Recipe, Target
 from experiments.settings.run_config import RunConfig
 from groundwork.files import read_json, write_json

@@ -11,7 +11,8 @@ from cnnimretrieval.downloads.download import DownloadConfig, Plan, plan
 from cnnimretrieval.downloads.download import download as get
 from cnnimretrieval.downloads.ledger import FILE as LEDGER
 from experiments.commands import options
-from experiments.commands.exit_codes import UsageFault
+from experiments.exit_codes import UsageFault
+from experiments.sizes import size
 from groundwork.lock import hold
 
 _LIST = "list"
@@ -77,18 +78,6 @@ def plan_table(planned: Plan, root: Path) -> str:
     needed = size(planned.needed_bytes) if planned.needed_bytes else "nothing"
     lines.append(f"  space needed: {needed}{unknown}; free: {size(planned.free_bytes)}")
     return "\n".join(lines)
-
-
-def size(num_bytes: int | None) -> str:
-    """A number of bytes for people, in powers of 1000, or "?"."""
-    if num_bytes is None:
-        return "?"
-    value, unit = float(num_bytes), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):  # noqa: B007
-        if value < 999.5:
-            break
-        value /= 1000
-    return f"{value:.3g} {unit}"
 
 
 def _find(name: str) -> DataSet:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from experiments.commands import options
-from experiments.commands.exit_codes import UsageFault
+from experiments.exit_codes import UsageFault
 from groundwork.lock import hold
 from groundwork.names import printable
 

@@ -10,8 +10,8 @@ from cnnimretrieval.evaluation.benchmark import Benchmark
 from cnnimretrieval.evaluation.datasets import LAYOUTS, read_benchmark, read_test_set
 from cnnimretrieval.evaluation.groundtruth import judged_benchmark
 from experiments.commands import options
-from experiments.commands.exit_codes import UsageFault
 from experiments.commands.spreadsheet import Row, read_rows
+from experiments.exit_codes import UsageFault
 from experiments.settings.errors import did_you_mean
 from experiments.settings.protocol import Protocol
 from groundwork.folder import list_files, reasons_by_name, usable_names

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from experiments.commands.exit_codes import UsageFault
 from experiments.engine import Engine
+from experiments.exit_codes import UsageFault
 from experiments.settings import protocol
 from groundwork.executors import usable_cores
 from groundwork.settings import MAX_INTEGER

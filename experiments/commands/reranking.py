@@ -7,7 +7,7 @@ from typing import Any
 from cnnimretrieval.search.diffusion import DiffusionConfig
 from cnnimretrieval.search.expansion import AugmentationConfig, ExpansionConfig
 from cnnimretrieval.search.rerank import RerankConfig
-from experiments.commands.exit_codes import UsageFault
+from experiments.exit_codes import UsageFault
 from experiments.settings.errors import did_you_mean
 from experiments.settings.protocol import Protocol
 from groundwork.settings import Settings

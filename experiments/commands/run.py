@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from experiments.commands import options
-from experiments.commands.exit_codes import NAME, UsageFault
 from experiments.engine import Engine
+from experiments.exit_codes import NAME, UsageFault
 from experiments.settings import protocol
 from groundwork.lock import hold
 

@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.commands.exit_codes import UsageFault
+from experiments.exit_codes import UsageFault
 
 Row = tuple[int, list[str]]
 

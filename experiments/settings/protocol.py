@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from experiments.commands.exit_codes import UsageFault
+from experiments.exit_codes import UsageFault
 from experiments.settings.errors import did_you_mean, explain_all
 from experiments.settings.recipe import Recipe, Target
 from groundwork.settings import Settings

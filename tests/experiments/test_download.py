@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from experiments import cli
-from experiments.commands.download import size
+from experiments.sizes import size
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import errno
 import pytest
 import typer
 
-from experiments.commands.exit_codes import UsageFault, exit_code, lines_of
+from experiments.exit_codes import UsageFault, exit_code, lines_of
 
 
 @pytest.mark.parametrize(

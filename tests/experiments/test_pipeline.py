@@ -5,8 +5,8 @@ import pytest
 
 from cnnimretrieval.training.result import TrainResult
 from experiments import manifest, metrics, pipeline
-from experiments.commands.exit_codes import UsageFault
 from experiments.engine import Engine
+from experiments.exit_codes import UsageFault
 from experiments.settings.run_config import RunConfig
 from groundwork.files import write_json, write_table
 

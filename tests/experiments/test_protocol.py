@@ -3,7 +3,7 @@ from typing import Literal
 import pytest
 from pydantic import Field, field_validator
 
-from experiments.commands.exit_codes import UsageFault
+from experiments.exit_codes import UsageFault
 from experiments.settings import protocol
 from groundwork.settings import Settings
 

@@ -4,7 +4,7 @@ import pytest
 
 from cnnimretrieval.downloads.catalogue import find
 from experiments import effort
-from experiments.commands.exit_codes import UsageFault
+from experiments.exit_codes import UsageFault
 from experiments.settings import protocol
 from experiments.settings.run_config import RunConfig
 from pairs.negatives import NegativesConfig

@@ -4,7 +4,7 @@ import tomllib
 import pytest
 
 from cnnimretrieval.training.fine_tune import TrainConfig
-from experiments.commands.exit_codes import UsageFault
+from experiments.exit_codes import UsageFault
 from experiments.settings import protocol
 from experiments.settings.run_config import RunConfig
 from pairs.mine import MineConfig

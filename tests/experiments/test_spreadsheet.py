@@ -2,8 +2,8 @@ import codecs
 
 import pytest
 
-from experiments.commands.exit_codes import UsageFault
 from experiments.commands.spreadsheet import read_rows
+from experiments.exit_codes import UsageFault
 
 ROWS = [["a b.jpg"], ["c;d.jpg", "1.5", "2", "30", "40.25"], ["x/é.jpg"]]
 
