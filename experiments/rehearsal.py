@@ -14,7 +14,7 @@ from experiments.settings.recipe import Recipe, Target
 from experiments.settings.run_config import RunConfig
 from experiments.sizes import size
 from groundwork.folder import list_files, usable_names
-from groundwork.records import last_done
+from groundwork.records import last_done, records_in
 
 # Section of the settings, folder in WORK, name of the record that its stage leaves last.
 _STAGES = (
@@ -82,7 +82,7 @@ def _states(work: Path, config: RunConfig) -> Iterator[tuple[str, str]]:
         changed = sorted(_changed(former.get(section, {}), config.model_dump(mode="json")[section], section))
         redo = redo or (f"settings changed: {', '.join(changed)}" if former and changed else "")
         if not _is_whole(work / folder, record):
-            yield stage, "begun" if (work / folder / "done").is_dir() else "to do"
+            yield stage, "begun" if any(records_in(work / folder)) else "to do"
         else:
             yield stage, f"to redo, {redo}" if redo else "done, if the photos are the same"
 

@@ -10,6 +10,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from groundwork.files import read_json
+from groundwork.records import record_of
 from pairs.pair_table import PairTable, read_pair_table
 from pairs.published_pairs import PublishedPairs, photo_of
 from pairs.retrieval_sfm_files import write_training_pairs, write_whitening_pairs
@@ -30,7 +31,7 @@ def export(pairs_dir: Path, out: Path, name: str) -> Path:
     FileNotFoundError when mining has not finished.
     """
     require_file_name(name, "export")
-    if not (pairs_dir / "done" / "mine.json").is_file():
+    if record_of(pairs_dir, "mine") is None:
         raise FileNotFoundError(
             f"export: expected a folder that mining finished, got {pairs_dir}; run mine first"
         )

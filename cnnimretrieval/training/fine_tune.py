@@ -41,7 +41,7 @@ from cnnimretrieval.training.whitening_layers import LayersConfig, load_layers, 
 from cnnimretrieval.whitening.apply import Kind, Whitening, apply
 from groundwork.files import read_json
 from groundwork.keys import key_of
-from groundwork.records import load_done, mark_done
+from groundwork.records import load_done, mark_done, read_done
 from groundwork.settings import Settings
 from pairs.heldout import read_heldout
 from pairs.pair_table import read_pair_table
@@ -173,13 +173,12 @@ def _key(mined: str, config: TrainConfig, initial: RetrievalNetwork) -> str:
 
 
 def _key_of_mining(pairs_dir: Path) -> str:
-    try:
-        key: str = read_json(pairs_dir / "done" / "mine.json")["key"]
-    except FileNotFoundError as error:
+    record = read_done(pairs_dir, "mine", remedy="mine again")
+    if record is None:
         raise FileNotFoundError(
             f"pairs: expected a folder that mining finished, got {pairs_dir}; run mine first"
-        ) from error
-    return key
+        )
+    return record.key
 
 
 def _open(
