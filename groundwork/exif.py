@@ -4,13 +4,10 @@ import math
 from collections.abc import Mapping
 
 from PIL import Image
+from PIL.ExifTags import GPS, IFD, Base
 
-_ORIENTATION, _MAKE, _MODEL, _EXIF_FOLDER, _GPS_FOLDER = 0x0112, 0x010F, 0x0110, 0x8769, 0x8825
-_FOCAL_MM, _FOCAL_35MM, _WIDTH_PX, _HEIGHT_PX = 0x920A, 0xA405, 0xA002, 0xA003
-_PLANE_RESOLUTION, _PLANE_UNIT = 0xA20E, 0xA210
 _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 _DIAGONAL_35MM = math.hypot(36.0, 24.0)
-_LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE = 1, 2, 3, 4
 
 
 def read_orientation(image: Image.Image) -> int:
@@ -21,7 +18,7 @@ def read_orientation(image: Image.Image) -> int:
     if image.format == "TIFF":
         return 1
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
+        value = image.getexif().get(Base.Orientation, 1)
         return int(value) if value in range(1, 9) else 1
     except Exception:  # a damaged EXIF block costs its hints only
         return 1
@@ -32,31 +29,31 @@ def read_exif(image: Image.Image) -> tuple[int, float, str]:
     orientation = read_orientation(image)
     try:
         exif = image.getexif()
-        lens = exif.get_ifd(_EXIF_FOLDER)
+        lens = exif.get_ifd(IFD.Exif)
         focal_px = _focal_px(lens, image.width, image.height)
     except Exception:  # a damaged EXIF block costs its hints only
         return orientation, math.nan, ""
     if math.isnan(focal_px):
         return orientation, focal_px, ""
-    maker = " ".join(str(exif.get(tag, "")).strip(" \0") for tag in (_MAKE, _MODEL)).strip()
+    maker = " ".join(str(exif.get(tag, "")).strip(" \0") for tag in (Base.Make, Base.Model)).strip()
     return orientation, focal_px, f"{maker} {focal_px:.2f}" if maker else ""
 
 
 def read_gps(image: Image.Image) -> tuple[float, float]:
     """Latitude and longitude of the photo, as `read_position` returns them."""
     try:
-        return read_position(image.getexif().get_ifd(_GPS_FOLDER))
+        return read_position(image.getexif().get_ifd(IFD.GPSInfo))
     except Exception:  # a damaged EXIF block costs its hints only
         return math.nan, math.nan
 
 
 def _focal_px(lens: dict[int, object], width: int, height: int) -> float:
     """Focal length in pixels, by its 35 mm equivalent (same diagonal) or by the sensor's resolution."""
-    focal_35mm = _number(lens.get(_FOCAL_35MM))
-    focal_mm = _number(lens.get(_FOCAL_MM))
-    resolution = _number(lens.get(_PLANE_RESOLUTION))
-    mm_per_unit = _MM_PER_UNIT.get(int(_number(lens.get(_PLANE_UNIT, 2))), 0.0)
-    taken_px = max(_number(lens.get(_WIDTH_PX)), _number(lens.get(_HEIGHT_PX)))
+    focal_35mm = _number(lens.get(Base.FocalLengthIn35mmFilm))
+    focal_mm = _number(lens.get(Base.FocalLength))
+    resolution = _number(lens.get(Base.FocalPlaneXResolution))
+    mm_per_unit = _MM_PER_UNIT.get(int(_number(lens.get(Base.FocalPlaneResolutionUnit, 2))), 0.0)
+    taken_px = max(_number(lens.get(Base.ExifImageWidth)), _number(lens.get(Base.ExifImageHeight)))
     focal_px = math.nan
     if focal_35mm > 0:
         focal_px = focal_35mm / _DIAGONAL_35MM * math.hypot(width, height)
@@ -80,8 +77,8 @@ def read_position(gps: Mapping[int, object]) -> tuple[float, float]:
 
     (0, 0) counts as unknown: it is what a receiver without a fix writes.
     """
-    latitude = _degrees(gps.get(_LATITUDE), gps.get(_LATITUDE_REF), "N", "S", limit=90.0)
-    longitude = _degrees(gps.get(_LONGITUDE), gps.get(_LONGITUDE_REF), "E", "W", limit=180.0)
+    latitude = _degrees(gps.get(GPS.GPSLatitude), gps.get(GPS.GPSLatitudeRef), "N", "S", limit=90.0)
+    longitude = _degrees(gps.get(GPS.GPSLongitude), gps.get(GPS.GPSLongitudeRef), "E", "W", limit=180.0)
     if math.isnan(latitude) or math.isnan(longitude) or latitude == longitude == 0.0:
         return math.nan, math.nan
     return latitude, longitude
