@@ -1,5 +1,6 @@
 """Stage: features to image pairs worth matching: all, or the nearest in looks and in position, and a list."""
 
+import csv
 import time
 from concurrent.futures import Executor
 from pathlib import Path
@@ -104,6 +105,19 @@ def _taken_nearby(
     )
 
 
+def require_given(config: CandidateConfig, collection: Collection) -> None:
+    """Read what is given besides the photos, for its errors: they come before any work, not after hours."""
+    if config.descriptors is not None:
+        read_descriptors(config.descriptors, collection)
+    if config.pair_list is not None:
+        read_pair_list(config.pair_list, collection)
+
+
+def _mark_between(row: str) -> str:
+    fitting = (mark for mark in ",;\t" if len(next(csv.reader([row], delimiter=mark), [])) == 2)
+    return next(fitting, ",")
+
+
 def all_pairs(rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, "p 2"]:
     """Every pair of the given rows, the smaller first."""
     first, second = np.triu_indices(len(rows), 1)
@@ -111,13 +125,19 @@ def all_pairs(rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, "p 2"]:
 
 
 def read_pair_list(path: Path, collection: Collection) -> Int[np.ndarray, "p 2"]:
-    """Rows (image_id - 1) of the pairs in a CSV of two names a row, without header; smaller row first."""
+    """Rows (image_id - 1) of the pairs in a CSV of two names a row, without header; smaller row first.
+
+    Names are parted by comma, semicolon or tab, whichever makes two of the first row.
+    """
     if not path.is_file():
         raise FileNotFoundError(
             f"pair list: expected a CSV file, got {path}, which is missing; check the path"
         )
     try:
-        table = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
+        with path.open(encoding="utf-8-sig", newline="") as file:  # as programs save it that put a mark first
+            mark = _mark_between(file.readline())
+            file.seek(0)
+            table = pd.read_csv(file, sep=mark, header=None, dtype=str, keep_default_na=False)
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise ValueError(
             f"pair list {path}: expected two names a row, got no table ({error}); write NAME,NAME"

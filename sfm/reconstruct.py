@@ -14,7 +14,7 @@ from groundwork.files import read_table, sweep, write_json
 from groundwork.keys import key_of, key_of_table
 from groundwork.lock import hold
 from groundwork.settings import Settings
-from sfm.candidates import CandidateConfig, propose_pairs
+from sfm.candidates import CandidateConfig, propose_pairs, require_given
 from sfm.collection import Collection, ScanConfig, require_folder, scan
 from sfm.colmap.files import database_alone
 from sfm.colmap.import_matches import import_matches
@@ -112,6 +112,7 @@ def _reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: E
 
 
 def _match(collection: Collection, out: Path, config: ReconstructConfig, executor: Executor) -> Matched:
+    require_given(config.candidates, collection)
     features = extract_features(collection, out, config.features, executor)
     candidates = propose_pairs(collection, features, out, config.candidates, config.seed, executor)
     matches = match(candidates, features, out, config.matching, config.seed, executor)

@@ -259,6 +259,9 @@ def test_a_corrupt_pair_list_is_told(
     assert str(missing.value) == (
         f"pair list: expected a CSV file, got {pairs}, which is missing; check the path"
     )
+    with pytest.raises(FileNotFoundError, match="pair list"):
+        _again(photos, tmp_path / "new", SerialExecutor(), candidates=CandidateConfig(pair_list=pairs))
+    assert not (tmp_path / "new" / "features").exists()
 
 
 def test_a_photo_lost_before_its_descriptors_are_made_again(

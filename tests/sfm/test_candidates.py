@@ -64,6 +64,14 @@ def test_a_wrong_pair_list_is_told(tmp_path: Path, content: str, message: str) -
         read_pair_list(path, _collection("a", "b"))
 
 
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_pair_list_is_read_as_programs_save_it(tmp_path: Path, mark: str, encoding: str) -> None:
+    path, collection = tmp_path / "pairs.csv", _collection("a", "b", "c d")
+    path.write_text(f"c d{mark}a\r\nb{mark}a\r\n", encoding=encoding, newline="")
+    assert read_pair_list(path, collection).tolist() == [[0, 1], [0, 2]]
+
+
 def test_a_missing_pair_list_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"pairs\.csv, which is missing"):
         read_pair_list(tmp_path / "pairs.csv", _collection("a"))
