@@ -40,6 +40,7 @@ def test_pictures_come_in_the_order_of_the_requests_and_a_bad_photo_is_a_reason(
             np.testing.assert_array_equal(loaded.levels, read_levels(request, 60))
 
 
+@pytest.mark.slow
 def test_a_photo_that_kills_its_process_costs_itself_only(photos):
     deadly = ImageRequest(path=photos[3], edit=_Deadly())
     requests = [ImageRequest(path=path) for path in photos] + [deadly, ImageRequest(path=photos[0])]
@@ -52,6 +53,7 @@ def test_a_photo_that_kills_its_process_costs_itself_only(photos):
     )
 
 
+@pytest.mark.slow
 def test_groups_end_at_a_photo_that_kills_its_process(photos):
     groups = [[ImageRequest(path=photos[0])], [ImageRequest(path=photos[1], edit=_Deadly(signal.SIGKILL))]]
     pictures = read_groups(groups, 60, workers=2)
@@ -64,6 +66,7 @@ def test_groups_end_at_a_photo_that_kills_its_process(photos):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["size=64k", "ro"])
 def test_extract_needs_no_shared_memory(network, tmp_path, memory):
     """As in a container: /dev/shm with next to no room, and one that cannot be written."""

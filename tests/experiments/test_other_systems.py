@@ -64,6 +64,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", [MACOS, WINDOWS], ids=["macos", "windows"])
 def test_extract_runs_without_what_only_linux_has(photos: Path, gone: str) -> None:
     save(build(NetworkConfig(backbone="squeezenet1_1"), "random"), photos / "net")
@@ -73,6 +74,7 @@ def test_extract_runs_without_what_only_linux_has(photos: Path, gone: str) -> No
     assert (photos / "out" / "vectors.npy").stat().st_size == 128 + 2 * 512 * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", [MACOS, WINDOWS], ids=["macos", "windows"])
 def test_reconstruct_runs_without_what_only_linux_has(photos: Path, gone: str) -> None:
     found = _run(photos, gone, "reconstruct", "in", "--out", "out", "--workers", "2")

@@ -53,6 +53,7 @@ def _inside_frame(xy: np.ndarray, size: np.ndarray) -> np.ndarray:
     return ((xy < border) | (xy > size - border)).any(axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("add", "inside"), [(_lines, _inside_bar), (_frame, _inside_frame)])
 def test_print_joins_no_places_and_becomes_no_points(
     two_scenes: dict[str, Any], tmp_path: Path, add: Callable, inside: Callable
