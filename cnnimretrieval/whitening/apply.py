@@ -4,6 +4,7 @@ Descriptors may be a memory map and stay float32. How a whitening is estimated: 
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from groundwork.files import atomic_path
 
 Kind = Literal["learned", "pca"]
 
+_FACTS = "facts"
 _EPS = 1e-6
 
 
@@ -90,7 +92,9 @@ def save_whitening(whitening: Whitening, path: Path) -> None:
     """Write `whitening` as one safetensors file, whole or not at all."""
     with atomic_path(path) as unfinished:
         arrays = {"mean": whitening.mean, "projection": whitening.projection}
-        save_file(arrays, unfinished, metadata={"kind": whitening.kind, "note": whitening.note})
+        # In one entry: the library writes several in another order each time.
+        facts = json.dumps({"kind": whitening.kind, "note": whitening.note})
+        save_file(arrays, unfinished, metadata={_FACTS: facts})
 
 
 def load_whitening(path: Path) -> Whitening:
@@ -99,7 +103,7 @@ def load_whitening(path: Path) -> Whitening:
         raise FileNotFoundError(f"whitening: expected a file, got {path}, which is none; check the path")
     try:
         with safe_open(path, framework="numpy") as file:
-            facts = file.metadata() or {}
+            facts = _read_facts(file.metadata() or {})
             mean, projection = file.get_tensor("mean"), file.get_tensor("projection")
     except (SafetensorError, TypeError, AttributeError) as error:
         # Beside its own error, what the library trips over in types that NumPy does not have.
@@ -110,6 +114,15 @@ def load_whitening(path: Path) -> Whitening:
         return Whitening(mean=mean, projection=projection, kind=_kind(facts), note=facts.get("note", ""))
     except ValueError as error:
         raise ValueError(f"whitening {path}: {str(error).removeprefix('whitening: ')}") from error
+
+
+def _read_facts(stored: Mapping[str, str]) -> Mapping[str, str]:
+    """Kind and note; files of earlier versions have an entry for each."""
+    try:
+        facts = json.loads(stored[_FACTS]) if _FACTS in stored else stored
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, Mapping) else {}
 
 
 def _kind(facts: Mapping[str, str]) -> Kind:

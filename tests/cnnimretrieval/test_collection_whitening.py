@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from cnnimretrieval.whitening.apply import Whitening, apply, load_whitening, save_whitening
 from cnnimretrieval.whitening.estimates import learn_whitening, pca_whitening
@@ -376,3 +377,24 @@ def test_bad_input_is_named(reference):
     broken[3, 4] = np.nan
     with pytest.raises(ValueError, match=r"^whitening: expected finite descriptors, got NaN or infinity; "):
         pca_whitening(broken)
+
+
+def test_the_same_whitening_is_the_same_file(tmp_path):
+    whitening = Whitening(mean=np.zeros(3), projection=np.eye(2, 3), kind="learned", note="é")
+    contents = set()
+    for number in range(12):
+        save_whitening(whitening, tmp_path / f"{number}.safetensors")
+        contents.add((tmp_path / f"{number}.safetensors").read_bytes())
+    assert len(contents) == 1
+    found = load_whitening(tmp_path / "0.safetensors")
+    assert (found.kind, found.note) == ("learned", "é")
+
+
+def test_a_whitening_of_earlier_versions_is_read(tmp_path):
+    path = tmp_path / "w.safetensors"
+    arrays = {"mean": np.zeros(3), "projection": np.eye(2, 3)}
+    save_file(arrays, path, metadata={"kind": "pca", "note": "old"})
+    assert (load_whitening(path).kind, load_whitening(path).note) == ("pca", "old")
+    save_file(arrays, path, metadata={"facts": "[1"})
+    with pytest.raises(ValueError, match="expected the kind learned or pca, got None"):
+        load_whitening(path)
