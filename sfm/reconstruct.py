@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from groundwork.child import preload
 from groundwork.files import read_table, sweep, write_json
 from groundwork.keys import key_of, key_of_table
 from groundwork.lock import hold
@@ -61,6 +62,7 @@ def reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: Ex
     disk is full or read-only, FolderInUse while another run works in `out`.
     """
     require_folder(photos)
+    preload("sfm.colmap.calls", __name__)
     try:
         with hold(out):
             sweep(out)
