@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from jaxtyping import Int, UInt8
 from pydantic import Field
 
-from groundwork.batches import Batch, BatchResult, LazyBatches
+from groundwork.batches import CHILD_BYTES, Batch, BatchResult, LazyBatches
+from groundwork.executors import Guarded
 from groundwork.files import atomic_path, read_table
 from groundwork.folder import list_files
 from groundwork.keys import key_of, key_of_table
@@ -36,6 +37,9 @@ _BATCH = 128
 # Of fewer files, starting a task takes a quarter of the time that reading them does.
 _MIN_BATCH = 16
 _TABLE = "collection.parquet"
+_THUMBNAILS = Path("scan", "thumbnails.npy")
+_SEARCHED_BYTES = 1000
+Rows = Int[np.ndarray, " n"]
 # Tables of batches that are kept apart: each has a cost of its own, and so has joining them.
 _JOINED = 512
 # What the inspection of a file finds, a reason against it or facts of the photo; with what else holds.
@@ -119,7 +123,8 @@ def scan(photos: Path, out: Path, config: ScanConfig, executor: Executor) -> Col
         _require_usable(photos, table)
         near = 0
         if config.near_copies:
-            table, near = _without_near_copies(table, before, thumbnails)
+            search = partial(_search_near_copies, out / _THUMBNAILS, executor)
+            table, near = _without_near_copies(table, before, search)
         del found, before  # of a million files each takes a quarter of a gigabyte
         finish(
             out,
@@ -196,7 +201,7 @@ def _inspect(
     ]
     if len(again):
         sources.append(Source(out / _TABLE, known[again], again))
-    thumbnails = gather_thumbnails(out / "scan" / "thumbnails.npy", len(found), sources)
+    thumbnails = gather_thumbnails(out / _THUMBNAILS, len(found), sources)
     return table, thumbnails, usage(results)
 
 
@@ -221,13 +226,25 @@ def _without_killers(rows: Int[np.ndarray, " b"], result: BatchResult) -> Int[np
 
 
 def _without_near_copies(
-    table: pd.DataFrame, before: pd.DataFrame, thumbnails: UInt8[np.ndarray, "n p"]
+    table: pd.DataFrame, before: pd.DataFrame, search: Callable[[Rows, int], Rows]
 ) -> tuple[pd.DataFrame, int]:
-    """The table with near-copies told as duplicates, and their number."""
+    """The table with near-copies told as duplicates, and their number; `search` is `near_copies`."""
     rows, num_known = by_precedence(table, before)
-    original = near_copies(thumbnails, rows, num_known)
+    original = search(rows, num_known)
     copies = np.flatnonzero(original != np.arange(len(rows)))
     return without_copies(table, rows[copies], rows[original[copies]]), len(copies)
+
+
+def _search_near_copies(file: Path, executor: Executor, rows: Rows, num_known: int) -> Rows:
+    """`near_copies` as a task: what it holds on the way, a kilobyte a photo, is not this process's."""
+    memory_bytes = CHILD_BYTES + _SEARCHED_BYTES * len(rows)
+    task = Guarded(fn=_near_copies_in, memory_bytes=memory_bytes)
+    found: Rows = executor.submit(task, file, rows, num_known).result()
+    return found
+
+
+def _near_copies_in(file: Path, rows: Rows, num_known: int) -> Rows:
+    return near_copies(np.load(file, mmap_mode="r"), rows, num_known)
 
 
 def _known_rows(found: pd.DataFrame, before: pd.DataFrame) -> Int[np.ndarray, " n"]:

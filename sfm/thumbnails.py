@@ -50,6 +50,7 @@ def gather_thumbnails(path: Path, number: int, sources: Iterable[Source]) -> UIn
     for source in sources:
         _copy_rows(source, gathered)
         release(gathered)
+    gathered.flush()
     return gathered
 
 

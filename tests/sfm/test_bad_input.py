@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from groundwork.batches import Batch
 from groundwork.executors import LocalExecutor, SerialExecutor
 from groundwork.lock import FolderInUse, hold
 from sfm.candidates import CandidateConfig
@@ -112,7 +113,8 @@ class _Noting(SerialExecutor):
         self.names: list[str] = []
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        self.names.append(args[-1].name)
+        if isinstance(args[-1], Batch):
+            self.names.append(args[-1].name)
         return super().submit(fn, *args, **kwargs)
 
 

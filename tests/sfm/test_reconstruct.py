@@ -17,6 +17,7 @@ import pycolmap
 import pytest
 from PIL import Image
 
+from groundwork.batches import Batch
 from groundwork.child import WorkerDied
 from groundwork.executors import LocalExecutor, SerialExecutor
 from groundwork.files import UNFINISHED, read_json
@@ -199,7 +200,8 @@ def test_added_photos_cost_what_is_new_only(photos: Path, out: Path, tmp_path: P
 
     class Noting(SerialExecutor):
         def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-            submitted.append((args[-1].name[:5], len(args[-1].items)))
+            if isinstance(args[-1], Batch):
+                submitted.append((args[-1].name[:5], len(args[-1].items)))
             return super().submit(fn, *args, **kwargs)
 
     config = ReconstructConfig(features=FeatureConfig(keep_descriptors=True))
