@@ -65,7 +65,7 @@ def read_model(batch: Batch[Path], *, listing: Path, folder: Path) -> tuple[dict
 
 
 def _photos(listing: Path) -> dict[str, Photo]:
-    table = read_table(listing)
+    table = read_table(listing, ["name", "status", "width", "height", "orientation"])
     usable = table.loc[table["status"] == "usable", ["name", "width", "height", "orientation"]]
     return {
         name: Photo(size=(width, height), orientation=orientation)
