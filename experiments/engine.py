@@ -54,7 +54,9 @@ class Engine:
 
     def open(self, photos: Path, out: Path) -> Executor:
         """The executor, for a `with` block; `photos` and `out` are what its workers must see."""
-        preload("sfm.colmap.calls", "sfm.reconstruct", "cnnimretrieval.descriptors.reading")
+        from sfm.reconstruct import PRELOAD  # takes a second to load, which --help need not wait for
+
+        preload(*PRELOAD, "cnnimretrieval.descriptors.reading")
         if self.scheduler is not None:
             return ClusterExecutor(self.scheduler, photos, out)
         memory_bytes = None if self.memory_gb is None else round(self.memory_gb * 1e9)

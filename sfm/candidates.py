@@ -4,6 +4,7 @@ import csv
 import time
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from pydantic import Field
 from groundwork.descriptor_folder import folder_key, read_descriptor_folder
 from groundwork.files import read_table, write_table
 from groundwork.keys import key_of
-from groundwork.records import load_done, mark_done
+from groundwork.records import load_done, mark_done, record_of
 from groundwork.settings import Settings
 from groundwork.shards import Selection, blocks
 from sfm.collection import Collection
@@ -63,7 +64,7 @@ def propose_pairs(
     the list or the descriptors do not fit the collection.
     """
     started = time.perf_counter()
-    given = [_stamp(config.pair_list), config.descriptors and folder_key(config.descriptors)]
+    given = _given(config)
     key = key_of("candidates", _VERSION, config, seed, collection.key, features.key, given)
     path = out / "candidates.parquet"
     if not load_done(out, "candidates", key):
@@ -88,7 +89,15 @@ def propose_pairs(
         table = union(sources, len(matchable))
         write_table(path, table)
         facts = {"pairs": len(table)} | {name: len(pairs) for name, pairs in sources.items()}
-        mark_done(out, "candidates", key, seconds=time.perf_counter() - started, facts=facts, outputs=[path])
+        mark_done(
+            out,
+            "candidates",
+            key,
+            seconds=time.perf_counter() - started,
+            facts=facts,
+            basis={"given": given, "photos": collection.key},
+            outputs=[path],
+        )
     return read_table(path)
 
 
@@ -105,12 +114,23 @@ def _taken_nearby(
     )
 
 
-def require_given(config: CandidateConfig, collection: Collection) -> None:
-    """Read what is given besides the photos, for its errors: they come before any work, not after hours."""
+def require_given(config: CandidateConfig, collection: Collection, out: Path) -> None:
+    """Read what is given besides the photos, for its errors: they come before any work, not after hours.
+
+    Nothing is read where the candidates in `out` were made with the same.
+    """
+    record = record_of(out, "candidates")
+    if record and record.basis == {"given": _given(config), "photos": collection.key}:
+        return
     if config.descriptors is not None:
-        read_descriptors(config.descriptors, collection)
+        read_descriptor_folder(config.descriptors)
     if config.pair_list is not None:
         read_pair_list(config.pair_list, collection)
+
+
+def _given(config: CandidateConfig) -> list[Any]:
+    """What changes with the files that are given besides the photos."""
+    return [_stamp(config.pair_list), config.descriptors and folder_key(config.descriptors)]
 
 
 def _mark_between(row: str) -> str:

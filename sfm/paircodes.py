@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Bool, Int, Int32, Int64
 
+# More keypoints than any photo has: what number a keypoint by, or two of them, is made with.
+MAX_KEYPOINTS = 1 << 31
 # Pairs that are taken apart at a time: what that needs besides its result does not grow with their number.
 _BLOCK = 1 << 20
 

@@ -7,10 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int, Int64, UInt32
 
-from sfm.paircodes import decode, encode, sort_unique
-
-# More than any photo has.
-_KEYPOINTS = 1 << 31
+from sfm.paircodes import MAX_KEYPOINTS, decode, encode, sort_unique
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -22,7 +19,7 @@ class PrintedKeypoints:
     @classmethod
     def of(cls, image_ids: Int[np.ndarray, " k"], keypoints: Int[np.ndarray, " k"]) -> "PrintedKeypoints":
         """The set of these keypoints, which may come up more than once."""
-        return cls(codes=sort_unique(encode(image_ids, keypoints, _KEYPOINTS)))
+        return cls(codes=sort_unique(encode(image_ids, keypoints, MAX_KEYPOINTS)))
 
     @classmethod
     def of_table(cls, table: pd.DataFrame) -> "PrintedKeypoints":
@@ -41,18 +38,18 @@ class PrintedKeypoints:
     @property
     def image_ids(self) -> Int64[np.ndarray, " i"]:
         """The images that have any, rising."""
-        return np.unique(self.codes // _KEYPOINTS)
+        return np.unique(self.codes // MAX_KEYPOINTS)
 
     def table(self) -> pd.DataFrame:
         """Rows `image_id, keypoint`, sorted."""
-        return pd.DataFrame(decode(self.codes, _KEYPOINTS), columns=["image_id", "keypoint"])
+        return pd.DataFrame(decode(self.codes, MAX_KEYPOINTS), columns=["image_id", "keypoint"])
 
     def of_images(self, image_ids: Int[np.ndarray, " i"]) -> "PrintedKeypoints":
         """Those of some images, ids rising."""
         if not len(self.codes):
             return self
-        first = image_ids.astype(np.int64) * _KEYPOINTS
-        starts, ends = np.searchsorted(self.codes, first), np.searchsorted(self.codes, first + _KEYPOINTS)
+        first = image_ids.astype(np.int64) * MAX_KEYPOINTS
+        starts, ends = np.searchsorted(self.codes, first), np.searchsorted(self.codes, first + MAX_KEYPOINTS)
         parts = [self.codes[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
         return PrintedKeypoints(codes=np.concatenate([np.empty(0, dtype=np.int64), *parts]))
 
@@ -66,7 +63,7 @@ class PrintedKeypoints:
         return np.asarray(inliers[~on_print])
 
     def _has(self, image_id: int, keypoints: UInt32[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-        codes = encode(np.full(len(keypoints), image_id), keypoints, _KEYPOINTS)
+        codes = encode(np.full(len(keypoints), image_id), keypoints, MAX_KEYPOINTS)
         place = np.minimum(np.searchsorted(self.codes, codes), len(self.codes) - 1)
         found: Bool[np.ndarray, " n"] = self.codes[place] == codes
         return found

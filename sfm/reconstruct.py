@@ -33,6 +33,8 @@ from sfm.pair_table import ENDS
 from sfm.pairlists import write_pair_lists
 
 _VERSION = 3
+# What tasks of a reconstruction need: for `groundwork.child.preload`, before the first child.
+PRELOAD = ("sfm.colmap.calls", __name__)
 _DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -62,7 +64,7 @@ def reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: Ex
     disk is full or read-only, FolderInUse while another run works in `out`.
     """
     require_folder(photos)
-    preload("sfm.colmap.calls", __name__)
+    preload(*PRELOAD)
     try:
         with hold(out):
             sweep(out)
@@ -114,7 +116,7 @@ def _reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: E
 
 
 def _match(collection: Collection, out: Path, config: ReconstructConfig, executor: Executor) -> Matched:
-    require_given(config.candidates, collection)
+    require_given(config.candidates, collection, out)
     features = extract_features(collection, out, config.features, executor)
     candidates = propose_pairs(collection, features, out, config.candidates, config.seed, executor)
     matches = match(candidates, features, out, config.matching, config.seed, executor)

@@ -8,12 +8,10 @@ from jaxtyping import Int64, UInt32
 
 from sfm.featurestore import ImageFeatures
 from sfm.marks import MatchedPoints, find_print
-from sfm.paircodes import encode
+from sfm.paircodes import MAX_KEYPOINTS, encode
 
 if TYPE_CHECKING:
     from sfm.colmap.calls import PairGeometry
-
-_KEYPOINTS = 1 << 31
 
 
 def verify_behind_print(
@@ -49,4 +47,4 @@ def _on_print(
 
 
 def _numbers(matches: UInt32[np.ndarray, "n 2"]) -> Int64[np.ndarray, " n"]:
-    return encode(matches[:, 0], matches[:, 1], _KEYPOINTS)
+    return encode(matches[:, 0], matches[:, 1], MAX_KEYPOINTS)

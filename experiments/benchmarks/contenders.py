@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from experiments.benchmarks.plain_colmap import Registered
 from groundwork.child import preload
 from groundwork.executors import LocalExecutor
-from sfm.reconstruct import ReconstructConfig, reconstruct
+from sfm.reconstruct import PRELOAD, ReconstructConfig, reconstruct
 
 T = TypeVar("T")
 
@@ -31,5 +31,5 @@ def in_child(function: Callable[..., T], *given: Any) -> T:
 
 def _executor(workers: int) -> LocalExecutor:
     # The first child decides what all find loaded, whichever contender starts it.
-    preload("sfm.colmap.calls", "sfm.reconstruct")
+    preload(*PRELOAD)
     return LocalExecutor(workers)

@@ -20,6 +20,7 @@ from sfm.matching import Matches
 from sfm.numbering import digests, rank_by_content
 from sfm.pair_filters.interface import VerifiedPairs
 from sfm.pair_table import pair_table
+from sfm.reconstruct import PRELOAD
 
 WIDTH, HEIGHT = 480, 360
 # A lens of 40 mm on 36 x 24 mm, as the photos' EXIF says: 554.7 px.
@@ -89,7 +90,7 @@ def _photo(
 
 @pytest.fixture(scope="session", autouse=True)
 def _preloaded() -> None:
-    preload("sfm.colmap.calls", "sfm.reconstruct")
+    preload(*PRELOAD)
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,14 @@ import pytest
 
 from groundwork.executors import SerialExecutor
 from groundwork.files import read_json
+from sfm import candidates
 from sfm.candidates import (
     CandidateConfig,
     all_pairs,
     propose_pairs,
     read_descriptors,
     read_pair_list,
+    require_given,
 )
 from sfm.collection import Collection
 from sfm.features import FeatureConfig, Features
@@ -166,6 +168,34 @@ def test_a_changed_pair_list_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text("c,d\na,c\n")
     second = _propose(tmp_path, config, _features(20, 20, 20, 20))
     assert [row[2] for row in second] == ["all", "all+list", "all", "all", "all", "all+list"]
+
+
+def test_what_is_given_is_read_before_any_work_and_not_where_its_pairs_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write_descriptors(tmp_path / "d", ["a", "b", "c", "d"], np.eye(4))
+    (tmp_path / "pairs.csv").write_text("a,b\n")
+    config = CandidateConfig(pair_list=tmp_path / "pairs.csv", descriptors=tmp_path / "d", min_keypoints=10)
+    collection, read = _collection("a", "b", "c", "d"), []
+
+    def noting(name: str) -> None:
+        reader = getattr(candidates, name)
+        monkeypatch.setattr(candidates, name, lambda *given: (read.append(name), reader(*given))[1])
+
+    noting("read_pair_list")
+    noting("read_descriptor_folder")
+    require_given(config, collection, tmp_path)
+    assert read == ["read_descriptor_folder", "read_pair_list"]
+    _propose(tmp_path, config, _features(20, 20, 20, 20))
+    read.clear()
+    require_given(config, collection, tmp_path)
+    assert read == []
+    (tmp_path / "pairs.csv").write_text("a,who\n")
+    with pytest.raises(ValueError, match="expected names of usable photos, got 'who'"):
+        require_given(config, collection, tmp_path)
+    (tmp_path / "pairs.csv").write_text("a,c\n")
+    with pytest.raises(ValueError, match="expected names of usable photos, got 'c'"):
+        require_given(config, _collection("a", "b"), tmp_path)
 
 
 def test_fewer_than_two_photos_to_match_is_told(tmp_path: Path) -> None:
