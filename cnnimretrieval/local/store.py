@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int
 from pydantic import ValidationError
 
 from cnnimretrieval.local.features import LocalFeatures
@@ -77,7 +78,7 @@ class LocalStore:
 
     def at(self, row: int) -> LocalFeatures:
         """The features of a row of `images`; ValueError when they are damaged."""
-        shard, first, count = (int(self.images[column].iat[row]) for column in ("shard", "first", "count"))
+        shard, first, count = self._places[row].tolist()
         folder = self.folder / _shard_name(shard)
         keypoints = _rows(folder / _KEYPOINTS, first, count, 4)
         descriptors = _rows(folder / _DESCRIPTORS, first, count, self.dim)
@@ -101,10 +102,14 @@ class LocalStore:
             )
 
     @cached_property
+    def _places(self) -> Int[np.ndarray, "n 3"]:
+        return self.images[["shard", "first", "count"]].to_numpy(dtype=np.int64)
+
+    @cached_property
     def _row_of(self) -> dict[str, int]:
-        whole = np.flatnonzero(self.images["x1"].isna())
+        names, whole = self.names, np.flatnonzero(self.images["x1"].isna())
         # Of several rows for one photo the first counts.
-        return {self.images["name"].iat[row]: int(row) for row in whole[::-1]}
+        return {names[row]: row for row in reversed(whole.tolist())}
 
 
 def read_local(folder: Path) -> LocalStore:
