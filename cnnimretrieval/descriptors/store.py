@@ -12,11 +12,12 @@ import pandas as pd
 from jaxtyping import Float
 from pydantic import ValidationError
 
-from cnnimretrieval.descriptors.extract import Described, ExtractConfig, describe
+from cnnimretrieval.descriptors import growth
+from cnnimretrieval.descriptors.describer import Describer
+from cnnimretrieval.descriptors.extract import Described, ExtractConfig
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork
 from cnnimretrieval.whitening.apply import Whitening
-from cnnimretrieval.whitening.apply import apply as apply_whitening
 from groundwork.descriptor_folder import (
     IMAGES,
     META,
@@ -26,18 +27,15 @@ from groundwork.descriptor_folder import (
     VERSION,
     read_descriptor_folder,
     read_folder_table,
-    unit_rows,
 )
-from groundwork.files import atomic_path, create_array, keep_rows, write_json, write_table
+from groundwork.files import write_json, write_table
 from groundwork.keys import key_of
 from groundwork.names import as_text, counted
 from groundwork.records import load_done, mark_done
 from groundwork.settings import Values, first_fault
-from groundwork.shards import blocks
 
 # Results of another one are made anew.
 _VERSION = 3
-_BLOCK = 16384
 
 
 class StoreMeta(Values):
@@ -92,6 +90,9 @@ def extract(
 ) -> DescriptorStore:
     """Describe `requests`, photos below `photos` or boxes of them, into `out`, unless that is done already.
 
+    Where `out` holds descriptors that the same network made with the same settings, photos are known by their
+    content: only new ones are described, and those that are gone are marked so in contents.parquet. The
+    result is that of a new folder, on a CPU to the last bit but for the rounding of a whitening.
     The network's whitening is applied when it has one and `whiten` is left on. A photo that cannot be read
     is listed in rejected.parquet, as is what was passed over before: names and reasons. Names are paths below
     `photos`. ValueError when nothing could be described.
@@ -108,11 +109,18 @@ def extract(
     facts = [_facts(request, photos) for request in requests]
     key = key_of(STAGE, _VERSION, fingerprint, config, facts, dict(passed_over))
     if load_done(out, STAGE, key) is None:
-        (out / META).unlink(missing_ok=True)
-        described = _describe_into(out, network, requests, config, whitening, device, workers)
+        made = key_of(_VERSION, fingerprint, config)
+        earlier = growth.read_earlier(out, key, made)
+        contents = growth.contents_of(requests, photos, earlier)
+        describer = Describer(network, config, whitening, device, workers)
+        described = growth.describe_new(describer, requests, contents, earlier, out)
+        if not len(described.positions):
+            (out / VECTORS).unlink()
+            raise _nothing_readable([failure.reason for failure in described.failures])
         write_table(out / IMAGES, _images(requests, photos, described))
         rejected = _rejected(photos, described, passed_over)
         write_table(out / REJECTED, rejected)
+        write_table(out / growth.CONTENTS, growth.with_rows(contents, described.positions, earlier))
         meta = StoreMeta(
             photos=str(photos.resolve()),
             network_config=network.config,
@@ -123,8 +131,9 @@ def extract(
             rejected=len(rejected),
         )
         write_json(out / META, meta.model_dump(mode="json"))
-        outputs = [out / name for name in (VECTORS, IMAGES, REJECTED, META)]
-        mark_done(out, STAGE, key, seconds=time.perf_counter() - started, outputs=outputs)
+        outputs = [out / name for name in (VECTORS, IMAGES, REJECTED, growth.CONTENTS, META)]
+        seconds = time.perf_counter() - started
+        mark_done(out, STAGE, key, seconds=seconds, basis={"made": made}, outputs=outputs)
     return read_store(out)
 
 
@@ -161,34 +170,6 @@ def read_store(folder: Path) -> DescriptorStore:
             f"{META}, got {len(found.vectors)} and {len(rejected)}; extract again"
         )
     return DescriptorStore(vectors=found.vectors, images=found.images, rejected=rejected, meta=meta)
-
-
-def _describe_into(
-    out: Path,
-    network: RetrievalNetwork,
-    requests: Sequence[ImageRequest],
-    config: ExtractConfig,
-    whitening: Whitening | None,
-    device: str,
-    workers: int,
-) -> Described:
-    plain_path = out / (VECTORS if whitening is None else "unwhitened.npy")
-    described = describe(network, requests, config, device=device, workers=workers, out=plain_path)
-    if whitening is not None and len(described.positions):
-        with atomic_path(out / VECTORS) as unfinished:
-            shape = (len(described.vectors), whitening.dim)
-            whitened = create_array(unfinished, shape, np.float32)
-            apply_whitening(whitening, described.vectors, out=whitened)
-            sound = [unit_rows(block) for _, block in blocks(whitened, _BLOCK)]
-            described = described.only(np.concatenate(sound), requests, whitened)
-            whitened.flush()
-            keep_rows(unfinished, len(described.positions))
-        plain_path.unlink()
-    if not len(described.positions):
-        for path in (plain_path, out / VECTORS):
-            path.unlink(missing_ok=True)
-        raise _nothing_readable([failure.reason for failure in described.failures])
-    return described
 
 
 def _nothing_readable(reasons: Collection[str]) -> ValueError:

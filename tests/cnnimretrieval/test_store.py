@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnnimretrieval.descriptors import store
+from cnnimretrieval.descriptors import describer
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import extract, read_store
@@ -30,7 +30,7 @@ def calls(monkeypatch):
         made.append(arguments)
         return describe(*arguments, **options)
 
-    monkeypatch.setattr(store, "describe", counted)
+    monkeypatch.setattr(describer, "describe", counted)
     return made
 
 
@@ -47,7 +47,9 @@ def test_a_folder_holds_names_boxes_and_vectors_in_the_order_of_requests(network
     assert found.rejected["reason"].tolist() == ["not an image"]
     assert (found.meta.described, found.meta.rejected, found.meta.whitening) == (8, 1, None)
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert files == ["done", "images.parquet", "meta.json", "rejected.parquet", "vectors.npy"]
+    assert files == [
+        *("contents.parquet", "done", "images.parquet", "meta.json", "rejected.parquet", "vectors.npy")
+    ]
 
 
 def test_the_whitening_of_the_network_is_applied_unless_it_is_switched_off(network, requests, tmp_path):
