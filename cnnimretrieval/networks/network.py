@@ -130,6 +130,12 @@ class RetrievalNetwork(nn.Module):
         shorter.local_whitening, shorter.pool = self.local_whitening, self.pool
         return shorter
 
+    def with_pooling(self, pool: nn.Module) -> "RetrievalNetwork":
+        """The same network, of the very same layers, that pools by `pool`; without whitening."""
+        other = RetrievalNetwork(self.config, self.trunk).train(self.training)
+        other.local_whitening, other.pool, other.projection = self.local_whitening, pool, self.projection
+        return other
+
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Unit descriptors, float32, not whitened, of images normalised with the trunk's mean and std."""
         activations = self.trunk(images)

@@ -1,8 +1,9 @@
-"""Open a network: a folder of training, a checkpoint of the reference toolbox, or one off the shelf."""
+"""Open a network: a folder of training or export, a checkpoint of the reference toolbox, or a name."""
 
 from pathlib import Path
 
 from cnnimretrieval.networks.backbones import check_backbone_name
+from cnnimretrieval.networks.hub_folder import is_hub_folder, read_hub_folder
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build, read_folder
 from cnnimretrieval.networks.pooling import POOLINGS
 from cnnimretrieval.networks.reference import read_reference
@@ -18,11 +19,12 @@ def load(
 ) -> RetrievalNetwork:
     """The network MODEL, for evaluation.
 
-    That is a folder that `save` wrote, a checkpoint of the reference toolbox (see `reference`), or an
-    off-the-shelf BACKBONE[:POOLING], POOLING-r for regional pooling. `weights` is for off-the-shelf networks
-    only: see `backbones.build_trunk`; None means "pretrained". `whitening_from` is for checkpoints only: the
-    data set that the whitening was learned from. ValueError or FileNotFoundError when the folder or file
-    holds no whole network, the name is unknown, or what was read describes nothing (see `trial`).
+    That is a folder that `save` or `save_hub_folder` wrote, a checkpoint of the reference toolbox (see
+    `reference`), or an off-the-shelf BACKBONE[:POOLING], POOLING-r for regional pooling. `weights` is for
+    off-the-shelf networks only: see `backbones.build_trunk`; None means "pretrained". `whitening_from` is for
+    checkpoints only: the data set that the whitening was learned from. ValueError or FileNotFoundError when
+    the folder or file holds no whole network, the name is unknown, or what was read describes nothing (see
+    `trial`).
     """
     path = Path(path_or_name)
     if whitening_from is not None and not path.is_file():
@@ -38,7 +40,8 @@ def load(
             f"network {path}: expected no other weights for a saved network, got {weights}; leave them out"
         )
     if path.is_dir():
-        return require_sound(read_folder(path), str(path))
+        read = read_hub_folder if is_hub_folder(path) else read_folder
+        return require_sound(read(path), str(path))
     return require_sound(read_reference(path, whitening_from), str(path))
 
 

@@ -4,10 +4,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 LEVELS = 3
 _WISHED_OVERLAP = 0.4
 _STEPS = (2, 3, 4, 5, 6, 7)
+MOST_EXTRA = len(_STEPS)
 
 
 class Region(NamedTuple):
@@ -47,10 +50,15 @@ def _extra_on_the_longer_side(height: int, width: int) -> int:
     short, long = sorted((height, width))
     if short == long:
         return 0
+    return int(extra_regions(torch.tensor(short), torch.tensor(long)))
+
+
+def extra_regions(short: Int[Tensor, ""], long: Int[Tensor, ""]) -> Int[Tensor, ""]:
+    """How many regions more the longer of two different sides has than the shorter one."""
     # In single precision and in this order, because rounding decides between two that are equally near.
     shift = (long - short) / (torch.tensor(_STEPS, dtype=torch.float32) - 1)
     overlap = (short**2 - short * shift) / short**2
-    return int((overlap - _WISHED_OVERLAP).abs().argmin()) + 1
+    return (overlap - _WISHED_OVERLAP).abs().argmin() + 1
 
 
 def _starts(length: int, side: int, count: int) -> list[int]:

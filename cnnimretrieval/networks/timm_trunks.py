@@ -26,11 +26,10 @@ class TimmTrunk(Trunk):
     """The map of a convolutional network, or the tokens of a transformer's patches at their places.
 
     Tokens that are no patches (class, registers) are dropped; images are padded to whole patches with the
-    mean colour. `only_size` is the one size (height, width) that some networks can take.
+    mean colour.
     """
 
     tokens = False
-    only_size: tuple[int, int] | None = None
 
     @property
     def trial_size(self) -> tuple[int, int]:
@@ -39,7 +38,7 @@ class TimmTrunk(Trunk):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h2 w2"]:
         """Activations of normalised images; ValueError when the network takes images of another size only."""
-        size = (int(images.shape[2]), int(images.shape[3]))
+        size = (images.shape[2], images.shape[3])
         if self.only_size is not None and size != self.only_size:
             raise ValueError(
                 f"backbone {self.name}: expected images of {self.only_size[1]} x {self.only_size[0]} px, to "

@@ -1,7 +1,6 @@
 """Trunk: the part of a backbone that gives activation maps, with what its input and output look like."""
 
-from math import ceil
-
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,7 +16,10 @@ class Trunk(nn.Module):
     """The convolutional part of a backbone.
 
     `mean` and `std` normalise RGB in [0, 1]; `stride` is the number of image pixels per activation.
+    `only_size` is the one size (height, width) that some networks can take.
     """
+
+    only_size: tuple[int, int] | None = None
 
     def __init__(
         self,
@@ -49,6 +51,18 @@ class Trunk(nn.Module):
 
 
 def padded(images: Float[Tensor, "b 3 h w"], least_px: int, multiple_px: int) -> Float[Tensor, "b 3 h2 w2"]:
-    """Zeros added at the right and below: sides of at least `least_px`, multiples of `multiple_px`."""
-    missing = [ceil(max(side, least_px) / multiple_px) * multiple_px - side for side in images.shape[-2:]]
-    return functional.pad(images, (0, missing[1], 0, missing[0])) if any(missing) else images
+    """Zeros added at the right and below: sides of at least `least_px`, multiples of `multiple_px`.
+
+    In a graph that is being exported the sides are symbols: there it always pads, most often by nothing.
+    """
+    height, width = images.shape[-2:]
+    below, beside = (_missing(side, least_px, multiple_px) for side in (height, width))
+    if not torch.compiler.is_exporting() and below == beside == 0:
+        return images
+    return functional.pad(images, (0, beside, 0, below))
+
+
+def _missing(side: int, least_px: int, multiple_px: int) -> int:
+    enough = torch.sym_max(side, least_px)
+    # Not made an int, which would bind a graph to the size that it is exported with.
+    return enough + (-enough) % multiple_px - side  # type: ignore[return-value]

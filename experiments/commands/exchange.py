@@ -1,5 +1,6 @@
-"""The command that writes what was made here in the formats of others: match graph, pairs, network."""
+"""The command that writes what was made here in the formats of others."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,14 +13,24 @@ from groundwork.names import printable
 
 _CHECKPOINTS = (".pth", ".pth.tar")
 _GRAPH = ".graphml"
+_ONNX = ".onnx"
+
+
+class Format(StrEnum):
+    """What `--to` knows; without it the format follows from what is exported."""
+
+    ONNX = "onnx"
+    HUGGINGFACE = "huggingface"
+    REFERENCE = "reference"
+    HLOC = "hloc"
 
 
 def export(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="WORK/sfm|WORK/pairs|MODEL",
-            help="Folder that `reconstruct` or `mine` wrote, or a network: any MODEL.",
+            metavar="WORK/sfm|WORK/pairs|MODEL|DIR",
+            help="Folder that `reconstruct`, `mine` or `extract` wrote, or a network: any MODEL.",
         ),
     ],
     out: Annotated[
@@ -27,20 +38,28 @@ def export(
         typer.Option(
             help="Of a reconstruction, the file of its match graph: FILE.graphml; of pairs, the folder to "
             "write: NAME.pkl, NAME-whiten.pkl, ims, a pair list; of a network, the checkpoint: FILE.pth or "
-            "FILE.pth.tar."
+            "FILE.pth.tar, FILE.onnx, or the folder for huggingface; of descriptors, the folder for hloc."
         ),
     ],
+    to: Annotated[
+        Format | None,
+        typer.Option(
+            help="Of a network: one ONNX file with normalisation and whitening inside, a folder as model "
+            "hubs hold it, or a checkpoint of the reference toolbox. Of an extracted DIR: HDF5 and a pair "
+            "list for hloc [default: reference]."
+        ),
+    ] = None,
     name: Annotated[
         str,
         typer.Option(
             help="Of the data set, as the reference toolbox calls it: of the pairs, or of those that the "
-            "network's whitenings were learned from."
+            "network's whitenings were learned from; in the files for hloc."
         ),
     ] = "mined",
     whitening_from: options.WhiteningFrom = None,
     weights: options.Weights = None,
 ) -> None:
-    """Write a match graph as GraphML, pairs for the reference toolbox and hloc, or a network for it."""
+    """Write a match graph as GraphML, pairs and descriptors for other toolboxes, or a network for others."""
     from pairs.export import require_file_name
 
     try:
@@ -48,17 +67,34 @@ def export(
     except ValueError as error:
         raise UsageFault(str(error)) from error
     folder = Path(source)
-    if (folder / "graph.parquet").is_file():
+    kinds = {"graph.parquet": "a reconstruction", "positives.parquet": "pairs", "vectors.npy": "descriptors"}
+    kind = next((kind for file, kind in kinds.items() if (folder / file).is_file()), None)
+    if to is Format.HLOC:
+        _export_descriptors(folder, out, name)
+    elif kind == "descriptors" and to is None:
+        raise UsageFault(f"--to: expected hloc for the descriptors in {source}, got none; add --to hloc")
+    elif to is not None and kind is not None:
+        raise UsageFault(
+            f"--to: expected a network for {to.value}, got {kind} in {source}; give a MODEL or leave it out"
+        )
+    elif to is Format.ONNX:
+        _export_onnx(source, out, whitening_from, weights)
+    elif to is Format.HUGGINGFACE:
+        _export_hub_folder(source, out, whitening_from, weights)
+    elif to is None and kind == "a reconstruction":
         _export_graph(folder, out)
-    elif folder.is_dir() and not (folder / "network.json").is_file():
+    elif (
+        to is None
+        and folder.is_dir()
+        and not any((folder / file).is_file() for file in ("network.json", "config.json"))
+    ):
         _export_pairs(folder, out, name)
     else:
-        _export_network(source, out, name, whitening_from, weights)
+        _export_checkpoint(source, out, name, whitening_from, weights)
 
 
 def _export_graph(sfm: Path, out: Path) -> None:
-    if not out.name.endswith(_GRAPH) or out.is_dir():
-        raise UsageFault(f"--out: expected a file ending in {_GRAPH} for a match graph, got {out}; give one")
+    _require_ending(out, (_GRAPH,), "a match graph")
     import networkx as nx
 
     from groundwork.files import atomic_path
@@ -78,15 +114,54 @@ def _export_pairs(pairs: Path, out: Path, name: str) -> None:
         print(stage(pairs, out, name))
 
 
-def _export_network(
+def _export_descriptors(folder: Path, out: Path, name: str) -> None:
+    options.folder(folder, "DIR", "extract the photos first")
+    from cnnimretrieval.descriptors.hloc_files import export_hloc
+
+    with hold(out):
+        for path in export_hloc(folder, out, name):
+            print(path)
+
+
+def _export_checkpoint(
     model: str, out: Path, name: str, whitening_from: str | None, weights: str | None
 ) -> None:
-    if not out.name.endswith(_CHECKPOINTS) or out.is_dir():
-        raise UsageFault(
-            f"--out: expected a file ending in {' or '.join(_CHECKPOINTS)} for a network, got {out}; give one"
-        )
+    _require_ending(out, _CHECKPOINTS, "a network")
     from cnnimretrieval.networks.reference import save_reference
     from experiments import machine
 
     save_reference(machine.load_network(model, weights, whitening_from), out, name)
     print(out)
+
+
+def _export_onnx(model: str, out: Path, whitening_from: str | None, weights: str | None) -> None:
+    _require_ending(out, (_ONNX,), "a network")
+    from cnnimretrieval.descriptors.onnx_file import export_onnx, require_packages
+    from experiments import machine
+
+    require_packages()
+    written = export_onnx(machine.load_network(model, weights, whitening_from), out)
+    print(
+        f"descriptors of length {written.dim:,}; onnxruntime and PyTorch differ by "
+        f"{written.largest_difference:.1g} at most\n{out}"
+    )
+
+
+def _export_hub_folder(model: str, out: Path, whitening_from: str | None, weights: str | None) -> None:
+    if out.exists():
+        options.folder(out, "--out")
+    from cnnimretrieval.networks.hub_folder import save_hub_folder
+    from experiments import machine
+    from experiments.model_card import model_card
+
+    network = machine.load_network(model, weights, whitening_from)
+    with hold(out):
+        save_hub_folder(network, out, model_card(network, model))
+    print(out)
+
+
+def _require_ending(out: Path, endings: tuple[str, ...], what: str) -> None:
+    if not out.name.endswith(endings) or out.is_dir():
+        raise UsageFault(
+            f"--out: expected a file ending in {' or '.join(endings)} for {what}, got {out}; give one"
+        )

@@ -169,3 +169,44 @@ def test_a_match_graph_becomes_graphml_whatever_its_photos_are_called(tmp_path, 
     assert edge == {"weight": 31, "geometry_kind": "calibrated", "origin": "vlad"}
     assert cli.main(["export", str(sfm), "--out", str(tmp_path / "graph.txt")]) == 2
     assert "--out: expected a file ending in .graphml for a match graph" in capsys.readouterr().err
+
+
+def test_a_network_becomes_a_folder_for_hubs_and_serves_as_model(model, photos, tmp_path, capsys):
+    hub = tmp_path / "hub"
+    assert cli.main(["export", str(model), "--to", "huggingface", "--out", str(hub)]) == 0
+    assert capsys.readouterr().out == f"{hub}\n"
+    before = _extracted(model, photos, tmp_path / "a", "--scales", "1,0.7")
+    np.testing.assert_array_equal(_extracted(hub, photos, tmp_path / "b", "--scales", "1,0.7"), before)
+    card = (hub / "README.md").read_text()
+    assert card.startswith('---\nlibrary_name: "cnnimretrieval"\n')
+    assert "\n# Image retrieval with squeezenet1_1, gem\n" in card
+    assert "It was not scored where it comes from." in card
+
+
+def test_a_network_becomes_an_onnx_file(model, tmp_path, capsys):
+    out = tmp_path / "net.txt"
+    assert cli.main(["export", str(model), "--to", "onnx", "--out", str(out)]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"cnnimretrieval: --out: expected a file ending in .onnx for a network, got {out}; give one"
+    ]
+
+
+def test_descriptors_go_to_hloc(model, photos, tmp_path, capsys):
+    _extracted(model, photos, tmp_path / "a")
+    folder, out = str(tmp_path / "a"), tmp_path / "hloc"
+    capsys.readouterr()
+    assert cli.main(["export", folder, "--to", "hloc", "--out", str(out), "--name", "own"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{out}/global-feats-own.h5",
+        f"{out}/pairs-own.txt",
+    ]
+    assert cli.main(["export", folder, "--out", str(out)]) == 2
+    assert cli.main(["export", folder, "--out", str(out / "x.onnx"), "--to", "onnx"]) == 2
+    assert cli.main(["export", str(tmp_path / "none"), "--out", str(out), "--to", "hloc"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"cnnimretrieval: --to: expected hloc for the descriptors in {folder}, got none; add --to hloc",
+        f"cnnimretrieval: --to: expected a network for onnx, got descriptors in {folder}; give a MODEL or "
+        "leave it out",
+        f"cnnimretrieval: DIR: expected a folder, got {tmp_path}/none, which does not exist; extract the "
+        "photos first",
+    ]

@@ -16,7 +16,10 @@ COMMANDS = {
     ),
     "reconstruct": (["PHOTOS"], {"--out", "--workers"} | ENGINE | SETTINGS),
     "mine": (["WORK/sfm"], {"--out", "--photos"} | SETTINGS),
-    "export": (["WORK/sfm|WORK/pairs|MODEL"], {"--out", "--name", "--whitening-from", "--weights"}),
+    "export": (
+        ["WORK/sfm|WORK/pairs|MODEL|DIR"],
+        {"--out", "--to", "--name", "--whitening-from", "--weights"},
+    ),
     "train": (["WORK/pairs"], {"--out", "--weights"} | MACHINE | SETTINGS),
     "extract": (
         ["MODEL", "PHOTOS"],
@@ -24,7 +27,6 @@ COMMANDS = {
         | {"--whitening-from"}
         | MACHINE,
     ),
-    "index": (["DIR"], {"--kind"}),
     "search": (
         ["MODEL", "DIR", "QUERY"],
         {"--top", "--box", "--rerank", "--json", "--whitening-from", "--weights"} | MACHINE,
