@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from experiments.commands import doctor, download, exchange, retrieval, run, stages
+from experiments.commands import doctor, download, exchange, indexing, retrieval, run, stages
 from experiments.exit_codes import INTERRUPTED, NAME, exit_code, lines_of
 from groundwork.names import printable
 
@@ -70,6 +70,7 @@ for command in (
     exchange.export,
     stages.train,
     retrieval.extract,
+    indexing.index,
     retrieval.search,
     retrieval.evaluate,
     download.download,

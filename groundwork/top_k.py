@@ -1,6 +1,6 @@
 """Exact search: the rows with the highest inner products, of a database or of each row's own collection."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,9 @@ from groundwork.shards import Rows, blocks
 
 _QUERY_BLOCK = 256
 _DATABASE_BLOCK = 16384
+# Numbers of the database that one query is compared with at a time, if that is more: its scores take little
+# room, and libraries are three times slower on many small products of one row than on few large ones.
+_ONE_QUERY_BLOCK = 1 << 26
 _COLLECTION_BLOCK = 1024
 # A score and its row travel in one 64-bit number, 32 bits each.
 _MOST_ROWS = 2**32
@@ -25,18 +28,23 @@ class Ranking:
     scores: Float[np.ndarray, "q k"]
 
 
+# Ranks so many rows at most for each query, of a database that it knows; an index may do it by approximation.
+Nearest = Callable[[Float[np.ndarray, "q d"], int], Ranking]
+
+
 def search(
     queries: Float[np.ndarray, "q d"],
     database: Rows,
     top: int | None = None,
     *,
     query_block: int = _QUERY_BLOCK,
-    database_block: int = _DATABASE_BLOCK,
+    database_block: int | None = None,
 ) -> Ranking:
     """Rank `database` rows by falling float32 inner product with each query; equal scores by rising row.
 
     `top` limits the ranking; None ranks the whole database. `database`, (n, d), may be a memory map or
-    several of them. At most query_block x database_block scores are held at a time besides the result.
+    several of them. At most query_block x database_block scores are held at a time besides the result;
+    without `database_block`, as many as suit the number of queries.
     ValueError for shapes that do not fit or values that are not finite.
     """
     _check(queries, database, top)
@@ -44,7 +52,8 @@ def search(
     rows = np.empty((len(queries), k), np.int64)
     scores = np.empty((len(queries), k), np.float32)
     for first, block in blocks(queries, query_block):
-        best = _best_keys(score_blocks(block, database, database_block), k)
+        size = _rows_at_once(len(block), database.shape[1]) if database_block is None else database_block
+        best = _best_keys(score_blocks(block, database, size), k)
         rows[first : first + len(block)], scores[first : first + len(block)] = _rows_and_scores(best)
     return Ranking(rows=rows, scores=scores)
 
@@ -83,6 +92,10 @@ def score_blocks(
                 f"{first + len(block) - 1} or in a query; describe the images again"
             )
         yield first, scores
+
+
+def _rows_at_once(num_queries: int, dim: int) -> int:
+    return max(_DATABASE_BLOCK, _ONE_QUERY_BLOCK // dim) if num_queries == 1 else _DATABASE_BLOCK
 
 
 def _without_own(

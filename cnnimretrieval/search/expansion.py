@@ -6,7 +6,7 @@ from pydantic import Field
 
 from groundwork.settings import Settings
 from groundwork.shards import Rows
-from groundwork.top_k import nearest_others, search
+from groundwork.top_k import Nearest, nearest_others, search
 
 # Neighbours gathered at a time, in numbers: 64 MiB of float32.
 _GATHERED = 1 << 24
@@ -28,16 +28,19 @@ class AugmentationConfig(ExpansionConfig):
 
 
 def expand(
-    queries: Float[np.ndarray, "q d"], database: Rows, config: ExpansionConfig
+    queries: Float[np.ndarray, "q d"],
+    database: Rows,
+    config: ExpansionConfig,
+    nearest: Nearest | None = None,
 ) -> Float[np.ndarray, "q d"]:
     """Alpha query expansion: unit queries q' to search with again, in the dtype of `queries`.
 
     q' = (q + sum_j max(q.x_j, 0)^alpha x_j) / norm over the n rows x_j nearest to q. The query has weight 1.
     Chum et al., ICCV 2007 (alpha = 0); Radenovic et al., TPAMI 2019. Negative scores weigh nothing, so that
-    a fractional alpha is defined.
+    a fractional alpha is defined. `nearest` finds those rows in place of exact search.
     """
-    nearest = search(queries, database, config.neighbours).rows
-    return _towards(queries, nearest, database, config.alpha)
+    near = nearest or (lambda queries, top: search(queries, database, top))
+    return _towards(queries, near(queries, config.neighbours).rows, database, config.alpha)
 
 
 def augment(

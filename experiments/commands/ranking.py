@@ -16,6 +16,7 @@ from cnnimretrieval.search.rerank import RerankConfig, reranked
 from cnnimretrieval.whitening.apply import apply
 from groundwork.descriptor_folder import unit_rows
 from groundwork.names import printable
+from groundwork.top_k import Nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +43,13 @@ def rank(
     top: int,
     rerank: RerankConfig,
     *,
+    nearest: Nearest | None = None,
     device: str = "cpu",
     workers: int = 0,
 ) -> list[Answer]:
     """The `top` best rows of `store` for each query, described the way the store was, and re-ranked.
+
+    `nearest` searches the store in place of exact search, as its index does.
 
     ValueError when another network made the store or a query has no direction, OSError when one cannot be
     read.
@@ -62,7 +66,7 @@ def rank(
             f"query {queries[blind[0]].path}: expected a descriptor of length 1, got "
             f"{np.linalg.norm(vectors[blind[0]]):.4g} after whitening; search with another photo or network"
         )
-    rankings = reranked(vectors, store.vectors, rerank, top)
+    rankings = reranked(vectors, store.vectors, rerank, top, nearest)
     return [
         Answer(
             query=query.path,

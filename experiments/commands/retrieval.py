@@ -91,18 +91,21 @@ def search(
         options.file(query, "QUERY")
     from cnnimretrieval.descriptors import store
     from cnnimretrieval.descriptors.images import ImageRequest
+    from cnnimretrieval.search.index import open_index
     from experiments import machine
     from experiments.commands import ranking, reranking
 
     steps, on = reranking.settings(rerank), machine.device(device)
     network = machine.load_network(model, weights, whitening_from)
     described = store.read_store(database)
+    index = open_index(database, described.vectors, described.meta.network)
     answers = ranking.rank(
         network,
         described,
         [ImageRequest(path=query, box=part) for query in queries],
         top,
         steps,
+        nearest=index.search,
         device=on,
         workers=min(options.num_workers(workers), len(queries)),
     )

@@ -27,6 +27,7 @@ COMMANDS = {
         | {"--whitening-from"}
         | MACHINE,
     ),
+    "index": (["DIR"], {"--kind"}),
     "search": (
         ["MODEL", "DIR", "QUERY"],
         {"--top", "--box", "--rerank", "--json", "--whitening-from", "--weights"} | MACHINE,
