@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from experiments.commands import doctor, download, exchange, indexing, retrieval, run, stages
+from experiments.commands import doctor, download, exchange, indexing, matching, retrieval, run, stages
 from experiments.exit_codes import INTERRUPTED, NAME, exit_code, lines_of
 from groundwork.names import printable
 
@@ -73,6 +73,7 @@ for command in (
     indexing.index,
     retrieval.search,
     retrieval.evaluate,
+    matching.match,
     download.download,
     stages.report,
     doctor.doctor,

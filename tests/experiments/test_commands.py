@@ -38,6 +38,7 @@ COMMANDS = {
         | {"--database", "--queries", "--distractors", "--json", "--whitening-from", "--weights"}
         | MACHINE,
     ),
+    "match": (["A", "B"], {"--out", "--features", "--geometry", "--seed", "--json"}),
     "download": (["NAME"], {"--data", "--mirror", "--keep-archives", "--dry-run"}),
     "report": (["WORK"], set()),
     "doctor": (["WORK"], set()),
