@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,11 +15,11 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
+from cnnimretrieval.descriptors.halves import Look, above, below
 from cnnimretrieval.descriptors.images import ImageRequest
-from cnnimretrieval.descriptors.passes import in_batches, one_by_one
-from cnnimretrieval.descriptors.reading import read_each
+from cnnimretrieval.descriptors.inputs import Inputs
+from cnnimretrieval.descriptors.passes import Input, described, in_batches, one_by_one
 from cnnimretrieval.descriptors.scales import require_factors
-from cnnimretrieval.descriptors.tensors import normalise
 from cnnimretrieval.networks.network import RetrievalNetwork
 from groundwork.descriptor_folder import unit_rows
 from groundwork.files import atomic_path, create_array, keep_rows
@@ -45,6 +46,11 @@ class ExtractConfig(Settings):
     batch_size: int = Field(
         default=8, gt=0, description="photos of one size that go through the network together on a GPU"
     )
+
+    @property
+    def look(self) -> Look:
+        """How photos are shown to the network."""
+        return Look(image_size=self.image_size, scales=self.scales, precision=self.precision)
 
     @field_validator("scales")
     @classmethod
@@ -116,21 +122,27 @@ def describe(
     device: str = "cpu",
     workers: int = 0,
     out: Path | None = None,
+    inputs: Inputs | None = None,
 ) -> Described:
     """Unit descriptors, float32 and not whitened, of `requests`.
 
     `workers` processes read ahead (0 reads in this one); the result is the same for any number, and on a CPU
-    for any number of threads and whatever other photos there are. With `out` the vectors are written there
-    as .npy, whole or not at all, and come back as a read-only memory map: memory is bounded by the photos
-    that are described at a time. `network` is moved to `device`; its training mode is as before afterwards.
+    for any number of threads and whatever other photos there are. Given `inputs` that keep activations of
+    layers below, photos of one size go through the others together, and on a CPU, too, the last bits of a
+    descriptor depend on the other photos; on what is kept already nothing depends. With `out` the vectors
+    are written there as .npy, whole or not at all, and come back as a read-only memory map: memory is bounded
+    by the photos that are described at a time. `network` is moved to `device`; its training mode is as
+    before afterwards.
     """
-    network.to(device)
+    # Weights, like images, in the order in memory that convolutions like, or each call brings them into it.
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ready = (inputs or Inputs()).for_network(network)
+    fill = partial(_fill, network, requests, config, ready, device=device, workers=workers)
     if out is None:
-        vectors = np.empty((len(requests), network.dim), np.float32)
-        return _fill(vectors, network, requests, config, device=device, workers=workers)
+        return fill(np.empty((len(requests), network.dim), np.float32))
     with atomic_path(out) as unfinished:
         vectors = create_array(unfinished, (len(requests), network.dim), np.float32)
-        described = _fill(vectors, network, requests, config, device=device, workers=workers)
+        described = fill(vectors)
         vectors.flush()
         keep_rows(unfinished, len(described.positions))
     return replace(described, vectors=np.load(out, mmap_mode="r"))
@@ -141,21 +153,26 @@ def describe_batch(
 ) -> Float[Tensor, "b d"]:
     """Unit descriptors of pictures of one size on the network's device, over all scales of `config`.
 
-    v = (mean_s f_s**power)**(1/power), then L2. A scaled picture is the bilinear resize of the normalised
-    one, as in the published protocol (Radenovic et al., TPAMI 2019); power is GeM's p there. ValueError when
-    a power other than 1 is asked of descriptors with negative components.
+    v = (mean_s f_s**power)**(1/power), then L2 (Radenovic et al., TPAMI 2019); power is GeM's p there.
+    ValueError when a power other than 1 is asked of descriptors with negative components.
     """
-    images = normalise(levels, network.trunk.mean, network.trunk.std)
-    # The order in memory that convolutions like: 15 to 25 % faster on a CPU, results equal to 1e-6.
-    images = images.contiguous(memory_format=torch.channels_last)
-    half = torch.autocast(levels.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
-    with torch.inference_mode(), half:
+    return _describe_parts(network, 0, below(network, 0, levels, config.look), config)
+
+
+def _describe_parts(
+    network: RetrievalNetwork,
+    num_layers: int,
+    parts: Sequence[Float[Tensor, "b c _ _"]],
+    config: ExtractConfig,
+) -> Float[Tensor, "b d"]:
+    """As `describe_batch`, of what the lowest `num_layers` layers give at each scale."""
+    with torch.inference_mode():
         if config.scales == (1.0,):
-            return network(images)  # type: ignore[no-any-return]
+            return above(network, num_layers, parts[0], config.look)
         power = network.multi_scale_power if config.power is None else config.power
-        total = torch.zeros(len(images), network.dim, device=images.device)
-        for scale in config.scales:
-            vectors = network(_scaled(images, scale))
+        total = torch.zeros(len(parts[0]), network.dim, device=parts[0].device)
+        for part in parts:
+            vectors = above(network, num_layers, part, config.look)
             if config.power not in (None, 1.0) and bool((vectors < 0.0).any()):
                 raise ValueError(
                     f"power: expected 1 for {network.config.backbone}:{network.config.pooling}, whose "
@@ -165,22 +182,12 @@ def describe_batch(
         return functional.normalize((total / len(config.scales)).pow(1.0 / power), eps=1e-12)
 
 
-def _scaled(images: Float[Tensor, "b 3 h w"], scale: float) -> Float[Tensor, "b 3 h2 w2"]:
-    if scale == 1.0:
-        return images
-    # Never below one pixel; otherwise the sides are floor(side * scale) and `scale` itself places the
-    # samples.
-    if min(images.shape[-2:]) * scale < 1.0:
-        sides = [max(1, int(side * scale)) for side in images.shape[-2:]]
-        return functional.interpolate(images, size=sides, mode="bilinear", align_corners=False)
-    return functional.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
-
-
 def _fill(
-    vectors: Float[np.ndarray, "n d"],
     network: RetrievalNetwork,
     requests: Sequence[ImageRequest],
     config: ExtractConfig,
+    inputs: Inputs,
+    vectors: Float[np.ndarray, "n d"],
     *,
     device: str,
     workers: int,
@@ -189,31 +196,30 @@ def _fill(
     positions: list[int] = []
     failures: list[Failure] = []
     sound = np.ones(len(requests), np.bool_)
+    on_cpu = torch.device(device).type == "cpu"
 
-    def usable() -> Iterator[tuple[int, Tensor]]:
-        pictures = read_each(requests, config.image_size, workers=workers)
+    def usable() -> Iterator[Input]:
+        given = inputs.each(network, requests, config.look, device=device, workers=workers)
         # disable=None: no bar when stderr is not a terminal.
-        bar = tqdm(pictures, desc="describe", unit="photo", total=len(requests), disable=None)
-        for position, loaded in enumerate(bar):
-            path, reason, message = requests[position].path, loaded.reason, loaded.message
-            levels = None if loaded.levels is None else torch.from_numpy(loaded.levels)
-            if levels is not None and (message := _too_small(network, levels, path)):
-                reason = "too small for the network"
-            if levels is None or reason:
-                failures.append(Failure(position=position, path=path, reason=reason, message=message))
+        bar = tqdm(given, desc="describe", unit="photo", total=len(requests), disable=None)
+        for position, one in enumerate(bar):
+            if one.reason:
+                path = requests[position].path
+                failures.append(Failure(position=position, path=path, reason=one.reason, message=one.message))
             else:
                 positions.append(position)
-                yield len(positions) - 1, levels
+                yield len(positions) - 1, one.parts
 
-    def descriptors(levels: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        return describe_batch(network, levels.to(device, non_blocking=True), config).cpu()
+    def describe_parts(parts: list[Tensor]) -> Float[Tensor, "b d"]:
+        there = [part.to(device, non_blocking=True) for part in parts]
+        if inputs.num_layers == 0:
+            return describe_batch(network, there[0], config).cpu()
+        return _describe_parts(network, inputs.num_layers, there, config).cpu()
 
+    alone = on_cpu and inputs.num_layers == 0
+    batches = one_by_one(usable()) if alone else in_batches(usable(), config.batch_size)
     with _evaluating(network):
-        if torch.device(device).type == "cpu":
-            described = one_by_one(usable(), descriptors)
-        else:
-            described = in_batches(usable(), config.batch_size, descriptors)
-        for rows, found in described:
+        for rows, found in described(batches, describe_parts, threads=on_cpu):
             vectors[rows] = found.numpy()
             sound[rows] = unit_rows(vectors[rows])
     every = Described(vectors=vectors, positions=np.array(positions, np.int64), failures=tuple(failures))
@@ -227,17 +233,6 @@ def _no_direction(position: int, path: Path, vector: Float[np.ndarray, " d"]) ->
         "leave it out or take another network"
     )
     return Failure(position=position, path=path, reason=SEES_NOTHING, message=message)
-
-
-def _too_small(network: RetrievalNetwork, levels: UInt8[Tensor, "3 h w"], path: Path) -> str:
-    """Why a picture is too small to describe, or nothing."""
-    (height, width), trunk = levels.shape[1:], network.trunk
-    if max(height, width) >= trunk.stride:
-        return ""
-    return (
-        f"photo {path}: expected {trunk.stride} px, the stride of {trunk.name}, or more along a side, "
-        f"got {width} x {height}; give a larger photo or box"
-    )
 
 
 @contextmanager

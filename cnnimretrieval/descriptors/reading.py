@@ -1,6 +1,6 @@
 """Requests carried out by processes that read ahead: pictures in the order of the requests, or reasons."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -39,20 +39,12 @@ def read_each(requests: Sequence[ImageRequest], image_size: int, *, workers: int
     """
     workers = workers if len(requests) > _TOGETHER else 0
     preload(__name__)
-    read = partial(_load, image_size)
+    read = partial(read_one, image_size)
     return work_ahead(read, requests, workers=workers, together=_TOGETHER, lost=_unusable)
 
 
-def read_groups(
-    groups: Iterable[Sequence[ImageRequest]], image_size: int, *, workers: int
-) -> Iterator[list[Levels]]:
-    """Yield the pictures of every group of requests, in order; OSError names the first photo without one."""
-    preload(__name__)
-    read = partial(_load_group, image_size)
-    return work_ahead(read, groups, workers=workers, together=1, lost=_missed)
-
-
-def _load(image_size: int, request: ImageRequest) -> Loaded:
+def read_one(image_size: int, request: ImageRequest) -> Loaded:
+    """One request carried out, in this process."""
     try:
         return Loaded(levels=read_levels(request, image_size))
     except OSError as error:
@@ -62,17 +54,8 @@ def _load(image_size: int, request: ImageRequest) -> Loaded:
         return Loaded(levels=None, reason=f"box {request.box} outside the photo", message=str(error))
 
 
-def _load_group(image_size: int, requests: Sequence[ImageRequest]) -> list[Levels]:
-    return [read_levels(request, image_size) for request in requests]
-
-
 def _unusable(request: ImageRequest, death: str) -> Loaded:
     return Loaded(levels=None, reason=_DEADLY, message=f"photo {request.path}: {_why(death)}")
-
-
-def _missed(requests: Sequence[ImageRequest], death: str) -> list[Levels]:
-    names = ", ".join(dict.fromkeys(str(request.path) for request in requests))
-    raise OSError(f"one of the photos {names}: {_why(death)}")
 
 
 def _why(death: str) -> str:

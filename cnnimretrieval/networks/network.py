@@ -138,10 +138,13 @@ class RetrievalNetwork(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Unit descriptors, float32, not whitened, of images normalised with the trunk's mean and std."""
-        activations = self.trunk(images)
+        return self.of_activations(self.trunk(images))
+
+    def of_activations(self, activations: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+        """Unit descriptors as `forward` makes them of what the trunk gives."""
         if self.local_whitening is not None:
             activations = at_every_location(self.local_whitening, activations)
-        with torch.autocast(device_type=images.device.type, enabled=False):
+        with torch.autocast(device_type=activations.device.type, enabled=False):
             descriptors = l2_normalise(self.pool(activations).float())
             return descriptors if self.projection is None else l2_normalise(self.projection(descriptors))
 

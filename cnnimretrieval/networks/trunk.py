@@ -1,5 +1,7 @@
 """Trunk: the part of a backbone that gives activation maps, with what its input and output look like."""
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -48,6 +50,47 @@ class Trunk(nn.Module):
         """Activations of normalised images; sides below 32 px are padded with the mean colour (zeros)."""
         activations: Tensor = self.features(padded(images, MIN_SIDE_PX, 1))
         return activations
+
+    @property
+    def layers(self) -> tuple[nn.Module, ...]:
+        """The layers that `forward` calls one after the other; none where it does something else."""
+        return tuple(_in_a_row(self.features)) if type(self).forward is Trunk.forward else ()
+
+    def layers_of(self, num_weights: int) -> int:
+        """How many of `layers`, from the lowest, have no weights but the first `num_weights` tensors."""
+        lowest = {id(weight) for weight in list(self.parameters())[:num_weights]}
+        count = 0
+        for number, layer in enumerate(self.layers if lowest else (), 1):
+            weights = [id(weight) for weight in layer.parameters()]
+            if not lowest.issuperset(weights):
+                break
+            count = number
+        return count
+
+    def below(self, images: Float[Tensor, "b 3 h w"], cut: int) -> Float[Tensor, "b c h2 w2"]:
+        """What the lowest `cut` layers make of normalised images; the images themselves for 0."""
+        if cut == 0:
+            return images
+        activations = padded(images, MIN_SIDE_PX, 1)
+        for layer in self.layers[:cut]:
+            activations = layer(activations)
+        return activations
+
+    def above(self, activations: Float[Tensor, "b c h w"], cut: int) -> Float[Tensor, "b c2 h2 w2"]:
+        """What the other layers make of what `below` gives: together the two are `forward`."""
+        if cut == 0:
+            return self(activations)  # type: ignore[no-any-return]
+        for layer in self.layers[cut:]:
+            activations = layer(activations)
+        return activations
+
+
+def _in_a_row(module: nn.Module) -> Iterator[nn.Module]:
+    if type(module).forward is nn.Sequential.forward:
+        for layer in module.children():
+            yield from _in_a_row(layer)
+    else:
+        yield module
 
 
 def padded(images: Float[Tensor, "b 3 h w"], least_px: int, multiple_px: int) -> Float[Tensor, "b 3 h2 w2"]:

@@ -6,14 +6,13 @@ from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Shaped
 from torch import Tensor
 from tqdm import tqdm
 
 from cnnimretrieval.descriptors.images import ImageRequest
-from cnnimretrieval.descriptors.reading import read_groups
-from cnnimretrieval.training.collection import Collection
+from cnnimretrieval.descriptors.inputs import Given
+from cnnimretrieval.training.context import Training
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,35 +43,43 @@ class Examples:
 
 
 class LoadedExample(NamedTuple):
-    """Rows of the images of an example that there are, and their levels, each in its own size."""
+    """Rows of the images of an example that there are, and what the network is given of each."""
 
     rows: list[int]
-    pictures: list[UInt8[Tensor, "3 _ _"]]
+    pictures: list[Shaped[Tensor, "_ _ _"]]
 
 
 # What a step learns from.
 Batch = tuple[LoadedExample, ...]
 
 
-def load_batches(
-    examples: Examples, collection: Collection, image_size: int, *, workers: int
-) -> Iterator[Batch]:
-    """The batches in the order of learning, the last one smaller; `workers` processes read ahead.
+def load_batches(examples: Examples, training: Training) -> Iterator[Batch]:
+    """The batches in the order of learning, the last one smaller.
 
-    Pictures have a longest side of `image_size`. OSError naming the photo that cannot be read.
+    OSError naming the photo that cannot be read.
     """
     order = examples.order.tolist()
     rows = [[row for row in examples.rows[position].tolist() if row >= 0] for position in order]
-    requests = (
-        [examples.requests[position], *(collection.whole(row) for row in others)]
+    whole = training.collection.whole
+    requests = [
+        request
         for position, (_, *others) in zip(order, rows, strict=True)
+        for request in (examples.requests[position], *map(whole, others))
+    ]
+    given = training.inputs.each(
+        training.network, requests, training.look, device=training.device, workers=training.workers
     )
     # disable=None: no bar when stderr is not a terminal.
-    read = read_groups(requests, image_size, workers=workers)
-    bar = tqdm(zip(rows, read, strict=True), desc="learn", unit="example", total=len(rows), disable=None)
+    bar = tqdm(rows, desc="learn", unit="example", disable=None)
     loaded = (
-        LoadedExample(rows=its_rows, pictures=[torch.from_numpy(picture) for picture in levels])
-        for its_rows, levels in bar
+        LoadedExample(rows=its_rows, pictures=[_only_part(next(given)) for _ in its_rows]) for its_rows in bar
     )
     while batch := tuple(islice(loaded, examples.batch_size)):
         yield batch
+
+
+def _only_part(given: Given) -> Shaped[Tensor, "_ _ _"]:
+    if given.reason:
+        raise OSError(given.message)
+    (part,) = given.parts
+    return part

@@ -1,9 +1,12 @@
 """What one training works with: the network that learns, its photos and its settings."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from cnnimretrieval.descriptors.halves import Look
+from cnnimretrieval.descriptors.inputs import Inputs
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.collection import Collection
+from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.whitening.apply import Whitening
 
@@ -13,7 +16,7 @@ class Training:
     """`network` changes while it learns, the rest stays.
 
     With a `whitening`, negatives and loss see whitened descriptors: what the trunk learns then adds to what
-    whitening does anyway.
+    whitening does anyway. `descriptions` are those that were made of the collection on the way, if any.
     """
 
     network: RetrievalNetwork
@@ -23,3 +26,10 @@ class Training:
     whitening: Whitening | None = None
     device: str = "cpu"
     workers: int = 0
+    inputs: Inputs = field(default_factory=Inputs)
+    descriptions: Descriptions | None = None
+
+    @property
+    def look(self) -> Look:
+        """How photos are shown to the network."""
+        return Look(image_size=self.config.image_size, precision=self.config.precision)

@@ -15,6 +15,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from cnnimretrieval.descriptors.inputs import Inputs, KeepConfig, keep_inputs
 from cnnimretrieval.evaluation.heldout import heldout_test, prove
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build, save
 from cnnimretrieval.training.collection import Collection
@@ -27,6 +28,7 @@ from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.divergence import before_training
 from cnnimretrieval.training.loop import run_loop
+from cnnimretrieval.training.optimiser import num_frozen
 from cnnimretrieval.training.result import (
     Candidate,
     Row,
@@ -39,7 +41,7 @@ from cnnimretrieval.training.result import (
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.whitening_layers import LayersConfig, load_layers, start_layers
 from cnnimretrieval.whitening.apply import Kind, Whitening, apply
-from groundwork.files import read_json
+from groundwork.files import discard, read_json
 from groundwork.keys import key_of
 from groundwork.records import load_done, mark_done, read_done
 from groundwork.settings import Settings
@@ -50,6 +52,8 @@ logger = logging.getLogger(__name__)
 
 _STAGE = "train"
 _CHECKPOINT = "checkpoint.pt"
+# Folder of what is kept of photos while training runs.
+_INPUTS = "inputs"
 # Counts the changes of what the same settings give, so that no earlier result passes for today's.
 _REVISION = 1
 
@@ -61,6 +65,7 @@ class TrainConfig(Settings):
     loop: LoopConfig = LoopConfig()
     layers: LayersConfig = LayersConfig()
     whitening: WhiteningConfig = WhiteningConfig()
+    inputs: KeepConfig = KeepConfig()
     keep: Row | Literal["best"] = Field(
         default="best", description="the network that is handed out: the best of all rows, or always this one"
     )
@@ -115,7 +120,9 @@ def fine_tune(
     key = _key(mined, config, initial)
     if load_done(out, _STAGE, key) is not None:
         return read_result(out)
-    descriptions = _open(pairs_dir, out, config, key, device=device, workers=workers)
+    num_layers = initial.trunk.layers_of(num_frozen(initial, config.loop))
+    inputs = keep_inputs(out / _INPUTS, initial, num_layers, config.inputs, device=device)
+    descriptions = _open(pairs_dir, out, config, key, device=device, workers=workers, inputs=inputs)
     with before_training():
         start_layers(initial, descriptions, config.layers, config.whitening, config.loop.query, config.seed)
         learned = _estimated(descriptions, initial, config, "learned")
@@ -128,6 +135,8 @@ def fine_tune(
         whitening=through,
         device=device,
         workers=workers,
+        inputs=inputs,
+        descriptions=descriptions,
     )
     progress = run_loop(
         training,
@@ -146,6 +155,7 @@ def fine_tune(
     )
     save(_finished(descriptions, candidates[result.kept], config), out)
     write_result(out, result, candidates)
+    discard(out / _INPUTS)
     passing = (_CHECKPOINT, ".lock")
     outputs = [path for path in out.iterdir() if path.is_file() and path.name not in passing]
     mark_done(out, _STAGE, key, seconds=time.monotonic() - started, outputs=outputs)
@@ -165,8 +175,9 @@ def initial_network(config: TrainConfig, weights: str = "pretrained") -> Retriev
 
 def _key(mined: str, config: TrainConfig, initial: RetrievalNetwork) -> str:
     versions = [version(package) for package in ("cnnimretrieval", "torch")]
-    # What the files of layers hold decides, not where they lie.
-    settings = config.model_copy(update={"layers": config.layers.without_paths()})
+    # What the files of layers hold decides, not where they lie; and how much is kept decides nothing.
+    without = {"layers": config.layers.without_paths(), "inputs": config.inputs.without_limit()}
+    settings = config.model_copy(update=without)
     return key_of(
         _STAGE, _REVISION, *versions, mined, settings, list(config.layers.files), initial.fingerprint()
     )
@@ -182,7 +193,14 @@ def _key_of_mining(pairs_dir: Path) -> str:
 
 
 def _open(
-    pairs_dir: Path, out: Path, config: TrainConfig, key: str, *, device: str, workers: int
+    pairs_dir: Path,
+    out: Path,
+    config: TrainConfig,
+    key: str,
+    *,
+    device: str,
+    workers: int,
+    inputs: Inputs,
 ) -> Descriptions:
     photos = Path(read_json(pairs_dir / "photos.json")["photos"])
     table = read_pair_table(pairs_dir)
@@ -194,6 +212,7 @@ def _open(
         image_size=config.loop.image_size,
         device=device,
         workers=workers,
+        inputs=inputs,
     )
 
 

@@ -1,6 +1,6 @@
 """What an epoch learns from: tuples mined with the network as it is, or batches of clusters."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -57,13 +57,11 @@ def mine_tuples(training: Training, num_tuples: int, rng: np.random.Generator) -
     requests = tuple(collection.query(int(row), config.query, rng) for row in query)
     first = np.unique([query, positive]) if config.pool_holds_pairs else np.empty(0, np.int64)
     pool = draw_pool(table, config.pool_size, config.negatives.allow_unplaced, rng, first=first)
-    vectors = _described(
-        training, [*requests, *(collection.whole(int(row)) for row in pool)], [*query, *pool]
-    )
+    query_vectors, pool_vectors = _described(training, requests, query, pool)
     found = mine_hard_negatives(
-        vectors[: len(query)],
+        query_vectors,
         table.place[query],
-        vectors[len(query) :],
+        pool_vectors,
         table.cluster[pool],
         table.place[pool],
         config.negatives,
@@ -87,13 +85,43 @@ def mine_tuples(training: Training, num_tuples: int, rng: np.random.Generator) -
     )
 
 
-def _described(training: Training, requests: list[ImageRequest], rows: list[int]) -> Float[np.ndarray, "n d"]:
-    """Descriptors of photos in these rows of the pair table, as the loss sees them."""
-    config = ExtractConfig(image_size=training.config.image_size, precision=training.config.precision)
-    found = describe(training.network, requests, config, device=training.device, workers=training.workers)
-    names = [training.collection.table.names[row] for row in rows]
-    vectors = sound_descriptors(found, names, differ=True)
-    return vectors if training.whitening is None else apply_whitening(training.whitening, vectors)
+def _described(
+    training: Training,
+    requests: Sequence[ImageRequest],
+    query: Int[np.ndarray, " t"],
+    pool: Int[np.ndarray, " p"],
+) -> tuple[Float[np.ndarray, "t d"], Float[np.ndarray, "p d"]]:
+    """Descriptors, as the loss sees them, of queries, rows of the pair table shown so, and of the pool.
+
+    Photos that the validation of the same weights has described as they are need not be described again.
+    """
+    collection, config = training.collection, ExtractConfig(**vars(training.look))
+    rows = np.concatenate([query, pool])
+    shown = [*requests, *(collection.whole(int(row)) for row in pool)]
+    made = training.descriptions
+    same = made is not None and made.image_size == config.image_size and config.precision == "float32"
+    known = made.known_database(training.network) if made is not None and same else None
+    vectors = np.empty((len(rows), training.network.dim), np.float32)
+    is_known = np.zeros(len(rows), np.bool_)
+    if known is not None:
+        is_known[:] = [
+            request == collection.whole(int(row)) for request, row in zip(shown, rows, strict=True)
+        ]
+        vectors[is_known] = known[rows[is_known]]
+    others = np.flatnonzero(~is_known)
+    found = describe(
+        training.network,
+        [shown[position] for position in others],
+        config,
+        device=training.device,
+        workers=training.workers,
+        inputs=training.inputs,
+    )
+    names = [collection.table.names[row] for row in rows[others]]
+    vectors[others] = sound_descriptors(found, names, differ=True)
+    if training.whitening is not None:
+        vectors = apply_whitening(training.whitening, vectors)
+    return vectors[: len(query)], vectors[len(query) :]
 
 
 def _apart(known: ApartPairs, query: Int[np.ndarray, " t"], pool: Int[np.ndarray, " p"]) -> ApartPairs:

@@ -16,7 +16,7 @@ def build_optimizer(network: RetrievalNetwork, config: LoopConfig) -> Optimizer:
     as the trunk does. A network without exponents has no group for them.
     """
     trunk = list(network.trunk.parameters())
-    frozen = round(config.frozen_share * len(trunk))
+    frozen = num_frozen(network, config)
     for number, weight in enumerate(trunk):
         weight.requires_grad_(number >= frozen)
     behind = [weight for name, weight in network.named_parameters() if not name.startswith("trunk.")]
@@ -29,6 +29,11 @@ def build_optimizer(network: RetrievalNetwork, config: LoopConfig) -> Optimizer:
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
     return torch.optim.Adam(groups, lr=config.learning_rate)
+
+
+def num_frozen(network: RetrievalNetwork, config: LoopConfig) -> int:
+    """How many weight tensors of the trunk, the lowest, stay as they are."""
+    return round(config.frozen_share * len(list(network.trunk.parameters())))
 
 
 def set_rate(optimizer: Optimizer, config: LoopConfig, epoch: int) -> float:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.optim import Optimizer
 
-from cnnimretrieval.descriptors.tensors import normalise
+from cnnimretrieval.descriptors.halves import above, below, stacked
 from cnnimretrieval.networks.pooling import l2_normalise
 from cnnimretrieval.training.batches import Batch
 from cnnimretrieval.training.context import Training
@@ -18,7 +18,8 @@ from cnnimretrieval.training.losses import LOSSES, BatchLoss, TupleLoss, mean_ov
 from cnnimretrieval.training.pair_masks import PairMasks
 from cnnimretrieval.whitening.apply import Whitening
 
-Pictures = Sequence[UInt8[Tensor, "3 _ _"]]
+# What the network is given: levels, or activations of the layers that stay as they are.
+Pictures = Sequence[Shaped[Tensor, "_ _ _"]]
 
 
 class Learner:
@@ -109,22 +110,21 @@ def describe_with_gradient(training: Training, pictures: Pictures) -> Float[Tens
 
     Pictures of one size go through the network together, which changes nothing.
     """
-    trunk = training.network.trunk
     rows_of: dict[torch.Size, list[int]] = {}
     for row, picture in enumerate(pictures):
         rows_of.setdefault(picture.shape, []).append(row)
     described: list[Tensor] = [torch.empty(0)] * len(pictures)
-    device_type = torch.device(training.device).type
-    half = training.config.precision == "bfloat16"
+    num_layers = training.inputs.num_layers
     for rows in rows_of.values():
-        levels = torch.stack([pictures[row] for row in rows]).to(training.device)
-        images = normalise(levels, trunk.mean, trunk.std)
-        with torch.autocast(device_type, torch.bfloat16, enabled=half):
-            vectors = training.network(images.contiguous(memory_format=torch.channels_last))
+        (given,) = stacked([(pictures[row],) for row in rows])
+        given = given.to(training.device)
+        if num_layers == 0:
+            (given,) = below(training.network, 0, given, training.look)
+        vectors = above(training.network, num_layers, given, training.look)
         for row, vector in zip(rows, vectors.float(), strict=True):
             described[row] = vector
-    stacked = torch.stack(described)
-    return stacked if training.whitening is None else _whitened(stacked, training.whitening)
+    vectors = torch.stack(described)
+    return vectors if training.whitening is None else _whitened(vectors, training.whitening)
 
 
 def _whitened(vectors: Float[Tensor, "k d"], whitening: Whitening) -> Float[Tensor, "k e"]:
@@ -133,5 +133,5 @@ def _whitened(vectors: Float[Tensor, "k d"], whitening: Whitening) -> Float[Tens
     return l2_normalise((vectors - mean) @ projection.T)
 
 
-def _pictures(batch: Batch) -> list[UInt8[Tensor, "3 _ _"]]:
+def _pictures(batch: Batch) -> list[Shaped[Tensor, "_ _ _"]]:
     return [picture for example in batch for picture in example.pictures]

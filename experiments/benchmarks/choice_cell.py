@@ -138,7 +138,7 @@ def _learn(training: Training, budget: float) -> tuple[int, float]:
 
     def batches() -> Iterator[Batch]:
         for _ in count():
-            yield from load_batches(examples, training.collection, training.config.image_size, workers=0)
+            yield from load_batches(examples, replace(training, workers=0))
 
     for batch in batches():
         learner.step(batch)

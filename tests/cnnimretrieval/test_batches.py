@@ -1,6 +1,14 @@
 import numpy as np
 
+from cnnimretrieval.networks.network import NetworkConfig, build
 from cnnimretrieval.training.batches import Examples, load_batches
+from cnnimretrieval.training.context import Training
+from cnnimretrieval.training.settings import LoopConfig
+
+
+def _training(collection) -> Training:
+    network = build(NetworkConfig(backbone="squeezenet1_1"), "random", seed=3)
+    return Training(network=network, collection=collection, config=LoopConfig(image_size=64), seed=1)
 
 
 def _examples(collection, **changes):
@@ -11,7 +19,7 @@ def _examples(collection, **changes):
 
 
 def test_a_batch_holds_the_images_that_there_are_in_the_order_of_learning(collection):
-    batches = list(load_batches(_examples(collection), collection, 64, workers=0))
+    batches = list(load_batches(_examples(collection), _training(collection)))
     assert [[example.rows for example in batch] for batch in batches] == [
         [[13, 12], [0, 1, 12, 2]],
         [[6, 7, 8]],
@@ -21,7 +29,7 @@ def test_a_batch_holds_the_images_that_there_are_in_the_order_of_learning(collec
 
 
 def test_an_example_that_is_not_in_the_order_is_not_learned_from(collection):
-    (batch,) = load_batches(_examples(collection, order=np.array([1])), collection, 64, workers=0)
+    (batch,) = load_batches(_examples(collection, order=np.array([1])), _training(collection))
     assert [example.rows for example in batch] == [[6, 7, 8]]
 
 

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ from PIL import Image
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe, describe_batch
 from cnnimretrieval.descriptors.images import ImageRequest
-from cnnimretrieval.descriptors.passes import in_batches
+from cnnimretrieval.descriptors.passes import described, in_batches
 from cnnimretrieval.descriptors.tensors import normalise, to_levels
 from cnnimretrieval.networks.network import NetworkConfig, build
 from groundwork.photos import load_rgb
@@ -55,9 +57,10 @@ def test_neither_workers_nor_threads_nor_other_photos_change_a_byte(network, pho
 def test_batches_of_one_size_keep_rows_and_pictures_together():
     """As on a GPU: the sum of a picture stands for its descriptor."""
     sizes = [(2, 3), (2, 3), (4, 1), (2, 3), (4, 1), (5, 5), (2, 3)]
-    pictures = [(row, torch.full((3, *size), row, dtype=torch.uint8)) for row, size in enumerate(sizes)]
-    for batch_size in (1, 2, 3, 100):
-        found = list(in_batches(pictures, batch_size, lambda levels: levels.sum(dim=(2, 3))[:, :1]))
+    pictures = [(row, (torch.full((3, *size), row, dtype=torch.uint8),)) for row, size in enumerate(sizes)]
+    for batch_size, threads in itertools.product((1, 2, 3, 100), (False, True)):
+        batches = in_batches(pictures, batch_size)
+        found = list(described(batches, lambda parts: parts[0].sum(dim=(2, 3))[:, :1], threads=threads))
         assert max(len(rows) for rows, _ in found) <= batch_size
         sums = {row: int(one) for rows, made in found for row, one in zip(rows, made, strict=True)}
         assert sums == {row: row * height * width for row, (height, width) in enumerate(sizes)}

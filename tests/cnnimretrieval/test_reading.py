@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cnnimretrieval.descriptors.images import ImageRequest, read_levels
-from cnnimretrieval.descriptors.reading import read_each, read_groups
+from cnnimretrieval.descriptors.reading import read_each
 from cnnimretrieval.networks.network import save
 
 
@@ -50,19 +50,6 @@ def test_a_photo_that_kills_its_process_costs_itself_only(photos):
     assert found[7].message == (
         f"photo {photos[3]}: expected a process that reads it and lives, got 'worker was ended by SIGSEGV', "
         "twice; replace or remove it, or give more memory or fewer --workers"
-    )
-
-
-@pytest.mark.slow
-def test_groups_end_at_a_photo_that_kills_its_process(photos):
-    groups = [[ImageRequest(path=photos[0])], [ImageRequest(path=photos[1], edit=_Deadly(signal.SIGKILL))]]
-    pictures = read_groups(groups, 60, workers=2)
-    np.testing.assert_array_equal(next(pictures)[0], read_levels(groups[0][0], 60))
-    with pytest.raises(OSError, match="SIGKILL") as error:
-        next(pictures)
-    assert str(error.value) == (
-        f"one of the photos {photos[1]}: expected a process that reads it and lives, got "
-        "'worker was ended by SIGKILL', twice; replace or remove it, or give more memory or fewer --workers"
     )
 
 

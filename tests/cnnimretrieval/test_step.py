@@ -28,7 +28,7 @@ def _training(collection, **settings) -> Training:
 
 def _batches(training, seed: int = 0) -> list[Batch]:
     (examples,) = examples_of_epoch(training, np.random.default_rng(seed))
-    return list(load_batches(examples, training.collection, 64, workers=0))
+    return list(load_batches(examples, training))
 
 
 def _sgd(training) -> torch.optim.SGD:
