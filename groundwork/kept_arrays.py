@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from groundwork.files import discard
+
 logger = logging.getLogger(__name__)
 
 _VERSION = 1
@@ -71,6 +73,14 @@ class KeptArrays:
     def num_bytes(self) -> int:
         """Of all arrays."""
         return self._end
+
+    @staticmethod
+    def remove_others(path: Path) -> None:
+        """Remove what is kept in the same folder under other names than `path`."""
+        for end in (_DATA, _INDEX):
+            for other in path.parent.glob(f"*{end}"):
+                if other.name != path.name + end:
+                    discard(other)
 
     def get(self, name: str) -> Shaped[np.ndarray, "..."] | None:
         """The array of that name; None where there is none, or a damaged one, which is forgotten."""

@@ -166,7 +166,7 @@ class Inputs:
 def keep_inputs(
     folder: Path, network: RetrievalNetwork, num_layers: int, config: KeepConfig, *, device: str = "cpu"
 ) -> Inputs:
-    """Inputs kept in `folder`, which others of the same lowest layers find there; what else is there goes."""
+    """Inputs kept in `folder`, where networks of the same lowest layers find them; those of others go."""
     lowest = _fingerprint(network, num_layers)
     if config.limit_gb == 0.0:
         discard(folder)
@@ -175,9 +175,7 @@ def keep_inputs(
     computed = [config.kept_as, torch.device(device).type, version("torch")] if num_layers else []
     key = key_of(1, lowest, versions, computed)
     name = f"{'activations' if num_layers else 'pictures'}-{key[:16]}"
-    for other in folder.iterdir() if folder.is_dir() else ():
-        if other.stem != name:
-            discard(other)
+    KeptArrays.remove_others(folder / name)
     kept = KeptArrays(folder / name, key, round(config.limit_gb * 1e9))
     return Inputs(num_layers=num_layers, lowest=lowest, kept=kept, kept_as=config.kept_as)
 

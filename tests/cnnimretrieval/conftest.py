@@ -9,9 +9,11 @@ from PIL import Image
 
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build
 from cnnimretrieval.training.collection import Collection
-from pairs.heldout import HeldoutQuery
+from groundwork.files import write_json
+from groundwork.records import mark_done
+from pairs.heldout import HeldoutQuery, write_heldout
 from pairs.image_pairs import Positives
-from pairs.pair_table import PairTable
+from pairs.pair_table import PairTable, write_pair_table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -84,6 +86,16 @@ def collection(tmp_path: Path) -> Collection:
 def heldout(collection: Collection) -> list[HeldoutQuery]:
     """A whole and a crop query of every held-out image; the rest of its place is positive."""
     return _heldout(collection.table)
+
+
+@pytest.fixture
+def pairs_dir(collection, heldout, tmp_path):
+    folder = tmp_path / "pairs"
+    write_pair_table(collection.table, folder)
+    write_heldout(heldout, folder / "heldout.parquet")
+    write_json(folder / "photos.json", {"version": 1, "photos": str(collection.photos)})
+    mark_done(folder, "mine", "key of mining")
+    return folder
 
 
 def _write_collection(folder: Path, seed: int = 0) -> Collection:

@@ -205,4 +205,4 @@ def test_many_names_are_shortened():
 
 def _step(training, learner):
     (examples,) = examples_of_epoch(training, np.random.default_rng(0))
-    return learner.step(next(load_batches(examples, training.collection, 64, workers=0)))
+    return learner.step(next(load_batches(examples, training)))

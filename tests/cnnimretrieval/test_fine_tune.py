@@ -44,16 +44,6 @@ CONFIG = TrainConfig(
 )
 
 
-@pytest.fixture
-def pairs_dir(collection, heldout, tmp_path):
-    folder = tmp_path / "pairs"
-    write_pair_table(collection.table, folder)
-    write_heldout(heldout, folder / "heldout.parquet")
-    write_json(folder / "photos.json", {"version": 1, "photos": str(collection.photos)})
-    mark_done(folder, "mine", "key of mining")
-    return folder
-
-
 def test_the_folder_holds_the_best_row_and_the_proof(pairs_dir, collection, tmp_path):
     out = tmp_path / "model"
     result = fine_tune(pairs_dir, out, CONFIG, weights="random")

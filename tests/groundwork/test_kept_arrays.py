@@ -145,6 +145,15 @@ def test_a_disk_that_is_full_all_the_same_loses_nothing_that_was_kept(tmp_path, 
     np.testing.assert_array_equal(again.get("more"), np.arange(9))
 
 
+def test_only_what_is_kept_under_other_names_is_removed(tmp_path):
+    kept = _filled(tmp_path / "kept")
+    _filled(tmp_path / "other")
+    (tmp_path / "photo.jpg").write_text("not ours")
+    KeptArrays.remove_others(tmp_path / "kept")
+    assert {path.name for path in tmp_path.iterdir()} == {"kept.arrays", "kept.index", "photo.jpg"}
+    _check_all(kept)
+
+
 def test_other_files_of_the_same_name_are_replaced(tmp_path):
     (tmp_path / "kept.index").write_bytes(b"\x00\xff no index\n" * 5)
     (tmp_path / "kept.arrays").write_bytes(b"something")
