@@ -19,6 +19,7 @@ from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork
 from cnnimretrieval.whitening.apply import Whitening
 from groundwork.descriptor_folder import (
+    BOX,
     IMAGES,
     META,
     REJECTED,
@@ -63,6 +64,13 @@ class DescriptorStore:
     images: pd.DataFrame
     rejected: pd.DataFrame
     meta: StoreMeta
+
+    def request(self, row: int) -> ImageRequest:
+        """What a row describes: a photo, where it was when it was described, or the box of one."""
+        image = self.images.iloc[row]
+        sides = tuple(float(image[side]) for side in BOX)
+        box = None if np.isnan(sides[0]) else (sides[0], sides[1], sides[2], sides[3])
+        return ImageRequest(path=Path(self.meta.photos) / str(image["name"]), box=box)
 
     def require_network(self, network: RetrievalNetwork) -> None:
         """ValueError unless `network`, with its whitening as it is, made these descriptors."""

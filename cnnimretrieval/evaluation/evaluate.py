@@ -1,10 +1,12 @@
 """Score a network on a benchmark: describe the photos and the queries, rank, compare."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import numpy as np
 
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import ImageRequest
@@ -13,7 +15,9 @@ from cnnimretrieval.evaluation.benchmark import Benchmark
 from cnnimretrieval.evaluation.described import Located, locate, read_ready
 from cnnimretrieval.evaluation.scoring import Scored, score
 from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.search.evidence import CACHE, verifiers
 from cnnimretrieval.search.rerank import RerankConfig
+from cnnimretrieval.search.spatial import Verifier
 from groundwork.settings import Settings
 from groundwork.shards import Shards
 
@@ -105,13 +109,37 @@ def evaluate(
         distractors = [stores[folder].vectors for folder in ready.distractors]
         database = Shards([photos.vectors, *distractors])
         vectors = queries.vectors[queries.row_of]
+        proving: list[Verifier] = []
+        if config.rerank.spatial is not None:
+            shown = _shown(benchmark, photos, [stores[folder] for folder in ready.distractors])
+            kept = next(iter(ready.folders[:1]), Path(scratch)) / CACHE
+            proving = verifiers(config.rerank.spatial, requests, shown, cache=kept, workers=workers)
         return Evaluation(
             benchmark=benchmark,
             config=config.model_copy(update={"extraction": extraction}),
-            scored=score(benchmark, vectors, database, photos.row_of, config.rerank),
+            scored=score(benchmark, vectors, database, photos.row_of, config.rerank, proving),
             num_distractors=len(database) - len(photos.vectors),
             unreadable=photos.unreadable,
         )
+
+
+def _shown(
+    benchmark: Benchmark, photos: Located, distractors: Sequence[DescriptorStore]
+) -> Callable[[int], ImageRequest]:
+    """What a row of the database shows, which is that of the benchmark's photos and of the distractors."""
+    found = photos.row_of >= 0
+    described = np.flatnonzero(found)
+    photo_of: list[int] = described[np.argsort(photos.row_of[found])].tolist()
+    requests = benchmark.database_requests()
+    starts = np.cumsum([len(photo_of), *(len(store.vectors) for store in distractors)])
+
+    def shown(row: int) -> ImageRequest:
+        part = int(np.searchsorted(starts, row, side="right"))
+        if part == 0:
+            return requests[photo_of[row]]
+        return distractors[part - 1].request(row - int(starts[part - 1]))
+
+    return shown
 
 
 def _extraction(config: EvaluationConfig, stores: Mapping[Path, DescriptorStore]) -> ExtractConfig:

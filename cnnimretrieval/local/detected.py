@@ -29,6 +29,15 @@ _SEEN_SCALES = 12.0
 _VERSION = 1
 
 
+# Photos are searched at this longer side; what is matched needs no more.
+LONGEST_PX = 1024
+
+
+def detection(method: str, max_features: int) -> FeatureConfig:
+    """How a named method finds features in photos to be matched; ValueError for a name of none."""
+    return FeatureConfig(method=method, max_side_px=LONGEST_PX, max_features=max(16, max_features))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Detected:
     """What was found for one request, as the method gave it; nothing, and the `reason`, in a useless photo.
@@ -93,6 +102,13 @@ class PhotoFeatures:
         self._request_of, self._config = request_of, config
         self._cache, self._workers = cache, workers
         self._told: set[Path] = set()
+
+    def prepare(self, rows: Sequence[int]) -> None:
+        """See to it that the features of these rows are in the cache; many photos keep all processes busy."""
+        for _ in detect_each(
+            [self._request_of(row) for row in rows], self._config, cache=self._cache, workers=self._workers
+        ):
+            pass
 
     def __call__(self, rows: Sequence[int]) -> list[LocalFeatures]:
         """Of each row."""

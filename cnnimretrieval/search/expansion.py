@@ -1,5 +1,7 @@
 """Alpha query expansion and database augmentation: descriptors move towards their nearest neighbours."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float, Int
 from pydantic import Field
@@ -12,7 +14,7 @@ from groundwork.top_k import Nearest, nearest_others, search
 _GATHERED = 1 << 24
 
 
-class ExpansionConfig(Settings):
+class MovingConfig(Settings):
     """How far a descriptor moves; n = 50 and alpha = 3 are those of Radenovic et al., TPAMI 2019."""
 
     neighbours: int = Field(default=50, gt=0, description="nearest database rows that take part")
@@ -21,7 +23,15 @@ class ExpansionConfig(Settings):
     )
 
 
-class AugmentationConfig(ExpansionConfig):
+class ExpansionConfig(MovingConfig):
+    """Of queries, by whatever is near or by what geometry verifies."""
+
+    verified: bool | None = Field(
+        default=None, description="only rows that the spatial step verifies take part"
+    )
+
+
+class AugmentationConfig(MovingConfig):
     """The same for the database, whose rows have fewer photos of their own object than a query expects."""
 
     neighbours: int = Field(default=20, gt=0, description="nearest other rows that take part")
@@ -30,7 +40,7 @@ class AugmentationConfig(ExpansionConfig):
 def expand(
     queries: Float[np.ndarray, "q d"],
     database: Rows,
-    config: ExpansionConfig,
+    config: MovingConfig,
     nearest: Nearest | None = None,
 ) -> Float[np.ndarray, "q d"]:
     """Alpha query expansion: unit queries q' to search with again, in the dtype of `queries`.
@@ -43,8 +53,26 @@ def expand(
     return _towards(queries, near(queries, config.neighbours).rows, database, config.alpha)
 
 
+def expand_by(
+    queries: Float[np.ndarray, "q d"],
+    chosen: Sequence[Int[np.ndarray, " n"]],
+    database: Rows,
+    config: MovingConfig,
+) -> Float[np.ndarray, "q d"]:
+    """As `expand`, by the rows that were chosen for each query, of which the first `neighbours` take part.
+
+    A query for which nothing was chosen stays as it is.
+    """
+    moved = np.array(queries)
+    for index, rows in enumerate(chosen):
+        if len(rows):
+            taking_part = rows[None, : config.neighbours]
+            moved[index] = _towards(queries[index : index + 1], taking_part, database, config.alpha)[0]
+    return moved
+
+
 def augment(
-    database: Rows, config: ExpansionConfig, out: Float[np.ndarray, "n d"] | None = None
+    database: Rows, config: MovingConfig, out: Float[np.ndarray, "n d"] | None = None
 ) -> Float[np.ndarray, "n d"]:
     """Database augmentation: every row expanded by its n nearest other rows, as `expand` does for queries.
 

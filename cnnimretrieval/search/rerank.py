@@ -1,15 +1,23 @@
-"""Search with re-ranking: database augmentation, query expansion and diffusion, alone or together."""
+"""Search with re-ranking: augmentation, query expansion, diffusion and geometry, alone or together."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
 
 import numpy as np
 from jaxtyping import Float
+from pydantic import model_validator
 
 from cnnimretrieval.search.diffusion import DiffusionConfig, diffuse
-from cnnimretrieval.search.expansion import AugmentationConfig, ExpansionConfig, augment, expand
+from cnnimretrieval.search.expansion import (
+    AugmentationConfig,
+    ExpansionConfig,
+    augment,
+    expand,
+    expand_by,
+)
+from cnnimretrieval.search.spatial import SpatialConfig, Verifier, rerank_spatially
 from groundwork.files import reserve
 from groundwork.settings import Settings
 from groundwork.shards import Rows
@@ -22,6 +30,16 @@ class RerankConfig(Settings):
     dba: AugmentationConfig | None = None
     qe: ExpansionConfig | None = None
     diffusion: DiffusionConfig | None = None
+    spatial: SpatialConfig | None = None
+
+    @model_validator(mode="after")
+    def _verified_by_something(self) -> "RerankConfig":
+        if self.qe is not None and self.qe.verified and self.spatial is None:
+            raise ValueError(
+                "qe.verified: expected a spatial step, which verifies, got none; add spatial, or leave out "
+                "verified"
+            )
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,11 +55,14 @@ def move(
     database: Rows,
     config: RerankConfig,
     nearest: Nearest | None = None,
+    verifiers: Sequence[Verifier] = (),
 ) -> Moved:
     """Apply `dba`, then `qe` on what that gave, as far as `config` has them.
 
     An augmented database lies in a temporary file as long as it is used: memory stays bounded by a block.
     OSError when there is no room for it. `nearest` searches `database` as it came, as an index does.
+    `verifiers`, one a query, choose what takes part in a `qe` that is to be verified: of the rows nearest to
+    a query, as many as the spatial step has candidates, those that geometry proves to show the same.
     """
     if config.dba is not None:
         # Without a name: the disk gives the room back when nobody holds the map any more.
@@ -50,8 +71,13 @@ def move(
             reserve(file.fileno(), size, Path(gettempdir()))
             augmented: np.ndarray = np.memmap(file, np.float32, "r+", shape=database.shape)
         database = augment(database, config.dba, augmented)
-    if config.qe is not None:
-        queries = expand(queries, database, config.qe, None if config.dba else nearest)
+    near = None if config.dba else nearest
+    if config.qe is not None and config.qe.verified and config.spatial is not None:
+        first = _first(queries, database, config.spatial.candidates, near)
+        chosen = [verifier.verified(rows) for verifier, rows in zip(verifiers, first.rows, strict=True)]
+        queries = expand_by(queries, chosen, database, config.qe)
+    elif config.qe is not None:
+        queries = expand(queries, database, config.qe, near)
     return Moved(queries=queries, database=database)
 
 
@@ -61,21 +87,37 @@ def reranked(
     config: RerankConfig,
     top: int,
     nearest: Nearest | None = None,
+    verifiers: Sequence[Verifier] = (),
 ) -> Iterator[Ranking]:
     """A ranking of at most `top` rows for each query, as (1, k), best first.
 
     Scores are inner products, of expanded descriptors where there are such, or diffused scores. `nearest`
     searches `database` in place of exact search, as an index does; an augmented database, and the graph of
-    the diffusion, are searched exactly.
+    the diffusion, are searched exactly. With a `spatial` step, for which there is one of `verifiers` a query,
+    the ranking is a `spatial.Reranked`.
     """
-    moved = move(queries, database, config, nearest)
+    moved = move(queries, database, config, nearest, verifiers)
+    depth = top if config.spatial is None else max(top, config.spatial.candidates)
+    rankings = _rankings(moved, config, depth, None if config.dba else nearest)
+    if config.spatial is not None:
+        for ranking, verifier in zip(rankings, verifiers, strict=True):
+            found = rerank_spatially(ranking, verifier)
+            yield replace(
+                found, rows=found.rows[:, :top], scores=found.scores[:, :top], inliers=found.inliers[:, :top]
+            )
+        return
+    yield from rankings
+
+
+def _rankings(moved: Moved, config: RerankConfig, top: int, nearest: Nearest | None) -> Iterator[Ranking]:
     if config.diffusion is not None:
         for ranking in diffuse(moved.queries, moved.database, config.diffusion):
             yield Ranking(rows=ranking.rows[:, :top], scores=ranking.scores[:, :top])
         return
-    if nearest is None or config.dba is not None:
-        ranking = search(moved.queries, moved.database, top)
-    else:
-        ranking = nearest(moved.queries, top)
+    ranking = _first(moved.queries, moved.database, top, nearest)
     for rows, scores in zip(ranking.rows, ranking.scores, strict=True):
         yield Ranking(rows=rows[None], scores=scores[None])
+
+
+def _first(queries: Float[np.ndarray, "q d"], database: Rows, top: int, nearest: Nearest | None) -> Ranking:
+    return search(queries, database, top) if nearest is None else nearest(queries, top)

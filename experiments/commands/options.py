@@ -81,8 +81,8 @@ Rerank = Annotated[
     list[str],
     typer.Option(
         metavar="STEP[:KEY=VALUE,...]",
-        help="Re-rank by dba, qe or diffusion, as qe:alpha=3,neighbours=50; may be given again. They are "
-        "done in this order.",
+        help="Re-rank by dba, qe, diffusion or spatial, as qe:alpha=3,neighbours=50 or "
+        "spatial:features=sift,candidates=100; may be given again. They are done in this order.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

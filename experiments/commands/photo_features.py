@@ -6,34 +6,26 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from cnnimretrieval.descriptors.images import ImageRequest, open_request
-from cnnimretrieval.local.detected import detect_each
+from cnnimretrieval.local.detected import LONGEST_PX, detect_each, detection
 from experiments.exit_codes import UsageFault
 from experiments.report.match_figure import Shown
 from groundwork.orientation import upright_size
 from groundwork.photos import stored_shape
-from sfm.features import FeatureConfig
-
-# Photos are searched for keypoints, and drawn, at this longer side.
-LONGEST_PX = 1024
-
-
-def detection(method: str, max_features: int, option: str) -> FeatureConfig:
-    """How a named method, which needs no network, finds features in a photo.
-
-    Raises:
-        UsageFault: no such method; the message calls it by `option`.
-
-    """
-    try:
-        return FeatureConfig(method=method, max_side_px=LONGEST_PX, max_features=max_features)
-    except ValidationError as error:
-        message = str(error.errors()[0]["ctx"]["error"])
-        raise UsageFault(message.replace("features.method", option, 1)) from error
 
 
 def shown(photos: Sequence[Path], features: str, max_features: int) -> list[Shown]:
-    """The photos with their features. OSError naming the first photo that cannot be used."""
-    config = detection(features, max_features, "--features")
+    """The photos with their features.
+
+    Raises:
+        UsageFault: no such method.
+        OSError: a photo that cannot be used, by its name.
+
+    """
+    try:
+        config = detection(features, max_features)
+    except ValidationError as error:
+        message = str(error.errors()[0]["ctx"]["error"])
+        raise UsageFault(message.replace("features.method", "--features", 1)) from error
     requests = [ImageRequest(path=path) for path in photos]
     pictures = [open_request(request, LONGEST_PX) for request in requests]
     found = detect_each(requests, config, workers=len(photos))

@@ -4,19 +4,26 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from cnnimretrieval.search.diffusion import DiffusionConfig
 from cnnimretrieval.search.expansion import AugmentationConfig, ExpansionConfig
 from cnnimretrieval.search.rerank import RerankConfig
+from cnnimretrieval.search.spatial import SpatialConfig
 from experiments.exit_codes import UsageFault
 from experiments.settings.errors import did_you_mean
 from experiments.settings.protocol import Protocol
-from groundwork.settings import Settings
+from groundwork.settings import Settings, first_fault
 
 _STEPS: Mapping[str, type[Settings]] = {
     "dba": AugmentationConfig,
     "qe": ExpansionConfig,
     "diffusion": DiffusionConfig,
+    "spatial": SpatialConfig,
 }
+
+# Written alone, they are set.
+_FLAGS = frozenset({"verified"})
 
 
 def settings(given: Sequence[str]) -> RerankConfig:
@@ -36,7 +43,10 @@ def settings(given: Sequence[str]) -> RerankConfig:
         if step in steps:
             raise UsageFault(f"--rerank: expected {step} once, got it twice; leave one out")
         steps[step] = _step(step, values.split(",") if colon else [])
-    return RerankConfig.model_validate(steps)
+    try:
+        return RerankConfig.model_validate(steps)
+    except ValidationError as error:
+        raise UsageFault(f"--rerank {first_fault(error)}") from error
 
 
 def _step(step: str, parts: Sequence[str]) -> Settings:
@@ -44,6 +54,8 @@ def _step(step: str, parts: Sequence[str]) -> Settings:
     overrides: dict[str, str] = {}
     for part in parts:
         key, equals, text = part.partition("=")
+        if not equals and key in _FLAGS:
+            equals, text = "=", "true"
         if not equals or not key:
             raise UsageFault(
                 f"--rerank {step}: expected KEY=VALUE, got '{part}'; write it like {step}:neighbours=20"

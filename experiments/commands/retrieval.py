@@ -91,6 +91,7 @@ def search(
         options.file(query, "QUERY")
     from cnnimretrieval.descriptors import store
     from cnnimretrieval.descriptors.images import ImageRequest
+    from cnnimretrieval.search.evidence import CACHE
     from cnnimretrieval.search.index import open_index
     from experiments import machine
     from experiments.commands import ranking, reranking
@@ -106,8 +107,11 @@ def search(
         top,
         steps,
         nearest=index.search,
+        cache=database / CACHE,
         device=on,
-        workers=min(options.num_workers(workers), len(queries)),
+        workers=options.num_workers(workers)
+        if steps.spatial
+        else min(options.num_workers(workers), len(queries)),
     )
     print(json.dumps(ranking.as_json(answers, steps), indent=1) if as_json else ranking.as_table(answers))
 

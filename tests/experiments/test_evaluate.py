@@ -308,7 +308,7 @@ def test_reranking_is_recorded_by_search(command, roxford, machine, tmp_path):
         ),
         (
             ["roxford5k", "--rerank", "aqe"],
-            "--rerank: expected dba, qe, diffusion, got 'aqe'; did you mean 'qe'?",
+            "--rerank: expected dba, qe, diffusion, spatial, got 'aqe'; did you mean 'qe'?",
         ),
         (
             ["roxford5k", "--rerank", "qe", "--rerank", "qe:alpha=1"],
