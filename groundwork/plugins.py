@@ -27,11 +27,20 @@ class PluginKind:
 
 @dataclass(frozen=True, kw_only=True)
 class Plugin:
-    """A plug-in, the name it was asked for by, and a key that changes with its code."""
+    """A plug-in.
+
+    Attributes:
+        name: it was asked for by.
+        key: changes with its code.
+        call: the plug-in itself.
+        module: by which Python imports it; empty where a file holds it.
+
+    """
 
     name: str
     key: str
     call: Callable[..., Any]
+    module: str = ""
 
 
 def load_plugin(name: str, kind: PluginKind) -> Plugin:
@@ -48,7 +57,7 @@ def require_plugin(name: str, kind: PluginKind) -> None:
 def _load_entry_point(name: str, kind: PluginKind) -> Plugin:
     if name in kind.built_in:
         point = EntryPoint(name=name, value=kind.built_in[name], group=kind.group)
-        return Plugin(name=name, key=point.value, call=point.load())
+        return Plugin(name=name, key=point.value, call=point.load(), module=point.module)
     installed = entry_points(group=kind.group)
     if name not in installed.names:
         known = ", ".join([*kind.built_in, *sorted(installed.names)])
@@ -59,7 +68,7 @@ def _load_entry_point(name: str, kind: PluginKind) -> Plugin:
     point = installed[name]
     version = point.dist.version if point.dist is not None else ""
     try:
-        return Plugin(name=name, key=f"{point.value} {version}", call=point.load())
+        return Plugin(name=name, key=f"{point.value} {version}", call=point.load(), module=point.module)
     except (ImportError, AttributeError) as error:
         raise ValueError(
             f"{kind.setting}: expected a plug-in that loads, got '{name}' of {point.value}, which raises "

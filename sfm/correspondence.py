@@ -39,3 +39,21 @@ def mutual_matches(
     # Only the few columns that are still in question are searched the other way round.
     mutual = products[:, nearest[kept]].argmax(axis=0) == kept
     return np.column_stack([kept[mutual], nearest[kept][mutual]]).astype(np.uint32)
+
+
+def mutual_nearest(
+    first: Float32[np.ndarray, "n d"], second: Float32[np.ndarray, "m d"], min_product: float
+) -> UInt32[np.ndarray, "k 2"]:
+    """Rows (i, j) where j is i's nearest, i is j's nearest, and the product of the unit rows is large enough.
+
+    For descriptors that are learned to be far apart wherever points differ.
+    """
+    if not len(first) or not len(second):
+        return np.empty((0, 2), dtype=np.uint32)
+    products = first @ second.T
+    rows = np.arange(len(first))
+    nearest = products.argmax(axis=1)
+    kept = np.flatnonzero(products[rows, nearest] > min_product)
+    # Only the few columns that are still in question are searched the other way round.
+    mutual = products[:, nearest[kept]].argmax(axis=0) == kept
+    return np.column_stack([kept[mutual], nearest[kept][mutual]]).astype(np.uint32)

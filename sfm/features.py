@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Int, Shaped
+from jaxtyping import Bool, Float32, Int, Shaped
 from pydantic import Field, field_validator
 
 from groundwork.batches import CHILD_BYTES, Batch, LazyBatches
@@ -30,12 +30,16 @@ from sfm.local_features.interface import METHODS, FeatureFault, Found, find, loa
 from sfm.numbering import digests
 
 _VERSION = 4
+# Settings that change what is found, besides method and weights.
+_DECIDING = {"max_side_px", "max_features", "first_octave"}
 _MAX_SHARD = 256
 # A pixel as decoded; a pixel of the first octave while keypoints are searched (measured: 74 to 80); a
 # keypoint with its descriptor, twice while they are put end to end, half as many again as were asked for.
 _DECODED_BYTES = 4
 _SEARCHED_BYTES = 80
 _KEYPOINT_BYTES = 432
+# A child with a library for networks loaded besides ours.
+_LEARNED_BYTES = 500_000_000
 # A collection that grew until its shards should be so many times larger is dealt out anew.
 _MAX_OUTGROWN = 8
 
@@ -55,6 +59,9 @@ class FeatureConfig(Settings):
     first_octave: int = Field(
         default=0, ge=-1, le=2, description="-1 doubles the photo first: 3 x the time and memory"
     )
+    weights: Path | None = Field(
+        default=None, description="file of a learned method's weights, in place of those it brings"
+    )
     keep_descriptors: bool = Field(
         default=False,
         description="after matching: up to 0.26 MB a photo, five times what else is kept of it. Without "
@@ -71,8 +78,10 @@ class FeatureConfig(Settings):
     @property
     def key(self) -> str:
         """Changes with anything but the photo itself that changes its features."""
-        settings = self.model_dump(mode="json", exclude={"keep_descriptors", "method"})
+        settings = self.model_dump(mode="json", include=_DECIDING)
         code = load_plugin(self.method, METHODS).key
+        if self.weights is not None:
+            code += f" {hashlib.sha256(self.weights.read_bytes()).hexdigest()}"
         return key_of("features", _VERSION, version("pycolmap"), version("pillow"), settings, code)
 
 
@@ -127,19 +136,25 @@ class _Item:
 
 
 def extract_features(
-    collection: Collection, out: Path, config: FeatureConfig, executor: Executor
+    collection: Collection,
+    out: Path,
+    config: FeatureConfig,
+    executor: Executor,
+    wanted: Bool[np.ndarray, " n"] | None = None,
 ) -> Features:
     """Find keypoints in every usable photo, as stored: the EXIF orientation is not applied.
+
+    Or in those that are `wanted`, the photo of image_id r + 1 in row r; the others have no keypoints then.
 
     Shards go to `out`/features. The result does not depend on the number of workers: photos are dealt out
     by their number alone. The size of a shard is chosen for the collection as it is at first and kept when
     photos are added, which fill the last shard and then open new ones.
     """
     started = time.perf_counter()
-    key = key_of(config.key, collection.key)
+    key = key_of(config.key, collection.key, *([] if wanted is None else [np.flatnonzero(wanted).tolist()]))
     usable = collection.of_usable("image_id", "name", "width", "height", "focal_px", "sha256")
     store = FeatureStore(folder=out / "features", shard_size=_shard_size(out / "features", len(usable)))
-    shards = _Shards(usable, config, store)
+    shards = _Shards(usable, config, store, wanted)
     extract = partial(_extract_batch, photos=collection.photos, store=store, config=config)
     results = run_batches(extract, shards, store.folder, executor, label="features")
     num_keypoints = np.zeros(len(usable), dtype=np.int64)
@@ -148,9 +163,9 @@ def extract_features(
         rows = np.array(result.facts["image_ids"], dtype=np.int64) - 1
         num_keypoints[rows] = result.facts["num_keypoints"]
         failed |= {int(image_id): reason for image_id, reason in result.facts["failed"].items()}
-        failed |= {
-            shard * store.shard_size + position + 1: text for position, text in result.quarantined.items()
-        }
+        if result.quarantined:
+            items = shards[shard].items
+            failed |= {items[position].image_id: text for position, text in result.quarantined.items()}
     if not load_done(out, "features", key):
         prune(store.folder, "shard-*", {result.name for result in results})
         facts = {
@@ -183,8 +198,14 @@ def _shard_size(folder: Path, num_images: int) -> int:
 class _Shards(LazyBatches[_Item]):
     """The photos of each shard, put together when they are asked for: memory holds one shard at a time."""
 
-    def __init__(self, usable: pd.DataFrame, config: FeatureConfig, store: FeatureStore) -> None:
-        self._usable, self._config, self._store = usable, config, store
+    def __init__(
+        self,
+        usable: pd.DataFrame,
+        config: FeatureConfig,
+        store: FeatureStore,
+        wanted: Bool[np.ndarray, " n"] | None,
+    ) -> None:
+        self._usable, self._config, self._store, self._wanted = usable, config, store, wanted
         self._settings_key = config.key
 
     def __len__(self) -> int:
@@ -194,6 +215,8 @@ class _Shards(LazyBatches[_Item]):
         """The photos of one shard."""
         start = shard * self._store.shard_size
         part = self._usable.iloc[start : start + self._store.shard_size]
+        if self._wanted is not None:
+            part = part[self._wanted[start : start + self._store.shard_size]]
         columns = (part[name].tolist() for name in ("image_id", "name", "width", "height", "focal_px"))
         items = tuple(_Item(*row) for row in zip(*columns, strict=True))
         shown = [part[name].tolist() for name in ("image_id", "name", "sha256")]
@@ -207,11 +230,14 @@ class _Shards(LazyBatches[_Item]):
 
 def _memory_bytes(items: Sequence[_Item], config: FeatureConfig) -> int:
     """Peak of a task: the largest photo as it is decoded and searched, and the features of all."""
+    if not items:
+        return CHILD_BYTES
     pixels = max(item.width * item.height for item in items)
     shrink = min(1.0, config.max_side_px / max(max(item.width, item.height) for item in items))
     searched = shrink**2 * pixels * 4.0**-config.first_octave
     kept = len(items) * config.max_features * _KEYPOINT_BYTES
-    return CHILD_BYTES + int(_DECODED_BYTES * pixels + _SEARCHED_BYTES * searched) + kept
+    process = CHILD_BYTES if config.method in METHODS.built_in else _LEARNED_BYTES
+    return process + int(_DECODED_BYTES * pixels + _SEARCHED_BYTES * searched) + kept
 
 
 PhotoDetector = Callable[[Path, int, int], Found]
@@ -224,7 +250,7 @@ def detector(config: FeatureConfig) -> PhotoDetector:
     function raises UnusablePhoto for a photo that cannot be read, FeatureFault where the method gave nothing
     sound.
     """
-    method = load_method(config.method)
+    method = load_method(config.method, config.weights)
     detect = method.detector(max_features=config.max_features, first_octave=config.first_octave)
 
     def detect_in(path: Path, width: int, height: int) -> Found:

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from sfm.correspondence import unit_descriptors
 from sfm.descriptors import require_descriptors
 from sfm.features import Features
 from sfm.featurestore import FeatureStore
-from sfm.local_features.interface import LocalFeature, load_method
+from sfm.local_features.interface import FeatureFault, LocalFeature, load_method, putative_matches
 from sfm.matchplan import MatchPlan, plan_matches
 from sfm.pair_table import ENDS, PLANNED, pair_table, typed
 from sfm.verification import verify_behind_print
@@ -106,13 +107,17 @@ def match(
             config=config,
             seed=seed,
         )
-        pairs, taken = _outcomes(plan, finished_batches(work, blocks, folder, executor, label="matching"))
+        pairs, taken, faults = _outcomes(
+            plan, finished_batches(work, blocks, folder, executor, label="matching")
+        )
         facts = {
             "pairs": len(pairs),
             "verified": int((pairs["inliers"] > 0).sum()),
             "killed their worker": int((pairs["row"] < 0).sum()),
             **usage(taken),
         }
+        if faults:
+            facts["faults"] = dict(sorted(faults.items()))
         seconds, basis = time.perf_counter() - started, features.basis | {"base": base}
         write = partial(pairs.to_parquet, index=False)
         finish(out, "matching", key, path, write, seconds=seconds, facts=facts, basis=basis)
@@ -128,10 +133,22 @@ def read_inliers(
     """Yield (image_id1, image_id2, geometry_kind, inliers) of rows of `Matches.pairs`, block by block."""
     for block in np.unique(pairs["block"].to_numpy()).tolist():
         part = pairs[pairs["block"] == block]
-        with np.load(folder / f"{_name(block)}.npz") as stored:
+        with np.load(block_path(folder, block)) as stored:
             starts, inliers = stored["starts"], stored["inliers"]
         for one, two, kind, row in part[[*ENDS, "geometry_kind", "row"]].to_numpy().tolist():
             yield one, two, kind, inliers[starts[row] : starts[row + 1]]
+
+
+def block_path(folder: Path, block: int) -> Path:
+    """The file of the inliers of a block."""
+    return folder / f"{_name(block)}.npz"
+
+
+def write_inliers(path: Path, inliers: Sequence[UInt32[np.ndarray, "n 2"]]) -> None:
+    """Write the inliers of the pairs of a block, in order, end to end with an index."""
+    with atomic_path(path) as unfinished, unfinished.open("wb") as file:
+        starts = np.concatenate([[0], np.cumsum([len(rows) for rows in inliers], dtype=np.int64)])
+        np.savez(file, starts=starts, inliers=np.concatenate([*inliers, np.empty((0, 2), np.uint32)]))
 
 
 def _name(block: int) -> str:
@@ -142,7 +159,9 @@ def _matched_before(out: Path, path: Path, base: str, features: Features) -> pd.
     """The pairs of the last finished run, where their outcome still holds."""
     record = last_done(out, "matching")
     if record and record.basis["base"] == base and features.extends(record.basis):
-        return typed(read_table(path, columns=list(PLANNED)))
+        before = typed(read_table(path, columns=list(PLANNED)))
+        if len(before):  # without a row a file does not say of what kind origins are
+            return before
     return pair_table(np.empty((0, 2), dtype=np.int32), origin="", block=-1)
 
 
@@ -180,25 +199,27 @@ class _Blocks(LazyBatches[_Pair]):
 
 def _outcomes(
     plan: MatchPlan, finished: Iterable[tuple[int, BatchResult]]
-) -> tuple[pd.DataFrame, list[BatchResult]]:
+) -> tuple[pd.DataFrame, list[BatchResult], Counter[str]]:
     """The planned pairs as `Matches.pairs`: without geometry and inliers where they killed their worker.
 
     And the results by block, without the facts about each pair: as Python numbers they take several times
-    the memory that they take in columns.
+    the memory that they take in columns. And how often the feature gave nothing of use, by reason.
     """
     kind = np.zeros(len(plan.block), dtype=np.int8)
     inliers = np.zeros(len(plan.block), dtype=np.int32)
     row = np.full(len(plan.block), -1, dtype=np.int32)
     taken = {}
+    faults: Counter[str] = Counter()
     for block, result in finished:
         matched = np.delete(plan.rows(block), list(result.quarantined))
         kind[matched], inliers[matched] = result.facts["geometry_kinds"], result.facts["inliers"]
         row[matched] = np.arange(len(matched))
+        faults.update(result.facts.get("faults", {}))
         taken[block] = replace(result, facts={})
     pairs = pair_table(
         plan.image_ids, origin=plan.origin, geometry_kind=kind, inliers=inliers, block=plan.block, row=row
     )
-    return pairs, [taken[block] for block in range(plan.num_blocks)]
+    return pairs, [taken[block] for block in range(plan.num_blocks)], faults
 
 
 def _match_batch(
@@ -211,8 +232,13 @@ def _match_batch(
     images = {image.image_id: image for image in store.read(image_ids)}
     descriptors = {image_id: unit_descriptors(rows) for image_id, rows in store.read_descriptors(image_ids)}
     geometry_kinds, inliers, feature = [], [], load_method(method)
+    faults: Counter[str] = Counter()
     for one, two in batch.items:
-        matches = _putative_matches(feature, descriptors[one], descriptors[two], config)
+        try:
+            matches = _putative_matches(feature, descriptors[one], descriptors[two], config)
+        except FeatureFault as fault:
+            faults[str(fault)] += 1
+            matches = np.empty((0, 2), np.uint32)
         verify = partial(
             colmap.verify,
             images[one],
@@ -226,12 +252,10 @@ def _match_batch(
         geometry_kinds.append(geometry.geometry_kind)
         # They are kept by the pair's numbers.
         inliers.append(geometry.inliers if one < two else geometry.inliers[:, ::-1])
-    counts = [len(rows) for rows in inliers]
     path = folder / f"{batch.name}.npz"
-    with atomic_path(path) as unfinished, unfinished.open("wb") as file:
-        starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        np.savez(file, starts=starts, inliers=np.concatenate([*inliers, np.empty((0, 2), np.uint32)]))
-    return {"geometry_kinds": geometry_kinds, "inliers": counts}, [path]
+    write_inliers(path, inliers)
+    facts = {"geometry_kinds": geometry_kinds, "inliers": [len(rows) for rows in inliers]}
+    return facts | ({"faults": dict(faults)} if faults else {}), [path]
 
 
 def _putative_matches(
@@ -243,7 +267,7 @@ def _putative_matches(
     """Matches of all descriptors; none where the first ones, of the best keypoints, hardly match."""
     size = config.preview_features
     if 0 < size < max(len(one), len(two)):
-        preview = feature.matches(one[:size], two[:size], config.max_ratio)
+        preview = putative_matches(feature, one[:size], two[:size], config.max_ratio)
         if len(preview) < config.preview_min_matches:
             return preview[:0]
-    return feature.matches(one, two, config.max_ratio)
+    return putative_matches(feature, one, two, config.max_ratio)

@@ -23,6 +23,7 @@ from sfm.colmap.import_models import fates_of_imported, import_models
 from sfm.descriptors import drop_descriptors
 from sfm.features import FeatureConfig, extract_features
 from sfm.featurestore import FeatureStore
+from sfm.local_features.interface import modules_of
 from sfm.mapper import MappingConfig
 from sfm.mapping import Mapping, map_places
 from sfm.matchgraph import GraphConfig, MatchGraph, build_graph
@@ -31,6 +32,7 @@ from sfm.numbering import digests, rank_by_content
 from sfm.outcome import ReconstructResult, conclude, describe_files, model_of_image
 from sfm.pair_table import ENDS
 from sfm.pairlists import write_pair_lists
+from sfm.second_look import FirstLook, SecondConfig, look_again, require_second
 
 _VERSION = 3
 # What tasks of a reconstruction need: for `groundwork.child.preload`, before the first child.
@@ -51,8 +53,14 @@ class ReconstructConfig(Settings):
     features: FeatureConfig = FeatureConfig()
     candidates: CandidateConfig = CandidateConfig()
     matching: MatchingConfig = MatchingConfig()
+    second: SecondConfig = SecondConfig()
     graph: GraphConfig = GraphConfig()
     mapping: MappingConfig = MappingConfig()
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The local features that are used."""
+        return (self.features.method, self.second.method) if self.second.wanted else (self.features.method,)
 
 
 def reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: Executor) -> ReconstructResult:
@@ -64,7 +72,7 @@ def reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: Ex
     disk is full or read-only, FolderInUse while another run works in `out`.
     """
     require_folder(photos)
-    preload(*PRELOAD)
+    preload(*PRELOAD, *modules_of(*config.methods))
     try:
         with hold(out):
             sweep(out)
@@ -117,21 +125,36 @@ def _reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: E
 
 def _match(collection: Collection, out: Path, config: ReconstructConfig, executor: Executor) -> Matched:
     require_given(config.candidates, collection, out)
+    require_second(config.second)
     features = extract_features(collection, out, config.features, executor)
     candidates = propose_pairs(collection, features, out, config.candidates, config.seed, executor)
     matches = match(candidates, features, out, config.matching, config.seed, executor)
     del candidates  # of a million photos each table of pairs takes a tenth of a gigabyte
     if not config.features.keep_descriptors:
         drop_descriptors(features)
+    store: FeatureStore = features.store
+    stages: tuple[str, ...] = ("features", "vlad", "candidates", "matching")
+    if config.second.wanted:
+        first = FirstLook(
+            collection=collection,
+            features=features,
+            matches=matches,
+            graph=_graph(collection, matches, features.store, out / "second", config.graph),
+            matching=config.matching,
+            min_inliers=config.graph.min_inliers,
+            seed=config.seed,
+        )
+        both = look_again(first, out, config.second, executor)
+        store, matches, stages = both.store, both.matches, (*stages, "second")
     few = np.flatnonzero(features.num_keypoints < config.candidates.min_keypoints) + 1
     failed = {image_id: ("rejected", reason) for image_id, reason in features.failed.items()}
     return Matched(
         collection=collection,
-        store=features.store,
+        store=store,
         candidates=out / "candidates.parquet",
-        graph=_graph(collection, matches, features.store, out, config.graph),
+        graph=_graph(collection, matches, store, out, config.graph),
         unmatched=dict.fromkeys(few.tolist(), ("unregistered", "too few keypoints")) | failed,
-        stages=("features", "vlad", "candidates", "matching", "graph"),
+        stages=(*stages, "graph"),
     )
 
 

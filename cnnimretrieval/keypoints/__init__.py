@@ -1,0 +1,1 @@
+"""Learned local features: networks that find keypoints and describe them, for the reconstruction."""
