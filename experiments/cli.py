@@ -7,7 +7,17 @@ from collections.abc import Sequence
 
 import typer
 
-from experiments.commands import doctor, download, exchange, indexing, matching, retrieval, run, stages
+from experiments.commands import (
+    doctor,
+    download,
+    exchange,
+    indexing,
+    looking,
+    matching,
+    retrieval,
+    run,
+    stages,
+)
 from experiments.exit_codes import INTERRUPTED, NAME, exit_code, lines_of
 from groundwork.names import printable
 
@@ -75,6 +85,9 @@ for command in (
     retrieval.evaluate,
     matching.match,
     download.download,
+    looking.duplicates,
+    looking.places,
+    looking.compare,
     stages.report,
     doctor.doctor,
     run.demo,

@@ -58,6 +58,16 @@ def near_copies(
     return _originals(_Comparison(thumbnails, rows, waves), _candidates(waves), num_kept)
 
 
+def same_picture(one: _Pixels, two: _Pixels) -> Bool[np.ndarray, " n"]:
+    """Whether each of `one` is a near-copy of that of `two`, in any turn."""
+    same = np.zeros(len(one), dtype=np.bool_)
+    for turn in _TURNS:
+        left = np.flatnonzero(~same)
+        if len(left):
+            same[left] = near_in_detail(turned(one[left], turn), two[left])
+    return same
+
+
 def near_in_detail(one: _Pixels, two: _Pixels) -> Bool[np.ndarray, " n"]:
     """Whether pictures in gray are the same but for scaling, compression and a change of tone."""
     told = np.minimum(_rms(_details(one)), _rms(_details(two))) >= _MIN_DETAIL

@@ -1,0 +1,81 @@
+"""The commands that look at what there is: near-copies, places as folders, two runs beside each other."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from experiments.commands import options
+from groundwork.files import read_json
+from groundwork.lock import hold
+from groundwork.names import printable
+
+if TYPE_CHECKING:
+    from cnnimretrieval.search.duplicates import Duplicates
+
+
+def duplicates(
+    database: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `extract` wrote.")],
+    as_json: options.Json = False,
+) -> None:
+    """List near-copies among the photos of an extracted folder, the largest of each group first."""
+    options.folder(database, "DIR", "extract the photos first")
+    from cnnimretrieval.search.duplicates import find_duplicates
+    from groundwork.descriptor_folder import META, read_descriptor_folder
+
+    found = read_descriptor_folder(database)
+    options.file(database / META, "DIR")
+    photos = options.folder(Path(read_json(database / META)["photos"]), "photos of DIR")
+    result = find_duplicates(found, photos)
+    print(json.dumps(asdict(result), indent=1) if as_json else _table(result))
+
+
+def places(
+    sfm: Annotated[Path, typer.Argument(metavar="WORK/sfm", help="Folder that `reconstruct` wrote.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write links to, none of photos.")],
+) -> None:
+    """Make a folder for every place with links to its photos; nothing is copied."""
+    options.folder(sfm, "WORK/sfm", "run reconstruct first")
+    from sfm.place_folders import write_place_folders
+
+    with hold(out):
+        made = write_place_folders(sfm, out)
+    print(f"{made.photos:,} photos of {made.places:,} places, {made.kind or 'no links'}\n{out}")
+
+
+def compare(
+    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="Folder that `run` or `train` wrote.")],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The one to compare with it.")],
+    as_json: options.Json = False,
+    seed: options.Seed = None,
+) -> None:
+    """Say what one run gains over another on the held-out queries that they share, and how sure that is."""
+    for run, name in ((run_a, "RUN_A"), (run_b, "RUN_B")):
+        options.folder(run, name, "use run first")
+    from experiments import comparison
+
+    found = comparison.compare(run_a, run_b, seed=seed or 0)
+    print(found.model_dump_json(indent=1) if as_json else printable_lines(comparison.as_table(found)))
+
+
+def printable_lines(text: str) -> str:
+    """Lines of text whose names cannot command a terminal."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def _table(found: "Duplicates") -> str:
+    lines = []
+    for group in found.groups:
+        for number, copy in enumerate(group):
+            facts = f"{copy.width} x {copy.height}  {copy.size_bytes / 1e3:,.0f} kB"
+            score = "" if number == 0 else f"  {copy.score:.3f}"
+            lines.append(f"{'  ' if number else ''}{printable(copy.name)}  {facts}{score}")
+    lines += [f"left out: {printable(name)} ({reason})" for name, reason in found.unreadable]
+    spare = sum(len(group) - 1 for group in found.groups)
+    lines.append(
+        f"{len(found.groups):,} groups, {spare:,} of {found.photos:,} photos are near-copies of another; "
+        f"{found.pairs_compared:,} pairs compared"
+    )
+    return "\n".join(lines)
