@@ -9,7 +9,7 @@ from math import cos, floor, radians, sin
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 from groundwork.photos import Picture, UnusablePhoto, load_rgb
@@ -49,6 +49,24 @@ class ImageRequest:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """Where a picture lies in its photo: x, y of the picture to matrix @ (x, y) + corner, edges at whole px."""
+
+    matrix: tuple[tuple[float, float], tuple[float, float]] = ((1.0, 0.0), (0.0, 1.0))
+    corner: tuple[float, float] = (0.0, 0.0)
+
+    def to_photo(self, xy: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
+        """Positions in the picture, in px, as positions in the full upright photo."""
+        moved: Float[np.ndarray, "n 2"] = xy @ np.array(self.matrix).T + self.corner
+        return moved
+
+    @property
+    def px_per_px(self) -> float:
+        """Pixels of the photo to one of the picture, the geometric mean of both axes."""
+        return float(np.sqrt(abs(np.linalg.det(self.matrix))))
+
+
 def _load(path: Path, longest_px: int | None) -> Picture:
     """The photo, reduced while decoding to no less than twice `longest_px`; errors name the file."""
     try:
@@ -67,22 +85,35 @@ def crop(image: Image.Image, box: Box, rotation_deg: float = 0.0) -> Image.Image
     At least one pixel; what lies beyond the image is black without rotation, ImageNet's mean colour with it.
     `rotation_deg` turns the content counter-clockwise about the centre of the box before it is cut out.
     """
-    x1, y1, x2, y2 = (round(value) for value in box)
-    x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
+    x1, y1, x2, y2 = _whole_box(box)
     if rotation_deg == 0.0:
         return image.crop((x1, y1, x2, y2))
-    width, height = x2 - x1, y2 - y1
-    cosine, sine = cos(radians(rotation_deg)), sin(radians(rotation_deg))
     # Pillow asks where each output pixel comes from: the output's centre maps to the centre of the box.
-    offset_x = (x1 + x2) / 2 - (cosine * width - sine * height) / 2
-    offset_y = (y1 + y2) / 2 - (sine * width + cosine * height) / 2
+    (row_x, row_y), (offset_x, offset_y) = _turn(box, rotation_deg)
     return image.transform(
-        (width, height),
+        (x2 - x1, y2 - y1),
         Image.Transform.AFFINE,
-        (cosine, -sine, offset_x, sine, cosine, offset_y),
+        (*row_x, offset_x, *row_y, offset_y),
         resample=Image.Resampling.BICUBIC,
         fillcolor=_OUTSIDE,
     )
+
+
+def _whole_box(box: Box) -> tuple[int, int, int, int]:
+    x1, y1, x2, y2 = (round(value) for value in box)
+    return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)
+
+
+def _turn(
+    box: Box, rotation_deg: float
+) -> tuple[tuple[tuple[float, float], tuple[float, float]], tuple[float, float]]:
+    """Matrix and offset from pixels of what `crop` gives to those of the image it was cut from."""
+    x1, y1, x2, y2 = _whole_box(box)
+    width, height = x2 - x1, y2 - y1
+    cosine, sine = cos(radians(rotation_deg)), sin(radians(rotation_deg))
+    offset_x = (x1 + x2) / 2 - (cosine * width - sine * height) / 2
+    offset_y = (y1 + y2) / 2 - (sine * width + cosine * height) / 2
+    return ((cosine, -sine), (sine, cosine)), (offset_x, offset_y)
 
 
 def resize_longest(image: Image.Image, longest_px: int) -> Image.Image:
@@ -100,11 +131,17 @@ def open_request(request: ImageRequest, image_size: int) -> Image.Image:
     large in a query as in the database; with `as_photo` at most `image_size`. OSError naming the file when
     it cannot be read, ValueError when the box lies outside.
     """
+    return open_framed(request, image_size)[0]
+
+
+def open_framed(request: ImageRequest, image_size: int) -> tuple[Image.Image, Frame]:
+    """The picture of `open_request`, and where it lies in the photo."""
     photo = _load(request.path, None if request.as_photo else image_size)
     image, full_size = photo.image, photo.full_size
     whole = (0.0, 0.0, float(full_size[0]), float(full_size[1]))
     if request.box is None and request.rotation_deg == 0.0:
         picture = resize_longest(image, image_size)
+        frame = _frame(picture, image, full_size)
     else:
         box = _inside(request, full_size) if request.box is not None else whole
         sides = (round(box[2]) - round(box[0]), round(box[3]) - round(box[1]))
@@ -113,7 +150,27 @@ def open_request(request: ImageRequest, image_size: int) -> Image.Image:
         x1, x2 = (x * image.width / full_size[0] for x in box[::2])
         y1, y2 = (y * image.height / full_size[1] for y in box[1::2])
         picture = resize_longest(crop(image, (x1, y1, x2, y2), request.rotation_deg), longest_px)
-    return picture if request.edit is None else request.edit(picture)
+        frame = _frame(picture, image, full_size, (x1, y1, x2, y2), request.rotation_deg)
+    return (picture if request.edit is None else request.edit(picture)), frame
+
+
+def _frame(
+    picture: Image.Image,
+    decoded: Image.Image,
+    full_size: tuple[int, int],
+    box: Box | None = None,
+    rotation_deg: float = 0.0,
+) -> Frame:
+    """Where `picture` lies in the photo, cut out of its `decoded` form, which may be reduced, and scaled."""
+    box = box or (0.0, 0.0, decoded.width, decoded.height)
+    x1, y1, x2, y2 = _whole_box(box)
+    matrix, offset = _turn(box, rotation_deg)
+    from_picture = np.array([(x2 - x1) / picture.width, (y2 - y1) / picture.height])
+    to_full = np.array(full_size) / decoded.size
+    whole = to_full[:, None] * np.array(matrix) * from_picture
+    corner = to_full * offset
+    (a, b), (c, d) = whole.tolist()
+    return Frame(matrix=((a, b), (c, d)), corner=(float(corner[0]), float(corner[1])))
 
 
 def _inside(request: ImageRequest, full_size: tuple[int, int]) -> Box:
@@ -131,5 +188,11 @@ def _inside(request: ImageRequest, full_size: tuple[int, int]) -> Box:
 
 def read_levels(request: ImageRequest, image_size: int) -> UInt8[np.ndarray, "3 h w"]:
     """The RGB levels, 0 to 255, of what `open_request` gives; OSError or ValueError as there."""
-    levels = np.asarray(open_request(request, image_size).convert("RGB"), dtype=np.uint8)
-    return levels.transpose(2, 0, 1).copy()
+    return read_framed(request, image_size)[0]
+
+
+def read_framed(request: ImageRequest, image_size: int) -> tuple[UInt8[np.ndarray, "3 h w"], Frame]:
+    """The levels of `read_levels`, and where they lie in the photo."""
+    picture, frame = open_framed(request, image_size)
+    levels = np.asarray(picture.convert("RGB"), dtype=np.uint8)
+    return levels.transpose(2, 0, 1).copy(), frame

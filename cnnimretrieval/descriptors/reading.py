@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import UInt8
 
-from cnnimretrieval.descriptors.images import ImageRequest, read_levels
+from cnnimretrieval.descriptors.images import Frame, ImageRequest, read_framed, read_levels
 from groundwork.ahead import work_ahead
 from groundwork.child import preload
 from groundwork.photos import UnusablePhoto
@@ -21,12 +21,13 @@ _DEADLY = "processes die of reading it"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Loaded:
-    """One request carried out: its RGB levels, or why there are none.
+    """One request carried out: its RGB levels and where they lie in the photo, or why there are none.
 
     `reason` can be counted: it names no photo, which `message`, the whole sentence, does.
     """
 
     levels: Levels | None
+    frame: Frame = Frame()
     reason: str = ""
     message: str = ""
 
@@ -46,7 +47,8 @@ def read_each(requests: Sequence[ImageRequest], image_size: int, *, workers: int
 def read_one(image_size: int, request: ImageRequest) -> Loaded:
     """One request carried out, in this process."""
     try:
-        return Loaded(levels=read_levels(request, image_size))
+        levels, frame = read_framed(request, image_size)
+        return Loaded(levels=levels, frame=frame)
     except OSError as error:
         finding = error.__cause__ if isinstance(error.__cause__, UnusablePhoto) else error
         return Loaded(levels=None, reason=str(finding), message=str(error))

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from cnnimretrieval.networks.backbones import build_trunk, check_backbone_name
 from cnnimretrieval.networks.linear import at_every_location, identity_linear
+from cnnimretrieval.networks.local_head import LocalConfig, LocalHead, LocalMaps
 from cnnimretrieval.networks.pooling import Gem, PoolingName, Regional, build_pooling, l2_normalise
+from cnnimretrieval.networks.stages import Stage, find_stage, run_to, watch
 from cnnimretrieval.networks.tensor_files import read_state
 from cnnimretrieval.networks.trunk import Trunk
 from cnnimretrieval.networks.weights import fitting
@@ -26,7 +28,7 @@ _WEIGHTS = "weights.safetensors"
 _WHITENING = "whitening.safetensors"
 _MULTI_SCALE_WHITENING = "whitening_multi_scale.safetensors"
 # Parts that a network may have or not: see `_identity`.
-_OPTIONS = ("local_whitening", "regional", "region_whitening", "projection", "mean", "std")
+_OPTIONS = ("local_whitening", "regional", "region_whitening", "projection", "mean", "std", "local")
 
 Rgb = tuple[float, float, float]
 _Spread = Annotated[float, Field(gt=0.0)]
@@ -47,6 +49,12 @@ class NetworkConfig(Settings):
     mean: Rgb | None = Field(default=None, description="of RGB in [0, 1]; the backbone's own when not set")
     std: tuple[_Spread, _Spread, _Spread] | None = Field(
         default=None, description="of RGB in [0, 1]; the backbone's own when not set"
+    )
+    # Left out of what is written: files of networks without a local head are what they always were.
+    local: LocalConfig | None = Field(
+        default=None,
+        exclude_if=lambda local: local is None,
+        description="a head for local features on the stage at stride 16; none unless one of its keys is set",
     )
 
     @field_validator("backbone")
@@ -72,7 +80,8 @@ class RetrievalNetwork(nn.Module):
     """Images to unit descriptors: trunk, [local whitening], pooling, L2, [projection, L2].
 
     `whitening`, once learned, is kept with it and applied by extraction; `multi_scale_whitening` takes its
-    place for descriptors of several scales where there is one.
+    place for descriptors of several scales where there is one. A `local` head, where there is one, stands on
+    the map of `stage` inside the trunk; it takes no part in descriptors.
     """
 
     def __init__(
@@ -98,6 +107,12 @@ class RetrievalNetwork(nn.Module):
         self.projection = identity_linear(channels, config.projection) if config.projection else None
         self.whitening = whitening
         self.multi_scale_whitening = multi_scale_whitening
+        self.stage: Stage | None = None
+        self.local: LocalHead | None = None
+        if config.local is not None:
+            self.stage = find_stage(trunk)
+            watch(trunk, self.stage)
+            self.local = LocalHead(config.local, self.stage.channels)
 
     @property
     def dim(self) -> int:
@@ -125,16 +140,45 @@ class RetrievalNetwork(nn.Module):
 
     def without_projection(self) -> "RetrievalNetwork":
         """The same network up to its projection, of the very same layers; without whitening."""
-        config = self.config.model_copy(update={"projection": None})
+        config = self.config.model_copy(update={"projection": None, "local": None})
         shorter = RetrievalNetwork(config, self.trunk).train(self.training)
         shorter.local_whitening, shorter.pool = self.local_whitening, self.pool
         return shorter
 
     def with_pooling(self, pool: nn.Module) -> "RetrievalNetwork":
         """The same network, of the very same layers, that pools by `pool`; without whitening."""
-        other = RetrievalNetwork(self.config, self.trunk).train(self.training)
+        config = self.config.model_copy(update={"local": None})
+        other = RetrievalNetwork(config, self.trunk).train(self.training)
         other.local_whitening, other.pool, other.projection = self.local_whitening, pool, self.projection
         return other
+
+    def with_local(self, local: LocalConfig) -> "RetrievalNetwork":
+        """The same network, of the very same layers and whitening, with a local head as it starts."""
+        config = self.config.model_copy(update={"local": local})
+        more = RetrievalNetwork(config, self.trunk, self.whitening, self.multi_scale_whitening)
+        more.local_whitening, more.pool, more.projection = self.local_whitening, self.pool, self.projection
+        return more.train(self.training)
+
+    def require_local(self) -> tuple[Stage, LocalHead]:
+        """The stage and the head of local features; ValueError when the network has none."""
+        if self.stage is None or self.local is None:
+            raise ValueError(
+                f"network: expected one with a local head, got {self.config.backbone}:{self.config.pooling} "
+                "without; train one with train.network.local.reduction set"
+            )
+        return self.stage, self.local
+
+    def stage_map(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h2 w2"]:
+        """The map that the local head stands on, without gradient; ValueError when there is no such head."""
+        stage, _ = self.require_local()
+        with torch.no_grad():
+            return run_to(self.trunk, images, stage)
+
+    def local_maps(self, images: Float[Tensor, "b 3 h w"]) -> LocalMaps:
+        """Local descriptors and scores of images; gradients reach the head and nothing below it."""
+        _, head = self.require_local()
+        maps: LocalMaps = head(self.stage_map(images))
+        return maps
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Unit descriptors, float32, not whitened, of images normalised with the trunk's mean and std."""
