@@ -218,7 +218,7 @@ def _fill(
 
     alone = on_cpu and inputs.num_layers == 0
     batches = one_by_one(usable()) if alone else in_batches(usable(), config.batch_size)
-    with _evaluating(network):
+    with evaluating(network):
         for rows, found in described(batches, describe_parts, threads=on_cpu):
             vectors[rows] = found.numpy()
             sound[rows] = unit_rows(vectors[rows])
@@ -236,7 +236,8 @@ def _no_direction(position: int, path: Path, vector: Float[np.ndarray, " d"]) ->
 
 
 @contextmanager
-def _evaluating(network: RetrievalNetwork) -> Iterator[None]:
+def evaluating(network: RetrievalNetwork) -> Iterator[None]:
+    """Let the network describe inside of the block, and be as it was after it."""
     # Layer by layer: training keeps its BatchNorm layers in evaluation mode while the rest trains.
     modes = [(module, module.training) for module in network.modules()]
     network.eval()

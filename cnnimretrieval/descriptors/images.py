@@ -51,7 +51,7 @@ class ImageRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """Where a picture lies in its photo: x, y of the picture to matrix @ (x, y) + corner, edges at whole px."""
+    """Where a picture lies in its photo: its x, y, edges at whole px, are matrix @ (x, y) + corner there."""
 
     matrix: tuple[tuple[float, float], tuple[float, float]] = ((1.0, 0.0), (0.0, 1.0))
     corner: tuple[float, float] = (0.0, 0.0)
@@ -65,6 +65,10 @@ class Frame:
     def px_per_px(self) -> float:
         """Pixels of the photo to one of the picture, the geometric mean of both axes."""
         return float(np.sqrt(abs(np.linalg.det(self.matrix))))
+
+
+# Of a picture that is its photo.
+UNMOVED = Frame()
 
 
 def _load(path: Path, longest_px: int | None) -> Picture:

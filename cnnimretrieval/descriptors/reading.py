@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import UInt8
 
-from cnnimretrieval.descriptors.images import Frame, ImageRequest, read_framed, read_levels
+from cnnimretrieval.descriptors.images import UNMOVED, Frame, ImageRequest, read_framed
 from groundwork.ahead import work_ahead
 from groundwork.child import preload
 from groundwork.photos import UnusablePhoto
@@ -27,7 +27,7 @@ class Loaded:
     """
 
     levels: Levels | None
-    frame: Frame = Frame()
+    frame: Frame = UNMOVED
     reason: str = ""
     message: str = ""
 

@@ -117,8 +117,8 @@ def _field_after(node: fx.Node, fields: dict[fx.Node, ReceptiveField | None]) ->
     if before is not None and name in _WINDOWS:
         return _through_window(before, _WINDOWS[name](node.args))
     if before is not None and name == "constant_pad_nd":
-        left, _, top, _ = (*node.args[1], 0, 0)[:4]  # type: ignore[misc]
-        return _moved(before, y=-top * before.y.stride, x=-left * before.x.stride)  # type: ignore[operator]
+        left, _, top, _ = (*_integers(node.args[1]), 0, 0)[:4]
+        return _moved(before, y=-top * before.y.stride, x=-left * before.x.stride)
     if _over_the_whole(node, name):
         return None
     parts = [fields[part] for part in node.all_input_nodes if part in fields]
@@ -142,7 +142,8 @@ def _convolution(args: tuple[Any, ...]) -> _Window:
 
 
 def _pooling(args: tuple[Any, ...]) -> _Window:
-    kernel, stride, padding, dilation = (*args[1:5], *([], 0, 1)[len(args) - 2 :])
+    values: list[Any] = [*args[1:5], *([], 0, 1)[len(args) - 2 :]]
+    kernel, stride, padding, dilation = values
     return _Window(_two(kernel), _two(stride or kernel), _two(padding), _two(dilation))
 
 
@@ -157,10 +158,14 @@ _WINDOWS = {
 }
 
 
+def _integers(values: Any) -> list[int]:
+    return [int(value) for value in values]
+
+
 def _two(values: Any) -> tuple[int, int]:
     if isinstance(values, int):
         return values, values
-    first, *rest = (int(value) for value in values)
+    first, *rest = _integers(values)
     return first, rest[0] if rest else first
 
 
