@@ -16,6 +16,7 @@ from experiments.commands import (
     matching,
     retrieval,
     run,
+    serving,
     stages,
 )
 from experiments.exit_codes import INTERRUPTED, NAME, exit_code, lines_of
@@ -82,6 +83,7 @@ for command in (
     retrieval.extract,
     indexing.index,
     retrieval.search,
+    serving.serve,
     retrieval.evaluate,
     matching.match,
     download.download,

@@ -32,6 +32,10 @@ COMMANDS = {
         ["MODEL", "DIR", "QUERY"],
         {"--top", "--box", "--rerank", "--json", "--whitening-from", "--weights"} | MACHINE,
     ),
+    "serve": (
+        ["MODEL", "DIR"],
+        {"--host", "--port", "--photos", "--work", "--whitening-from", "--weights", "--device"},
+    ),
     "evaluate": (
         ["MODEL", "BENCHMARK"],
         {"--data", "--scales", "--image-size", "--whitening", "--no-whitening", "--uncropped", "--rerank"}

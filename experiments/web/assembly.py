@@ -1,0 +1,149 @@
+"""A model and an extracted folder to what a server needs: checked first, then put together."""
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+
+from cnnimretrieval.descriptors.store import read_store
+from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.search.index import open_index
+from experiments.exit_codes import UsageFault
+from experiments.web.collection import Served
+from experiments.web.glance import Glance, Group, read_places
+from experiments.web.matching import Matcher, if_possible
+from experiments.web.pictures import Pictures
+from experiments.web.searching import STEPS, Describing, Limits, Searcher
+from experiments.web.site import Site
+from groundwork import lock
+from groundwork.descriptor_folder import folder_key
+from groundwork.executors import LocalExecutor, usable_cores
+from groundwork.keys import key_of
+from groundwork.memory import usable_bytes
+
+logger = logging.getLogger(__name__)
+
+PICTURES = "pictures"
+_POINTS = "points"
+# Of the memory that is free, what descriptors may take to be held there instead of being read at each search.
+_HELD_SHARE = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """What is served: descriptors in `folder` of the photos below `photos` (None: where they were extracted).
+
+    `work` is a run that knows the places of the photos, if there is one.
+    """
+
+    folder: Path
+    photos: Path | None = None
+    work: Path | None = None
+    device: str = "cpu"
+    limits: Limits = field(default_factory=Limits)
+
+
+@contextmanager
+def assembled(network: RetrievalNetwork, model: str, serving: Serving) -> Iterator[Site]:
+    """Everything a server needs; files of uploads, child processes and the lock end with the block.
+
+    Pictures are kept in the folder's `pictures`, which one server at a time uses; where it cannot be written,
+    for as long as the server runs.
+
+    Raises:
+        ValueError: another network made the descriptors, or they or their index are damaged.
+        UsageFault: the photos are not there.
+        groundwork.lock.FolderInUse: another server has the folder.
+
+    """
+    store = read_store(serving.folder)
+    store.require_network(network)
+    index = open_index(serving.folder, _held(store.vectors), store.meta.network)
+    photos = _photos(serving, store.meta.photos)
+    version = key_of(folder_key(serving.folder), str(photos.resolve()))[:12]
+    served = Served(photos=photos, vectors=index.vectors, images=store.images, version=version)
+    scales = store.meta.extraction.scales
+    describing = Describing(
+        network=network.to(serving.device).eval(),
+        extraction=store.meta.extraction,
+        whitening=network.whitening_for(scales) if store.meta.whitening is not None else None,
+        device=serving.device,
+    )
+    torch.set_num_threads(1)  # each search has a thread of its own
+    with ExitStack() as stack:
+        uploads = Path(stack.enter_context(TemporaryDirectory(prefix="cnnimretrieval-uploads-")))
+        cache = _pictures_folder(serving.folder, stack)
+        children = LocalExecutor(usable_cores())
+        stack.callback(children.shutdown, cancel_futures=True)
+        threads = ThreadPoolExecutor(usable_cores(), thread_name_prefix="search")
+        stack.callback(threads.shutdown, cancel_futures=True)
+        yield Site(
+            title=f"{photos.resolve().name}, by {model}",
+            served=served,
+            searcher=Searcher(
+                served=served,
+                describing=describing,
+                nearest=index.search,
+                children=children,
+                threads=threads,
+                limits=serving.limits,
+            ),
+            pictures=Pictures(served=served, cache=cache, executor=children),
+            glance=Glance(served=served, places=_places(serving, served), copies=(), executor=children),
+            matcher=if_possible(
+                lambda: Matcher(
+                    served=served,
+                    children=children,
+                    threads=threads,
+                    cache=cache / _POINTS,
+                    max_megapixels=serving.limits.megapixels,
+                )
+            ),
+            uploads=uploads,
+            max_bytes=int(serving.limits.megabytes * 1e6),
+            steps=STEPS,
+        )
+
+
+def run_of(model: str) -> Path | None:
+    """The run that a model belongs to, if its places are known: the folder around it."""
+    around = Path(model).resolve().parent
+    return around if Path(model).is_dir() and (around / "sfm" / "images.parquet").is_file() else None
+
+
+def _held(vectors: np.ndarray) -> np.ndarray:
+    """The descriptors in memory where they fit well, else as the memory map they are."""
+    return np.array(vectors) if vectors.nbytes <= _HELD_SHARE * usable_bytes() else vectors
+
+
+def _photos(serving: Serving, extracted: str) -> Path:
+    photos = serving.photos or Path(extracted)
+    if not photos.is_dir():
+        raise UsageFault(
+            f"PHOTOS: expected the folder that {serving.folder} was extracted from, got {photos}, which does "
+            "not exist; say with --photos where it is now"
+        )
+    return photos
+
+
+def _pictures_folder(folder: Path, stack: ExitStack) -> Path:
+    """Where pictures are kept, held for this server alone."""
+    cache = folder / PICTURES
+    try:
+        stack.enter_context(lock.hold(cache))
+    except lock.FolderInUse:
+        raise
+    except OSError as error:
+        logger.warning("%s: pictures are not kept there (%s), but made anew by each server", cache, error)
+        return Path(stack.enter_context(TemporaryDirectory(prefix="cnnimretrieval-pictures-")))
+    return cache
+
+
+def _places(serving: Serving, served: Served) -> tuple[Group, ...]:
+    return () if serving.work is None else read_places(serving.work, served)
