@@ -23,10 +23,11 @@ from experiments.exit_codes import INTERRUPTED, NAME, exit_code, lines_of
 from groundwork.names import printable
 
 # Commands import what they call when they are called: --help and reconstruct must not wait for torch.
+_ANYWHERE = ("--debug", "--quiet")
 app = typer.Typer(
     name=NAME,
-    help="From a folder of unsorted photos to an image-retrieval network, with no human label.",
-    add_completion=False,
+    help="From a folder of unsorted photos to an image-retrieval network, with no human label. Everywhere: "
+    "--quiet leaves out progress, --debug shows where an error came from.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -35,15 +36,16 @@ app = typer.Typer(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 wrong usage or config, 130 interrupted.
 
-    Errors are one line on stderr; `--debug` anywhere shows the traceback before it.
+    Errors are one line on stderr; `--debug` anywhere shows the traceback before it, `--quiet` anywhere leaves
+    out progress and what stages tell, not warnings.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    words = [word for word in given if word != "--debug"]
-    _log_to_stderr()
+    words = [word for word in given if word not in _ANYWHERE]
+    _log_to_stderr(logging.WARNING if "--quiet" in given else logging.INFO)
     try:
         code = app(words or ["--help"], prog_name=NAME, standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
-        if len(words) < len(given):
+        if "--debug" in given:
             traceback.print_exc()
         code = _say(error)
     if code == INTERRUPTED:
@@ -59,13 +61,13 @@ class _Printable(logging.Formatter):
         return printable(record.message)
 
 
-def _log_to_stderr() -> None:
+def _log_to_stderr(level: int) -> None:
     """Show what our own packages tell about their progress, and only warnings of others."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Printable())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for package in ("groundwork", "sfm", "pairs", "cnnimretrieval", "experiments"):
-        logging.getLogger(package).setLevel(logging.INFO)
+        logging.getLogger(package).setLevel(level)
 
 
 def _say(error: BaseException) -> int:

@@ -1,17 +1,15 @@
 """Batches of work on a `concurrent.futures.Executor`: a dying child costs one retry, a poison item itself."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from groundwork.batches import Batch, BatchFunction, BatchResult, Item
 from groundwork.child import WorkerDied
 from groundwork.executors import window
 from groundwork.memory import peak_bytes
+from groundwork.progress import progress
 from groundwork.records import StageRecord, load_done
 from groundwork.rescue import Rescue, perform, task
 
@@ -47,7 +45,7 @@ def finished_batches(
     batch whose worker dies is tried once more, then halved until the items that kill it are found; it is then
     run without them, and they come back as `quarantined`. Any other error ends the run.
     """
-    with _progress(label, sum(len(batch.items) for batch in batches)) as bar:
+    with progress(desc=label, unit="it", total=sum(len(batch.items) for batch in batches)) as bar:
 
         def finished(index: int, batch: Batch[Item], record: StageRecord) -> tuple[int, BatchResult]:
             bar.update(len(batch.items))
@@ -127,9 +125,3 @@ def _from_record(record: StageRecord, folder: Path) -> BatchResult:
         peak_bytes=record.facts.get("peak_bytes", 0),
         retries=record.facts.get("retries", 0),
     )
-
-
-def _progress(label: str, total: int) -> "tqdm[Any]":
-    # A log file gets a line now and then instead of several a second.
-    interval = 0.2 if sys.stderr.isatty() else 15.0
-    return tqdm(total=total, desc=label, file=sys.stderr, mininterval=interval)

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int
-from tqdm import tqdm
 
 from groundwork.files import write_json
 from groundwork.keys import key_of
 from groundwork.orientation import upright_size
 from groundwork.photos import UnusablePhoto, stored_shape
+from groundwork.progress import progress
 from groundwork.records import load_done, mark_done
 from pairs.heldout import HeldoutQuery, write_heldout
 from pairs.image_pairs import Positives
@@ -106,7 +106,7 @@ def _with_photos(
 ) -> tuple[PublishedPairs, PublishedPairs, dict[str, Shape]]:
     """Both sides without the photos that are not there or cannot be read, and the shapes of the others."""
     names = (*train.names, *val.names)
-    found = {name: _shape(photos / name) for name in tqdm(names, "photos", unit="photo", disable=None)}
+    found = {name: _shape(photos / name) for name in progress(names, desc="photos", unit="photo")}
     shapes = {name: shape for name, shape in found.items() if not isinstance(shape, str)}
     for reason in sorted({shape for shape in found.values() if isinstance(shape, str)}):
         lost = [name for name in names if found[name] == reason]

@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from groundwork.files import read_json
+from groundwork.progress import progress
 from groundwork.records import record_of
 from pairs.pair_table import PairTable, read_pair_table
 from pairs.published_pairs import PublishedPairs, photo_of
@@ -41,7 +41,7 @@ def export(pairs_dir: Path, out: Path, name: str) -> Path:
     write_training_pairs(train, val, out / f"{name}.pkl")
     write_hloc_pairs(table, out / "hloc-pairs.txt")
     photos = Path(read_json(pairs_dir / "photos.json")["photos"])
-    for row in tqdm(np.flatnonzero(table.place >= 0), desc="export", unit="photo", disable=None):
+    for row in progress(np.flatnonzero(table.place >= 0), desc="export", unit="photo"):
         link = out / "ims" / photo_of(cid_of(table.names[row]))
         link.parent.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from jaxtyping import Int
-from tqdm import tqdm
 
 from groundwork.files import read_table
+from groundwork.progress import progress
 from groundwork.random_streams import random_stream
 from pairs.copies import copied_pairs
 from pairs.image_pairs import Candidates, merge_candidates
@@ -76,7 +76,7 @@ class Reconstruction:
 
     def _pairs(self, of_model: Callable[[Model], Candidates]) -> tuple[Candidates, dict[str, int]]:
         parts = []
-        for path in tqdm(self.model_files, desc="mine", unit="model", disable=None):
+        for path in progress(self.model_files, desc="mine", unit="model"):
             model = load_model(path)
             parts.append(of_model(model).renumbered(self._rows_of(path, model)))
         merged = merge_candidates(parts)

@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float, Int, UInt8
 from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
 from cnnimretrieval.descriptors.halves import Look, above, below
 from cnnimretrieval.descriptors.images import ImageRequest
@@ -23,6 +22,7 @@ from cnnimretrieval.descriptors.scales import require_factors
 from cnnimretrieval.networks.network import RetrievalNetwork
 from groundwork.descriptor_folder import unit_rows
 from groundwork.files import atomic_path, create_array, keep_rows
+from groundwork.progress import progress
 from groundwork.settings import Settings
 
 _MOVED_ROWS = 4096
@@ -200,8 +200,7 @@ def _fill(
 
     def usable() -> Iterator[Input]:
         given = inputs.each(network, requests, config.look, device=device, workers=workers)
-        # disable=None: no bar when stderr is not a terminal.
-        bar = tqdm(given, desc="describe", unit="photo", total=len(requests), disable=None)
+        bar = progress(given, desc="describe", unit="photo", total=len(requests))
         for position, one in enumerate(bar):
             if one.reason:
                 path = requests[position].path

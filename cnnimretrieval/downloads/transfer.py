@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import IO, cast
 
 from pydantic import Field
-from tqdm import tqdm
 
 from cnnimretrieval.downloads.part import Origin, begin, part_of, require_room, resumable, size
+from groundwork.progress import progress
 from groundwork.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -179,9 +179,7 @@ def _copy(answer: _Answer, part: Path, name: str) -> None:
         return
     with (
         part.open("ab") as file,
-        tqdm(
-            desc=name, total=answer.total, initial=answer.start, unit="B", unit_scale=True, disable=None
-        ) as bar,
+        progress(desc=name, total=answer.total, initial=answer.start, unit="B", unit_scale=True) as bar,
     ):
         while block := answer.body.read(_BLOCK):
             file.write(block)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
-from tqdm import tqdm
 
+from groundwork.progress import progress
 from groundwork.shards import Rows
 from groundwork.top_k import keys, score_blocks
 
@@ -33,8 +33,8 @@ def judged_ranks(
     own_scores = _scores_of(queries, database, judged, block)
     ranks = [np.zeros(len(rows), np.int64) for rows in judged]
     step = range(0, len(database), block)
-    for first, scores in tqdm(
-        score_blocks(queries, database, block), desc="rank", unit="block", total=len(step), disable=None
+    for first, scores in progress(
+        score_blocks(queries, database, block), desc="rank", unit="block", total=len(step)
     ):
         for query, rows in enumerate(judged):
             ranks[query] += _num_before(scores[query], first, rows, own_scores[query])

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, Shaped
 from torch import Tensor
-from tqdm import tqdm
 
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.inputs import Given
 from cnnimretrieval.training.context import Training
+from groundwork.progress import progress
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,7 +70,7 @@ def load_batches(examples: Examples, training: Training) -> Iterator[Batch]:
         training.network, requests, training.look, device=training.device, workers=training.workers
     )
     # disable=None: no bar when stderr is not a terminal.
-    bar = tqdm(rows, desc="learn", unit="example", disable=None)
+    bar = progress(rows, desc="learn", unit="example")
     loaded = (
         LoadedExample(rows=its_rows, pictures=[_only_part(next(given)) for _ in its_rows]) for its_rows in bar
     )

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from cnnimretrieval.descriptors.images import open_request
 from cnnimretrieval.descriptors.tensors import normalise, to_levels
@@ -32,6 +31,7 @@ from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.sampling import draw_pairs
 from cnnimretrieval.whitening.apply import Whitening
 from cnnimretrieval.whitening.estimates import learn_whitening, pca_whitening
+from groundwork.progress import progress
 from groundwork.random_streams import random_stream
 from groundwork.settings import Settings
 
@@ -190,5 +190,4 @@ def _drawn(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _with_bar(rows: list[Any]) -> Iterator[Any]:
-    # disable=None: no bar when stderr is not a terminal.
-    return iter(tqdm(rows, desc="whitening layer", unit="photo", disable=None))
+    return iter(progress(rows, desc="whitening layer", unit="photo"))
