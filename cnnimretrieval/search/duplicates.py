@@ -15,9 +15,10 @@ from groundwork.shards import Selection
 from groundwork.top_k import nearest_others
 from sfm.nearcopies import same_picture
 
-# Copies of half or a quarter of the size, of JPEG quality 20, in gray, brighter by 1.4 or with 0.6 of the
-# contrast, and mirrored had descriptors at least so alike: see docs/duplicates.md. The pixels decide.
-MIN_SCORE = 0.7
+# The pixels decide; this only spares to look at photos that are nothing like each other. Copies of a quarter
+# of the size, in JPEG quality 20, in gray, in other tones or mirrored had descriptors at least 0.28 alike,
+# whitened ones at 362 px. Those of photos on their side are often less alike.
+MIN_SCORE = 0.25
 # Of each photo so many of the nearest are looked at.
 _NEIGHBOURS = 16
 # Pairs whose pixels are compared at a time.

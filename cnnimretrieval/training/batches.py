@@ -69,7 +69,6 @@ def load_batches(examples: Examples, training: Training) -> Iterator[Batch]:
     given = training.inputs.each(
         training.network, requests, training.look, device=training.device, workers=training.workers
     )
-    # disable=None: no bar when stderr is not a terminal.
     bar = progress(rows, desc="learn", unit="example")
     loaded = (
         LoadedExample(rows=its_rows, pictures=[_only_part(next(given)) for _ in its_rows]) for its_rows in bar

@@ -89,29 +89,21 @@ def search(
     part = None if box is None else options.box(box, "--box")
     for query in queries:
         options.file(query, "QUERY")
-    from cnnimretrieval.descriptors import store
-    from cnnimretrieval.descriptors.images import ImageRequest
-    from cnnimretrieval.search.evidence import CACHE
-    from cnnimretrieval.search.index import open_index
+    from cnnimretrieval.api import Describer
+    from cnnimretrieval.stages import search as find
     from experiments import machine
     from experiments.commands import ranking, reranking
 
     steps, on = reranking.settings(rerank), machine.device(device)
     network = machine.load_network(model, weights, whitening_from)
-    described = store.read_store(database)
-    index = open_index(database, described.vectors, described.meta.network)
-    answers = ranking.rank(
-        network,
-        described,
-        [ImageRequest(path=query, box=part) for query in queries],
-        top,
-        steps,
-        nearest=index.search,
-        cache=database / CACHE,
-        device=on,
-        workers=options.num_workers(workers)
-        if steps.spatial
-        else min(options.num_workers(workers), len(queries)),
+    answers = find(
+        Describer(network, on),
+        database,
+        queries,
+        top=top,
+        box=part,
+        rerank=steps,
+        workers=options.num_workers(workers),
     )
     print(json.dumps(ranking.as_json(answers, steps), indent=1) if as_json else ranking.as_table(answers))
 

@@ -69,6 +69,67 @@ def test_the_version_is_that_of_the_package():
 
 
 def test_importing_does_not_wait_for_torch():
-    script = "import sys, cnnimretrieval; print(sorted({'torch', 'numpy', 'PIL'} & sys.modules.keys()))"
+    heavy = {"torch", "numpy", "PIL", "pandas", "pydantic", "tqdm", "inspect", "asyncio"}
+    script = f"import sys, cnnimretrieval; print(sorted({heavy} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_stages_for_programs_do_what_their_commands_do(model, files, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for path in files:
+        path.rename(tmp_path / "photos" / path.name)
+    (tmp_path / "photos" / "notes.txt").write_text("no photo")
+    store = cr.extract(
+        model, tmp_path / "photos", tmp_path / "out", cr.ExtractConfig(image_size=80), workers=0
+    )
+    assert list(store.images["name"]) == ["0.png", "1.png", "2.png"]
+    assert store.rejected.to_dict("records") == [{"name": "notes.txt", "reason": "not an image"}]
+    query = tmp_path / "photos" / "1.png"
+    (answer,) = cr.search(cr.load(model), str(tmp_path / "out"), [query], top=2)
+    assert answer.query == query
+    assert answer.hits[0].name == "1.png"
+    assert answer.hits[0].score == pytest.approx(1.0, abs=1e-4)
+    described = cr.describe(model, [query], image_size=80)
+    np.testing.assert_allclose(described[0], store.vectors[1], atol=1e-6)
+    with pytest.raises(
+        TypeError, match=r"queries: expected a list of photos, got '1\.png'; put it into a list"
+    ):
+        cr.search(model, tmp_path / "out", "1.png")
+
+
+def test_stages_that_find_nothing_say_so(tmp_path):
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(ValueError, match="expected"):
+        cr.reconstruct(tmp_path / "photos", tmp_path / "sfm", workers=1)
+    with pytest.raises(FileNotFoundError):
+        cr.mine(tmp_path / "sfm", tmp_path / "pairs")
+    with pytest.raises(FileNotFoundError):
+        cr.fine_tune(tmp_path / "pairs", tmp_path / "model", weights="random")
+
+
+def test_everything_offered_is_there():
+    for name in cr.__all__:
+        assert getattr(cr, name) is not None
+    assert set(cr.__all__) <= set(dir(cr))
+
+
+def test_progress_is_told_only_when_asked_for():
+    script = (
+        "import logging, sys, cnnimretrieval as cr\n"
+        "logging.getLogger('sfm.reconstruct').warning('a warning')\n"
+        "cr.show_progress()\n"
+        "logging.getLogger('sfm.reconstruct').info('a line')\n"
+        "cr.show_progress(False)\n"
+        "logging.getLogger('sfm.reconstruct').info('another')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "a line\n")
+
+
+def test_search_is_the_function_and_the_package():
+    import cnnimretrieval.search.rerank as package
+
+    assert package.RerankConfig is cr.RerankConfig
+    assert cr.search.rerank is package
+    assert callable(cr.search)

@@ -11,8 +11,9 @@ from PIL import Image
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.store import extract
 from cnnimretrieval.networks.network import NetworkConfig, build
+from cnnimretrieval.search.ranking import Answer, Hit
 from experiments.commands.listing import all_below, judged
-from experiments.commands.ranking import Answer, Hit, as_table
+from experiments.commands.ranking import as_table
 from groundwork.executors import SerialExecutor
 from groundwork.lock import hold
 from sfm.collection import ScanConfig, scan

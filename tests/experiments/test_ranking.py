@@ -6,9 +6,9 @@ from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import extract
 from cnnimretrieval.networks.network import NetworkConfig, build
+from cnnimretrieval.search.ranking import rank
 from cnnimretrieval.search.rerank import RerankConfig
 from cnnimretrieval.whitening.apply import Whitening
-from experiments.commands.ranking import rank
 
 
 def test_a_query_that_whitening_takes_everything_from_is_told(tmp_path):

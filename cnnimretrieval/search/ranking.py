@@ -1,0 +1,100 @@
+"""Rank the photos of an extracted folder for query photos, described the way the folder was."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+
+from cnnimretrieval.descriptors.extract import describe
+from cnnimretrieval.descriptors.images import ImageRequest
+from cnnimretrieval.descriptors.store import DescriptorStore
+from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.search.evidence import verifiers
+from cnnimretrieval.search.rerank import RerankConfig, reranked
+from cnnimretrieval.search.spatial import UNSEEN, Reranked, Verifier
+from cnnimretrieval.whitening.apply import apply
+from groundwork.descriptor_folder import unit_rows
+from groundwork.top_k import Nearest, Ranking
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit:
+    """A database photo, or the box of it that was described, with its inner product or re-ranked score.
+
+    `inliers` where geometry was looked for, None elsewhere.
+    """
+
+    name: str
+    score: float
+    box: tuple[float, ...] | None
+    inliers: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What was found for one query, best first."""
+
+    query: Path
+    hits: tuple[Hit, ...]
+
+
+def rank(
+    network: RetrievalNetwork,
+    store: DescriptorStore,
+    queries: Sequence[ImageRequest],
+    top: int,
+    rerank: RerankConfig,
+    *,
+    nearest: Nearest | None = None,
+    cache: Path | None = None,
+    device: str = "cpu",
+    workers: int = 0,
+) -> list[Answer]:
+    """The `top` best rows of `store` for each query, described the way the store was, and re-ranked.
+
+    `nearest` searches the store in place of exact search, as its index does. Local features that a spatial
+    step finds lie in `cache`, in a temporary folder without it.
+
+    ValueError when another network made the store or a query has no direction, OSError when one cannot be
+    read.
+    """
+    store.require_network(network)
+    readers = min(workers, len(queries))
+    described = describe(network, queries, store.meta.extraction, device=device, workers=readers)
+    vectors = described.require_all()
+    whitening = network.whitening_for(store.meta.extraction.scales)
+    if store.meta.whitening is not None and whitening is not None:
+        vectors = apply(whitening, vectors)
+    blind = np.flatnonzero(~unit_rows(vectors))
+    if len(blind):
+        raise ValueError(
+            f"query {queries[blind[0]].path}: expected a descriptor of length 1, got "
+            f"{np.linalg.norm(vectors[blind[0]]):.4g} after whitening; search with another photo or network"
+        )
+    with TemporaryDirectory() as scratch:
+        proving: list[Verifier] = []
+        if rerank.spatial is not None:
+            kept = cache or Path(scratch)
+            proving = verifiers(rerank.spatial, queries, store.request, cache=kept, workers=workers)
+        rankings = list(reranked(vectors, store.vectors, rerank, top, nearest, proving))
+    return [
+        Answer(query=query.path, hits=tuple(_hits(store.images, ranking)))
+        for query, ranking in zip(queries, rankings, strict=True)
+    ]
+
+
+def _hits(images: pd.DataFrame, ranking: Ranking) -> Iterator[Hit]:
+    unseen = np.full(ranking.rows.shape, UNSEEN)
+    found = ranking.inliers if isinstance(ranking, Reranked) else unseen
+    for row, score, inliers in zip(ranking.rows[0], ranking.scores[0], found[0], strict=True):
+        image = images.iloc[row]
+        sides = tuple(float(image[side]) for side in ("x1", "y1", "x2", "y2"))
+        yield Hit(
+            name=image["name"],
+            score=float(score),
+            box=None if np.isnan(sides[0]) else sides,
+            inliers=None if inliers == UNSEEN else int(inliers),
+        )

@@ -1,0 +1,147 @@
+"""The stages for programs: photos to models, to pairs, to a network, to descriptors that are searched.
+
+Each does what the command of its name does, with the defaults of its settings. What is done already with the
+same settings is not done again. Processes that these functions start load the script that calls them: calls
+have to stand below `if __name__ == "__main__":` there.
+"""
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from cnnimretrieval.api import Describer, load
+from cnnimretrieval.descriptors.extract import ExtractConfig
+from cnnimretrieval.descriptors.images import Box, ImageRequest
+from cnnimretrieval.descriptors.store import DescriptorStore, read_store
+from cnnimretrieval.descriptors.store import extract as extract_stage
+from cnnimretrieval.search.evidence import CACHE
+from cnnimretrieval.search.index import open_index
+from cnnimretrieval.search.ranking import Answer, rank
+from cnnimretrieval.search.rerank import RerankConfig
+from cnnimretrieval.training.fine_tune import TrainConfig
+from cnnimretrieval.training.fine_tune import fine_tune as fine_tune_stage
+from cnnimretrieval.training.result import TrainResult
+from groundwork.child import preload
+from groundwork.executors import LocalExecutor, usable_cores
+from groundwork.folder import list_files, reasons_by_name, usable_names
+from groundwork.lock import hold
+from pairs.mine import MineConfig, MiningResult
+from pairs.mine import mine as mine_stage
+from sfm.outcome import ReconstructResult
+from sfm.reconstruct import PRELOAD, ReconstructConfig
+from sfm.reconstruct import reconstruct as reconstruct_stage
+
+Location = str | PathLike[str]
+
+
+def reconstruct(
+    photos: Location, out: Location, config: ReconstructConfig | None = None, *, workers: int | None = None
+) -> ReconstructResult:
+    """Places and 3D models among the photos below `photos`, written to `out`.
+
+    `workers` processes at a time, one a core when None. Errors are those of `sfm.reconstruct.reconstruct`.
+    """
+    preload(*PRELOAD)
+    with LocalExecutor(usable_cores() if workers is None else workers) as executor:
+        return reconstruct_stage(Path(photos), Path(out), config or ReconstructConfig(), executor)
+
+
+def mine(sfm: Location, out: Location, config: MineConfig | None = None) -> MiningResult:
+    """Training pairs, places and held-out queries from `sfm`, which `reconstruct` wrote, written to `out`."""
+    with hold(Path(out)):
+        return mine_stage(Path(sfm), Path(out), config or MineConfig())
+
+
+def fine_tune(
+    pairs: Location,
+    out: Location,
+    config: TrainConfig | None = None,
+    *,
+    weights: str = "pretrained",
+    device: str = "cpu",
+    workers: int | None = None,
+) -> TrainResult:
+    """Train on what `mine` wrote to `pairs`, whiten, score the held-out places; the network goes to `out`.
+
+    `weights` of the backbone are the library's download, a file, or random.
+    """
+    count = usable_cores() if workers is None else workers
+    with hold(Path(out)):
+        return fine_tune_stage(
+            Path(pairs), Path(out), config or TrainConfig(), weights=weights, device=device, workers=count
+        )
+
+
+def describe(
+    model: Describer | Location, images: Sequence[Location | Image.Image], **options: Any
+) -> Float[np.ndarray, "n d"]:
+    """Unit rows of files or pictures, as `Describer.describe`, which also says what `options` there are."""
+    return _opened(model).describe(images, **options)
+
+
+def extract(
+    model: Describer | Location,
+    photos: Location,
+    out: Location,
+    config: ExtractConfig | None = None,
+    *,
+    whiten: bool = True,
+    workers: int | None = None,
+) -> DescriptorStore:
+    """Describe every photo below `photos` into the folder `out`, for `search`; others are listed in it."""
+    describer, top = _opened(model), Path(photos)
+    files = list_files(top, Path(out))
+    with hold(Path(out)):
+        return extract_stage(
+            describer.network,
+            [ImageRequest(path=top / name) for name in usable_names(files)],
+            top,
+            Path(out),
+            config or ExtractConfig(),
+            passed_over=reasons_by_name(files),
+            whiten=whiten,
+            device=describer.device,
+            workers=usable_cores() if workers is None else workers,
+        )
+
+
+def search(
+    model: Describer | Location,
+    folder: Location,
+    queries: Sequence[Location],
+    *,
+    top: int = 10,
+    box: Box | None = None,
+    rerank: RerankConfig | None = None,
+    workers: int = 0,
+) -> list[Answer]:
+    """The `top` photos of the extracted `folder` for each of the query photos, best first.
+
+    `box` searches with a part of each, x1, y1, x2, y2 in px of the upright photo. The folder's index is used
+    where it has one. ValueError when another network made the folder, OSError for a query that is no photo.
+    """
+    if isinstance(queries, str | PathLike):
+        raise TypeError(f"queries: expected a list of photos, got {queries!r}; put it into a list")
+    describer, database = _opened(model), Path(folder)
+    store = read_store(database)
+    index = open_index(database, store.vectors, store.meta.network)
+    return rank(
+        describer.network,
+        store,
+        [ImageRequest(path=Path(query), box=box) for query in queries],
+        top,
+        rerank or RerankConfig(),
+        nearest=index.search,
+        cache=database / CACHE,
+        device=describer.device,
+        workers=workers,
+    )
+
+
+def _opened(model: Describer | Location) -> Describer:
+    return model if isinstance(model, Describer) else load(model)
