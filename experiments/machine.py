@@ -42,6 +42,14 @@ def load_network(model: str, weights: str | None, whitening_from: str | None = N
         raise UsageFault(str(error)) from error
 
 
+def require_local(network: RetrievalNetwork, model: str) -> None:
+    """UsageFault unless the network MODEL has a local head."""
+    try:
+        network.require_local()
+    except ValueError as error:
+        raise UsageFault(f"{model}: {error}") from error
+
+
 def check_weights(config: TrainConfig, weights: str) -> None:
     """Build the network once, so that wrong weights stop a run at its start and not after an hour.
 

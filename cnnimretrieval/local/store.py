@@ -79,7 +79,7 @@ class LocalStore:
     def at(self, row: int) -> LocalFeatures:
         """The features of a row of `images`; ValueError when they are damaged."""
         shard, first, count = self._places[row].tolist()
-        folder = self.folder / _shard_name(shard)
+        folder = self.folder / shard_name(shard)
         keypoints = _rows(folder / _KEYPOINTS, first, count, 4)
         descriptors = _rows(folder / _DESCRIPTORS, first, count, self.dim)
         try:
@@ -145,7 +145,7 @@ def write_shard(
 
     `images` are their rows: `name, x1, y1, x2, y2, reason`.
     """
-    path = folder / FOLDER / _shard_name(shard)
+    path = folder / FOLDER / shard_name(shard)
     counts = np.array([len(one) for one in features], np.int64)
     firsts = np.concatenate([[0], np.cumsum(counts)])
     with atomic_path(path) as unfinished:
@@ -165,7 +165,7 @@ def write_shard(
 def finish(folder: Path, shards: int, meta: LocalMeta, key: str, *, seconds: float = 0.0) -> LocalStore:
     """Write the index of the first `shards` shards, and record that all of DIR/local is done."""
     inside = folder / FOLDER
-    paths = [inside / _shard_name(shard) for shard in range(shards)]
+    paths = [inside / shard_name(shard) for shard in range(shards)]
     tables = [read_table(path / _IMAGES) for path in paths]
     write_table(inside / _IMAGES, pd.concat(tables, ignore_index=True))
     write_json(inside / _META, meta.model_dump(mode="json"))
@@ -194,7 +194,8 @@ def _whole(named: Sequence[tuple[str, LocalFeatures]]) -> pd.DataFrame:
     return pd.DataFrame({"name": names, **nowhere, "reason": pd.Series([""] * len(named), dtype=str)})
 
 
-def _shard_name(shard: int) -> str:
+def shard_name(shard: int) -> str:
+    """The folder of a shard in DIR/local."""
     return f"shard-{shard:05d}"
 
 

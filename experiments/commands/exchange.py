@@ -117,10 +117,14 @@ def _export_pairs(pairs: Path, out: Path, name: str) -> None:
 def _export_descriptors(folder: Path, out: Path, name: str) -> None:
     options.folder(folder, "DIR", "extract the photos first")
     from cnnimretrieval.descriptors.hloc_files import export_hloc
+    from cnnimretrieval.local.hloc_files import export_local_hloc
+    from cnnimretrieval.local.store import FOLDER
 
     with hold(out):
         for path in export_hloc(folder, out, name):
             print(path)
+        if (folder / FOLDER).is_dir():
+            print(export_local_hloc(folder, out, name))
 
 
 def _export_checkpoint(

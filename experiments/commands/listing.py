@@ -9,11 +9,12 @@ from cnnimretrieval.descriptors.images import Box, ImageRequest
 from cnnimretrieval.evaluation.benchmark import Benchmark
 from cnnimretrieval.evaluation.datasets import LAYOUTS, read_benchmark, read_test_set
 from cnnimretrieval.evaluation.groundtruth import judged_benchmark
+from cnnimretrieval.local.pyramid import PyramidConfig
 from experiments.commands import options
 from experiments.commands.spreadsheet import Row, read_rows
 from experiments.exit_codes import UsageFault
 from experiments.settings.errors import did_you_mean
-from experiments.settings.protocol import Protocol
+from experiments.settings.protocol import Protocol, with_override
 from groundwork.folder import list_files, reasons_by_name, usable_names
 
 
@@ -31,6 +32,21 @@ def extraction(scales: str | None, image_size: int | None) -> ExtractConfig:
         values["image_size"] = image_size
     given = {"scales": f"--scales {scales}", "image_size": f"--image-size {image_size}"}
     return Protocol(source="extract", values=values, overrides=given).resolve(ExtractConfig)
+
+
+def pyramid(settings: Sequence[str], *, asked: bool) -> PyramidConfig:
+    """Which local features are kept, from the options --local-set; `asked` says whether any are.
+
+    Raises:
+        UsageFault: an unknown key, a value out of range, or settings of what is not asked for.
+
+    """
+    if settings and not asked:
+        raise UsageFault(f"--local-set: expected it with --local, got {settings[0]} alone; add --local")
+    given = Protocol(source="extract", values={})
+    for setting in settings:
+        given = with_override(given, setting, "--local-set", "number=500")
+    return given.resolve(PyramidConfig)
 
 
 def all_below(photos: Path, leave_out: Path | None = None) -> tuple[list[ImageRequest], dict[str, str]]:

@@ -27,6 +27,19 @@ def extract(
         Path | None,
         typer.Option("--list", metavar="FILE.csv", help="Only these: a line is name or name,x1,y1,x2,y2."),
     ] = None,
+    local: Annotated[
+        bool,
+        typer.Option("--local", help="Also local features, in DIR/local; needs a network with a local head."),
+    ] = False,
+    local_settings: Annotated[
+        list[str],
+        typer.Option(
+            "--local-set",
+            metavar="KEY=VALUE",
+            help="One setting of --local: number, scales, image_size, min_percentile or max_overlap; may be "
+            "given again.",
+        ),
+    ] = [],  # noqa: B006
     weights: options.Weights = None,
     device: options.Device = "auto",
     workers: options.Workers = None,
@@ -40,7 +53,10 @@ def extract(
     from experiments.commands import listing
 
     config, on = listing.extraction(scales, image_size), machine.device(device)
+    pyramid = listing.pyramid(local_settings, asked=local)
     network = machine.load_network(model, weights, whitening_from)
+    if local:
+        machine.require_local(network, model)
     if table is None:
         requests, passed_over = listing.all_below(photos, out)
     else:
@@ -64,6 +80,13 @@ def extract(
         rejected = f", {len(found.rejected):,} rejected ({reasons}): {out / 'rejected.parquet'}"
     print(f"{len(found.vectors):,} descriptors of length {found.vectors.shape[1]:,}{rejected}")
     print(out / "vectors.npy")
+    if local:
+        from cnnimretrieval.local.extract import extract_local
+
+        with hold(out):
+            features = extract_local(network, requests, photos, out, pyramid, device=on, workers=count)
+        print(f"{int(features.images['count'].sum()):,} local features of length {features.dim}")
+        print(features.folder)
 
 
 def search(

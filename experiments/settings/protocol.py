@@ -95,7 +95,7 @@ def read(
         raise UsageFault(f"{source}: expected a TOML file, got one that cannot be read: {error}") from error
     protocol = Protocol(source=source, values=values)
     for override in overrides:
-        protocol = _with_override(protocol, override)
+        protocol = with_override(protocol, override)
     _check_sections(protocol)
     given = {key: value for key, value in (("seed", seed), ("weights", weights)) if value is not None}
     return replace(protocol, values={**protocol.values, **given})
@@ -157,14 +157,21 @@ def _text_of(name: str) -> tuple[str, str]:
         raise UsageFault(f"{path.name}: expected text in UTF-8, got other bytes; save it as UTF-8") from error
 
 
-def _with_override(protocol: Protocol, override: str) -> Protocol:
-    """The protocol with one `key=value` laid over it; keys of nested tables are joined by dots."""
+def with_override(
+    protocol: Protocol, override: str, option: str = "--set", example: str = "pairs.seed=3"
+) -> Protocol:
+    """The protocol with one `key=value` laid over it; keys of nested tables are joined by dots.
+
+    Raises:
+        UsageFault: something else than `key=value` stands there.
+
+    """
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise UsageFault(f"--set: expected key=value, got '{override}'; write it like --set pairs.seed=3")
+        raise UsageFault(f"{option}: expected key=value, got '{override}'; write it like {option} {example}")
     values = _laid_over(protocol.values, parts, _value(text.strip()))
-    overrides = {**protocol.overrides, ".".join(parts): f"--set {override}"}
+    overrides = {**protocol.overrides, ".".join(parts): f"{option} {override}"}
     return replace(protocol, values=values, overrides=overrides)
 
 

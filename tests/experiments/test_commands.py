@@ -24,7 +24,7 @@ COMMANDS = {
     "extract": (
         ["MODEL", "PHOTOS"],
         {"--out", "--scales", "--image-size", "--whitening", "--no-whitening", "--list", "--weights"}
-        | {"--whitening-from"}
+        | {"--whitening-from", "--local", "--local-set"}
         | MACHINE,
     ),
     "index": (["DIR"], {"--kind"}),
