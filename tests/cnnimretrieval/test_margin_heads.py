@@ -79,8 +79,8 @@ def test_the_nearest_of_several_centres_counts():
     made.weight.data[:] = torch.tensor([[[1.0, 0], [0, 1]], [[-1, 0], [0, -1]]])
     # 10 degrees from one centre of the first class, 100 from the nearer one of the second.
     assert torch.allclose(made.cosines(at(80)), torch.tensor([[cos(pi / 18), cos(pi / 1.8)]]))
-    assert float(made.cosines(at(90))[0, 0]) == pytest.approx(1.0)
-    assert float(made.cosines(at(0))[0, 0]) == pytest.approx(1.0)
+    assert float(made.cosines(at(90)).detach()[0, 0]) == pytest.approx(1.0)
+    assert float(made.cosines(at(0)).detach()[0, 0]) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("name", MARGIN_HEADS)
