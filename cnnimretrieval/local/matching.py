@@ -54,11 +54,11 @@ def match(first: Float[np.ndarray, "n d"], second: Float[np.ndarray, "m d"], con
         )
     # By torch: on a CPU three times as fast as numpy's product here.
     products = _tensor(first) @ _tensor(second).T
-    if not bool(torch.isfinite(products.sum())):
+    best, nearest = products.max(dim=1)
+    if not bool(torch.isfinite(best).all()):
         raise ValueError(
             "matching: expected finite descriptors, got NaN or infinity; extract the local features again"
         )
-    best, nearest = products.max(dim=1)
     rows = torch.arange(len(first))
     kept = best >= 1.0 - config.max_distance**2 / 2.0
     if config.max_ratio < 1.0 and len(second) > 1:

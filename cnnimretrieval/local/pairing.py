@@ -64,12 +64,12 @@ def pair(first: LocalFeatures, second: LocalFeatures, config: PairConfig) -> Pai
     An inlier may be off by `max_error_px` in a second photo whose keypoints reach over 1,024 px, and by as
     much more in a larger one: photos are kept in any size, and found things are about as exact in each.
     """
-    first, second = first.best(config.max_features), second.best(config.max_features)
-    matches = match(first.descriptors, second.descriptors, config.matching())
+    best = slice(config.max_features)
+    matches = match(first.descriptors[best], second.descriptors[best], config.matching())
     verified = verify(
         first.keypoints[matches.rows[:, 0]],
         second.keypoints[matches.rows[:, 1]],
-        config.verification(_reach(second.keypoints)),
+        config.verification(_reach(second.keypoints[best])),
     )
     return Paired(matches=matches, verified=verified)
 
