@@ -64,6 +64,23 @@ def training_figure(epochs: Sequence[Mapping[str, Any]]) -> str:
     return _svg(figure)
 
 
+def query_figure(before: Sequence[float], after: Sequence[float]) -> str:
+    """Each held-out query as a point: its average precision off the shelf and after training."""
+    figure = Figure(figsize=(4.2, 3.9))
+    axes = figure.add_subplot()
+    rose = np.asarray(after) >= np.asarray(before)
+    for chosen, colour in ((rose, GREEN), (~rose, ORANGE)):
+        axes.scatter(np.asarray(before)[chosen], np.asarray(after)[chosen], s=9, color=colour, alpha=0.6)
+    axes.plot((0, 1), (0, 1), color=INK, linewidth=0.8)
+    axes.set_xlabel("average precision off the shelf")
+    axes.set_ylabel("after training")
+    axes.set_aspect("equal")
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    _quiet(axes)
+    figure.tight_layout()
+    return _png(figure)
+
+
 def geometry_figure(positives: pd.DataFrame) -> str:
     """How the positives differ from their queries: overlap, change of scale, angle between the axes."""
     figure = Figure(figsize=(8.4, 2.3))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from experiments.report import figures, reconstruction, sheets, tables, viewer
+from experiments.report import figures, queries, reconstruction, sheets, tables, viewer
 from experiments.report.headline import FINE_TUNED, headline
 from experiments.report.reading import RunFiles, read_run
 from experiments.report.thumbnails import Thumbnails
@@ -141,8 +141,16 @@ def _pairs(files: RunFiles, thumbnails: Thumbnails) -> dict[str, Any]:
 
 def _rankings(files: RunFiles, thumbnails: Thumbnails) -> dict[str, Any]:
     if files.rankings is None or files.rankings.empty:
-        return {"rankings": (), "after": ""}
+        return {"rankings": (), "after": "", "place_rows": (), "query_figure": None, "difference": None}
     kept = (files.train or {}).get("kept")
     # Off the shelf against itself would show nothing: then the best that fine-tuning had to offer.
     after = kept if kept in FINE_TUNED else "fine_tuned_whitened"
-    return {"rankings": sheets.ranking_sheet(files.rankings, after, thumbnails), "after": ROWS[after]}
+    both = queries.paired(files.rankings, after)
+    precisions = (both[column].tolist() for column in ("average_precision", "average_precision_after"))
+    return {
+        "rankings": sheets.ranking_sheet(files.rankings, after, thumbnails),
+        "after": ROWS[after],
+        "place_rows": queries.place_rows(both),
+        "query_figure": figures.query_figure(*precisions) if len(both) else None,
+        "difference": queries.difference(both),
+    }

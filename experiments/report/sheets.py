@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from experiments.report.queries import paired
 from experiments.report.thumbnails import Thumbnails
-
-BEFORE = "off_the_shelf"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,22 +73,15 @@ def ranking_sheet(
     after: str,
     thumbnails: Thumbnails,
     *,
-    best: int = 3,
-    worst: int = 3,
+    best: int = 6,
+    worst: int = 6,
     shown: int = 6,
 ) -> tuple[RankingRow, ...]:
     """Queries whose average precision rose and fell most from off the shelf to the row `after`.
 
     Crop queries where there are some. One query a photo, so that a single photo does not fill the sheet.
     """
-    keys = ["query", "kind", "x1", "y1", "x2", "y2"]
-    kind = "crop" if (rankings["kind"] == "crop").any() else "whole"
-    of_kind = rankings[rankings["kind"] == kind]
-    both = of_kind[of_kind["row"] == BEFORE].merge(
-        of_kind[of_kind["row"] == after], on=keys, suffixes=("", "_after"), validate="one_to_one"
-    )
-    both["change"] = both["average_precision_after"] - both["average_precision"]
-    both = both.sort_values(["change", "query"], ascending=[False, True]).drop_duplicates("query")
+    both = paired(rankings, after).drop_duplicates("query")
     rose, fell = both[both["change"] > 0].head(best), both[both["change"] < 0].tail(worst)
     chosen = pd.concat([rose, fell])
     if chosen.empty:
