@@ -187,7 +187,8 @@ def test_the_page_is_one_file_of_readable_pictures(page):
     sources = re.findall(r'<img src="([^"]*)"', page)
     kinds = [source.split(";")[0] for source in sources]
     assert kinds.count("data:image/svg+xml") == 2
-    assert kinds.count("data:image/png") == 1
+    # Of the queries and of the model.
+    assert kinds.count("data:image/png") == 2
     assert kinds.count("data:image/jpeg") >= 12
     for source in sources:
         content = base64.b64decode(source.split(",", 1)[1])
