@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from groundwork.photos import Picture, UnusablePhoto, load_rgb
+from groundwork.orientation import upright_size
+from groundwork.photos import Picture, UnusablePhoto, load_rgb, stored_shape
 
 Box = tuple[float, float, float, float]
 Edit = Callable[[Image.Image], Image.Image]
@@ -71,7 +72,7 @@ class Frame:
 UNMOVED = Frame()
 
 
-def _load(path: Path, longest_px: int | None) -> Picture:
+def _load(path: Path, longest_px: float | None) -> Picture:
     """The photo, reduced while decoding to no less than twice `longest_px`; errors name the file."""
     try:
         return load_rgb(path, None if longest_px is None else _DRAFT_MARGIN * longest_px)
@@ -140,7 +141,7 @@ def open_request(request: ImageRequest, image_size: int) -> Image.Image:
 
 def open_framed(request: ImageRequest, image_size: int) -> tuple[Image.Image, Frame]:
     """The picture of `open_request`, and where it lies in the photo."""
-    photo = _load(request.path, None if request.as_photo else image_size)
+    photo = _load(request.path, _needed_px(request, image_size))
     image, full_size = photo.image, photo.full_size
     whole = (0.0, 0.0, float(full_size[0]), float(full_size[1]))
     if request.box is None and request.rotation_deg == 0.0:
@@ -175,6 +176,18 @@ def _frame(
     corner = to_full * offset
     (a, b), (c, d) = whole.tolist()
     return Frame(matrix=((a, b), (c, d)), corner=(float(corner[0]), float(corner[1])))
+
+
+def _needed_px(request: ImageRequest, image_size: int) -> float | None:
+    """Longest side of the photo at which what is asked for has its final size; None where nobody can tell."""
+    if request.box is None or not request.as_photo:
+        return image_size
+    try:
+        full_size = upright_size(*stored_shape(request.path))
+    except (UnusablePhoto, OSError):
+        return None  # which `_load` explains
+    x1, y1, x2, y2 = _inside(request, full_size)
+    return image_size * max(full_size) / max(x2 - x1, y2 - y1)
 
 
 def _inside(request: ImageRequest, full_size: tuple[int, int]) -> Box:

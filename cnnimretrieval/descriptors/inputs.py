@@ -39,7 +39,7 @@ class KeepConfig(Settings):
     """
 
     limit_gb: float = Field(
-        default=8.0, ge=0, description="of disk that what is kept may take while training runs; 0 keeps none"
+        default=16.0, ge=0, description="of disk that what is kept may take while training runs; 0 keeps none"
     )
     kept_as: KeptAs = Field(
         default="float32", description="activations; float16 takes half the disk, results differ by 1e-3"

@@ -50,6 +50,12 @@ class LoopConfig(Settings):
         description="negatives and loss see descriptors whitened as the initial network's are; not published",
     )
     batch_tuples: int = Field(default=5, gt=0, description="tuples between two steps of the optimiser")
+    pictures_at_once: int | None = Field(
+        default=None,
+        gt=0,
+        description="that go through the network with a gradient together, which bounds memory; more of them "
+        "go through in parts, twice; None: a tuple, or all of a step where the lowest layers stay",
+    )
     gradient: Literal["summed", "per_pair"] = Field(
         default="summed", description="over the pairs of a step, or divided by their number as in MatConvNet"
     )

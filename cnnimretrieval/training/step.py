@@ -1,25 +1,20 @@
 """One step of learning: pictures through the network, loss, gradient, optimiser."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 from torch import Tensor
 from torch.optim import Optimizer
 
-from cnnimretrieval.descriptors.halves import above, below, stacked
-from cnnimretrieval.networks.pooling import l2_normalise
 from cnnimretrieval.training.batches import Batch
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.cross_batch_memory import CrossBatchMemory
 from cnnimretrieval.training.divergence import check_descriptors, check_loss, check_tensors
+from cnnimretrieval.training.gradients import add_gradient, describe_with_gradient
 from cnnimretrieval.training.losses import LOSSES, BatchLoss, TupleLoss, mean_over_anchors
 from cnnimretrieval.training.pair_masks import PairMasks
-from cnnimretrieval.whitening.apply import Whitening
-
-# What the network is given: levels, or activations of the layers that stay as they are.
-Pictures = Sequence[Shaped[Tensor, "_ _ _"]]
 
 
 class Learner:
@@ -55,38 +50,72 @@ class Learner:
         return total
 
     def _tuples(self, loss: TupleLoss, batch: Batch) -> float:
-        """Tuple by tuple, which needs the memory of one: their gradients add up."""
+        """As many tuples together as may be at once, at least one: their gradients add up."""
         config = self._training.config
         num_pairs = sum(len(example.rows) - 1 for example in batch)
         divisor = num_pairs if config.gradient == "per_pair" else 1
         total = 0.0
-        for example in batch:
-            descriptors = describe_with_gradient(self._training, example.pictures)
-            value = loss.of(descriptors[None], config.margin).sum()
-            check_loss(float(value.detach()), self._queries((example,)))
-            (value / divisor).backward()  # type: ignore[no-untyped-call]
-            total += float(value.detach())
+        for examples in self._parts(batch):
+            sizes = [len(example.rows) for example in examples]
+
+            def per_tuple(descriptors: Tensor, sizes: Sequence[int] = sizes) -> Tensor:
+                tuples = torch.split(descriptors, list(sizes))
+                return torch.stack([loss.of(one[None], config.margin).sum() for one in tuples])
+
+            values = add_gradient(self._training, _pictures(examples), per_tuple, divisor)
+            for value, example in zip(values.tolist(), examples, strict=True):
+                check_loss(value, self._queries((example,)))
+                total += value
         return total
+
+    def _parts(self, batch: Batch) -> Iterator[Batch]:
+        """The tuples of a batch, as many at a time as go through the network together.
+
+        Unless the settings say, one, which needs the memory of one; or all, where the lowest layers stay as
+        they are and need none.
+        """
+        at_once = self._training.config.pictures_at_once
+        if at_once is None:
+            yield from [batch] if self._training.inputs.num_layers else [(example,) for example in batch]
+            return
+        together: Batch = ()
+        for example in batch:
+            num_pictures = sum(len(one.rows) for one in (*together, example))
+            if together and num_pictures > at_once:
+                yield together
+                together = ()
+            together = (*together, example)
+        yield together
 
     def _batch(self, loss: BatchLoss, batch: Batch) -> float:
         """All images of the batch with each other, and with those that the memory keeps of earlier steps."""
         rows = np.array([row for example in batch for row in example.rows], dtype=np.int64)
-        descriptors = describe_with_gradient(self._training, _pictures(batch))
-        scores = descriptors @ descriptors.T
-        matching, apart = self._masks.matching(rows, rows), self._masks.apart(rows, rows)
-        if self._memory is not None and len(self._memory):
-            # From earlier steps only images of other places: a positive seen with other weights is none.
-            kept = self._memory.rows.numpy()
-            scores = torch.cat([scores, self._memory.scores(descriptors)], dim=1)
-            matching = np.pad(matching, ((0, 0), (0, len(kept))))
-            apart = np.concatenate([apart, self._masks.apart(rows, kept)], axis=1)
-        positive, negative = (torch.from_numpy(mask).to(scores.device) for mask in (matching, apart))
-        value = mean_over_anchors(loss, scores, positive, negative, self._training.config.batch_loss)
-        check_loss(float(value.detach()), self._queries(batch))
-        value.backward()  # type: ignore[no-untyped-call]
-        if self._memory is not None:
-            self._memory.add(descriptors, torch.from_numpy(rows))
-        return float(value.detach()) * len(batch)
+        memory, masks = self._memory, self._masks
+
+        def value(descriptors: Tensor) -> Tensor:
+            scores = descriptors @ descriptors.T
+            matching, apart = masks.matching(rows, rows), masks.apart(rows, rows)
+            if memory is not None and len(memory):
+                # From earlier steps only images of other places: a positive seen with other weights is none.
+                kept = memory.rows.numpy()
+                scores = torch.cat([scores, memory.scores(descriptors)], dim=1)
+                matching = np.pad(matching, ((0, 0), (0, len(kept))))
+                apart = np.concatenate([apart, masks.apart(rows, kept)], axis=1)
+            positive, negative = (torch.from_numpy(mask).to(scores.device) for mask in (matching, apart))
+            config = self._training.config.batch_loss
+            return mean_over_anchors(loss, scores, positive, negative, config)
+
+        seen: list[Tensor] = []
+
+        def values(descriptors: Tensor) -> Tensor:
+            seen.append(descriptors.detach())
+            return value(descriptors)[None]
+
+        found = float(add_gradient(self._training, _pictures(batch), values))
+        check_loss(found, self._queries(batch))
+        if memory is not None:
+            memory.add(seen[0], torch.from_numpy(rows))
+        return found * len(batch)
 
     def check(self) -> None:
         """Diverged unless the network, as it is after the last step, tells the photos of that step apart."""
@@ -103,34 +132,6 @@ class Learner:
 
     def _names(self, rows: Sequence[int]) -> list[str]:
         return [self._training.collection.table.names[row] for row in rows]
-
-
-def describe_with_gradient(training: Training, pictures: Pictures) -> Float[Tensor, "k d"]:
-    """Unit descriptors as the loss sees them, in float32 whatever the precision of the activations.
-
-    Pictures of one size go through the network together, which changes nothing.
-    """
-    rows_of: dict[torch.Size, list[int]] = {}
-    for row, picture in enumerate(pictures):
-        rows_of.setdefault(picture.shape, []).append(row)
-    described: list[Tensor] = [torch.empty(0)] * len(pictures)
-    num_layers = training.inputs.num_layers
-    for rows in rows_of.values():
-        (given,) = stacked([(pictures[row],) for row in rows])
-        given = given.to(training.device)
-        if num_layers == 0:
-            (given,) = below(training.network, 0, given, training.look)
-        vectors = above(training.network, num_layers, given, training.look)
-        for row, vector in zip(rows, vectors.float(), strict=True):
-            described[row] = vector
-    vectors = torch.stack(described)
-    return vectors if training.whitening is None else _whitened(vectors, training.whitening)
-
-
-def _whitened(vectors: Float[Tensor, "k d"], whitening: Whitening) -> Float[Tensor, "k e"]:
-    """`whitening.apply` with a gradient."""
-    mean, projection = (torch.from_numpy(part).to(vectors) for part in (whitening.mean, whitening.projection))
-    return l2_normalise((vectors - mean) @ projection.T)
 
 
 def _pictures(batch: Batch) -> list[Shaped[Tensor, "_ _ _"]]:

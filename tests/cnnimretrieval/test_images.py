@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+from cnnimretrieval.descriptors import images
 from cnnimretrieval.descriptors.images import (
     ImageRequest,
     crop,
@@ -31,6 +32,33 @@ def jpeg(tmp_path: Path) -> Path:
     path = tmp_path / "photo.jpg"
     _blocks(1603, 1201).save(path, quality=95)
     return path
+
+
+def test_a_detail_of_a_large_photo_is_decoded_no_larger_than_it_needs(tmp_path, monkeypatch):
+    """Turned by EXIF; the picture hardly differs from that of the photo decoded in full."""
+    rng = np.random.default_rng(0)
+    path = tmp_path / "large.jpg"
+    blocks = Image.fromarray(rng.integers(0, 256, (15, 20, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    blocks.resize((1600, 1200), Image.Resampling.BICUBIC).save(path, quality=95, exif=exif)
+    asked = []
+    real = images.load_rgb
+
+    def counted(path, longest_px):
+        picture = real(path, longest_px)
+        asked.append((picture.image.size, picture.full_size))
+        return picture
+
+    monkeypatch.setattr(images, "load_rgb", counted)
+    # The shorter of the two boxes would lose detail at half the size.
+    for box, decoded in (((300, 200, 1100, 1000), (600, 800)), ((500, 600, 900, 1000), (1200, 1600))):
+        request = ImageRequest(path=path, box=box, rotation_deg=5.0, as_photo=True)
+        found = np.asarray(open_request(request, 200), np.float64)
+        assert asked.pop() == (decoded, (1200, 1600))
+        full = np.asarray(resize_longest(crop(load_rgb(path).image, box, 5.0), 200), np.float64)
+        assert found.shape == full.shape == (200, 200, 3)
+        assert np.abs(found - full).mean() < 1.5
 
 
 def test_drafting_a_jpeg_hardly_changes_the_scaled_picture(jpeg):

@@ -99,11 +99,10 @@ def _descriptions(collection, heldout, folder, **options) -> Descriptions:
         collection=collection,
         test=test,
         folder=folder,
-        key="k",
         image_size=64,
         device="cpu",
         workers=0,
-        **options,
+        **{"key": "k", **options},
     )
 
 

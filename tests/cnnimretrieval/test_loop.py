@@ -6,11 +6,11 @@ import torch
 
 from cnnimretrieval.networks.network import NetworkConfig, build
 from cnnimretrieval.training.context import Training
+from cnnimretrieval.training.gradients import describe_with_gradient
 from cnnimretrieval.training.loop import run_loop
 from cnnimretrieval.training.losses import contrastive, triplet
 from cnnimretrieval.training.mining import mine_tuples
 from cnnimretrieval.training.settings import LoopConfig
-from cnnimretrieval.training.step import describe_with_gradient
 from cnnimretrieval.whitening.apply import Whitening, apply
 from pairs.negatives import NegativesConfig
 

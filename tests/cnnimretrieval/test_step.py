@@ -3,14 +3,16 @@ import pytest
 import torch
 
 from cnnimretrieval.networks.network import NetworkConfig, build
+from cnnimretrieval.training import gradients
 from cnnimretrieval.training.batches import Batch, load_batches
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.cross_batch_memory import CrossBatchMemory
+from cnnimretrieval.training.gradients import describe_with_gradient
 from cnnimretrieval.training.losses import LOSSES, BatchLossConfig, contrastive, mean_over_anchors
 from cnnimretrieval.training.mining import examples_of_epoch, mine_tuples
 from cnnimretrieval.training.pair_masks import PairMasks
 from cnnimretrieval.training.settings import LoopConfig
-from cnnimretrieval.training.step import Learner, describe_with_gradient
+from cnnimretrieval.training.step import Learner
 from pairs.negatives import NegativesConfig
 
 BATCH_LOSSES = ["multi_similarity", "supcon", "smooth_ap", "quantised_ap"]
@@ -57,7 +59,7 @@ def test_masks_know_both_ways_and_what_nobody_knows(collection):
 def test_gradients_of_tuples_add_up_or_are_divided_by_the_pairs(collection):
     summed, per_pair = _training(collection), _training(collection, gradient="per_pair")
     batch = _batches(summed)[0]
-    before = {name: value.clone() for name, value in summed.network.state_dict().items()}
+    before = {name: value.detach().clone() for name, value in summed.network.state_dict().items()}
     losses = [Learner(t, _sgd(t)).step(batch) for t in (summed, per_pair)]
     assert losses[0] == pytest.approx(losses[1])
     fresh = _training(collection)
@@ -69,6 +71,55 @@ def test_gradients_of_tuples_add_up_or_are_divided_by_the_pairs(collection):
     assert pairs == 9
     torch.testing.assert_close(one, pairs * other, rtol=1e-3, atol=1e-6)
     assert one.abs().max() > 1e-4
+
+
+def _gradients(training, batch):
+    """Sum of the losses and the gradient of every weight, by name."""
+    before = {name: value.detach().clone() for name, value in training.network.named_parameters()}
+    total = Learner(training, _sgd(training)).step(batch)
+    return total, {name: before[name] - value.detach() for name, value in training.network.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    ("loss", "gradient"),
+    [("contrastive", "summed"), ("contrastive", "per_pair"), ("triplet", "summed"), ("supcon", "summed")],
+)
+@pytest.mark.parametrize("at_once", [1, 2, 3, 5, 100])
+def test_gradients_do_not_depend_on_how_many_pictures_go_through_at_once(collection, loss, gradient, at_once):
+    settings = {"loss": loss, "gradient": gradient, "margin": 0.05, "learning_rate": 1e-3}
+    whole = _training(collection, **settings)
+    batch = _batches(whole)[0]
+    total, expected = _gradients(whole, batch)
+    same_total, found = _gradients(_training(collection, pictures_at_once=at_once, **settings), batch)
+    assert same_total == pytest.approx(total, rel=1e-5)
+    largest = max(value.abs().max() for value in expected.values())
+    assert largest > 1e-4
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-4 * float(largest))
+
+
+def test_pictures_that_the_loss_does_not_move_do_not_go_through_twice(collection, monkeypatch):
+    training = _training(collection, loss="triplet")
+    batch = _batches(training)[0]
+    with torch.no_grad():
+        vectors = [describe_with_gradient(training, example.pictures) for example in batch]
+    further = [(q - n).square().sum() - (q - p).square().sum() for q, p, *others in vectors for n in others]
+    margin = float(np.median(further))  # which half of the negatives keep
+    near = (np.array(further).reshape(len(batch), -1) < margin).sum(axis=1)
+    assert near.min() < near.max()
+    training = _training(collection, loss="triplet", margin=margin, pictures_at_once=1)
+    # A tuple without any near negative takes one picture along, for a gradient of zero.
+    moved = int(np.where(near > 0, near + 2, 1).sum())
+    sizes = []
+    real = gradients._described
+
+    def counted(training, pictures, group, with_graph):
+        sizes.append(len(group) if with_graph else 0)
+        return real(training, pictures, group, with_graph)
+
+    monkeypatch.setattr(gradients, "_described", counted)
+    Learner(training, _sgd(training)).step(batch)
+    assert sum(sizes) == moved < sum(map(len, vectors))
 
 
 @pytest.mark.parametrize("sampling", ["tuples", "clusters"])
