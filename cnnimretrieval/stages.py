@@ -19,7 +19,6 @@ from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import Box, ImageRequest
 from cnnimretrieval.descriptors.store import DescriptorStore, read_store
 from cnnimretrieval.descriptors.store import extract as extract_stage
-from cnnimretrieval.search.evidence import CACHE
 from cnnimretrieval.search.index import open_index
 from cnnimretrieval.search.ranking import Answer, rank
 from cnnimretrieval.search.rerank import RerankConfig
@@ -137,7 +136,7 @@ def search(
         top,
         rerank or RerankConfig(),
         nearest=index.search,
-        cache=database / CACHE,
+        folder=database,
         device=describer.device,
         workers=workers,
     )

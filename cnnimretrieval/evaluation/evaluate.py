@@ -1,6 +1,6 @@
 """Score a network on a benchmark: describe the photos and the queries, rank, compare."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,16 +10,18 @@ import numpy as np
 
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import ImageRequest
-from cnnimretrieval.descriptors.store import DescriptorStore, extract
+from cnnimretrieval.descriptors.store import DescriptorStore, extract, read_store
 from cnnimretrieval.evaluation.benchmark import Benchmark
 from cnnimretrieval.evaluation.described import Located, locate, read_ready
 from cnnimretrieval.evaluation.scoring import Scored, score
+from cnnimretrieval.local.extract import extract_local
+from cnnimretrieval.local.pyramid import PyramidConfig
 from cnnimretrieval.networks.network import RetrievalNetwork
-from cnnimretrieval.search.evidence import CACHE, verifiers
+from cnnimretrieval.search.evidence import CACHE, Searched, local_features, verifiers
 from cnnimretrieval.search.rerank import RerankConfig
-from cnnimretrieval.search.spatial import Verifier
+from cnnimretrieval.search.spatial import LOCAL, Verifier
 from groundwork.settings import Settings
-from groundwork.shards import Shards
+from groundwork.shards import Rows, Selection, Shards
 
 
 class EvaluationConfig(Settings):
@@ -111,9 +113,15 @@ def evaluate(
         vectors = queries.vectors[queries.row_of]
         proving: list[Verifier] = []
         if config.rerank.spatial is not None:
-            shown = _shown(benchmark, photos, [stores[folder] for folder in ready.distractors])
-            kept = next(iter(ready.folders[:1]), Path(scratch)) / CACHE
-            proving = verifiers(config.rerank.spatial, requests, shown, cache=kept, workers=workers)
+            folder = ready.database or Path(scratch) / "database"
+            if ready.database is None and config.rerank.spatial.features == LOCAL:
+                shown, below = benchmark.database_requests(), benchmark.photos
+                extract_local(network, shown, below, folder, PyramidConfig(), device=device, workers=workers)
+            parts = [_Part(folder, photos.vectors)]
+            parts += [_Part(path, stores[path].vectors) for path in ready.distractors]
+            proving = verifiers(
+                config.rerank.spatial, network, requests, _searched(parts), device=device, workers=workers
+            )
         return Evaluation(
             benchmark=benchmark,
             config=config.model_copy(update={"extraction": extraction}),
@@ -123,23 +131,38 @@ def evaluate(
         )
 
 
-def _shown(
-    benchmark: Benchmark, photos: Located, distractors: Sequence[DescriptorStore]
-) -> Callable[[int], ImageRequest]:
-    """What a row of the database shows, which is that of the benchmark's photos and of the distractors."""
-    found = photos.row_of >= 0
-    described = np.flatnonzero(found)
-    photo_of: list[int] = described[np.argsort(photos.row_of[found])].tolist()
-    requests = benchmark.database_requests()
-    starts = np.cumsum([len(photo_of), *(len(store.vectors) for store in distractors)])
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Rows of the database that lie in one folder of `extract`."""
 
-    def shown(row: int) -> ImageRequest:
-        part = int(np.searchsorted(starts, row, side="right"))
-        if part == 0:
-            return requests[photo_of[row]]
-        return distractors[part - 1].request(row - int(starts[part - 1]))
+    folder: Path
+    vectors: Rows
 
-    return shown
+    def row(self, place: int) -> int:
+        """The row of the folder that is at a place among these."""
+        return int(self.vectors.rows[place]) if isinstance(self.vectors, Selection) else place
+
+
+def _searched(parts: Sequence[_Part]) -> Searched:
+    stores = [read_store(part.folder) for part in parts]
+    starts = np.concatenate([[0], np.cumsum([len(part.vectors) for part in parts])])
+
+    def store_of(row: int) -> tuple[int, int]:
+        number = int(np.searchsorted(starts, row, side="right")) - 1
+        return number, parts[number].row(row - int(starts[number]))
+
+    def request_of(row: int) -> ImageRequest:
+        number, inside = store_of(row)
+        return stores[number].request(inside)
+
+    return Searched(
+        request_of=request_of,
+        stores=lambda: [
+            local_features(part.folder, store.images) for part, store in zip(parts, stores, strict=True)
+        ],
+        store_of=store_of,
+        cache=parts[0].folder / CACHE,
+    )
 
 
 def _extraction(config: EvaluationConfig, stores: Mapping[Path, DescriptorStore]) -> ExtractConfig:

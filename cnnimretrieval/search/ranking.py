@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ from cnnimretrieval.descriptors.extract import describe
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import DescriptorStore
 from cnnimretrieval.networks.network import RetrievalNetwork
-from cnnimretrieval.search.evidence import verifiers
+from cnnimretrieval.search.evidence import CACHE, Searched, local_features, verifiers
 from cnnimretrieval.search.rerank import RerankConfig, reranked
 from cnnimretrieval.search.spatial import UNSEEN, Reranked, Verifier
 from cnnimretrieval.whitening.apply import apply
@@ -49,14 +48,14 @@ def rank(
     rerank: RerankConfig,
     *,
     nearest: Nearest | None = None,
-    cache: Path | None = None,
+    folder: Path | None = None,
     device: str = "cpu",
     workers: int = 0,
 ) -> list[Answer]:
     """The `top` best rows of `store` for each query, described the way the store was, and re-ranked.
 
-    `nearest` searches the store in place of exact search, as its index does. Local features that a spatial
-    step finds lie in `cache`, in a temporary folder without it.
+    `nearest` searches the store in place of exact search, as its index does. A spatial step needs the
+    `folder` that the store was read from: local features lie there.
 
     ValueError when another network made the store or a query has no direction, OSError when one cannot be
     read.
@@ -74,16 +73,26 @@ def rank(
             f"query {queries[blind[0]].path}: expected a descriptor of length 1, got "
             f"{np.linalg.norm(vectors[blind[0]]):.4g} after whitening; search with another photo or network"
         )
-    with TemporaryDirectory() as scratch:
-        proving: list[Verifier] = []
-        if rerank.spatial is not None:
-            kept = cache or Path(scratch)
-            proving = verifiers(rerank.spatial, queries, store.request, cache=kept, workers=workers)
-        rankings = list(reranked(vectors, store.vectors, rerank, top, nearest, proving))
+    proving: list[Verifier] = []
+    if rerank.spatial is not None:
+        searched = _searched(store, folder)
+        proving = verifiers(rerank.spatial, network, queries, searched, device=device, workers=workers)
+    rankings = reranked(vectors, store.vectors, rerank, top, nearest, proving)
     return [
         Answer(query=query.path, hits=tuple(_hits(store.images, ranking)))
         for query, ranking in zip(queries, rankings, strict=True)
     ]
+
+
+def _searched(store: DescriptorStore, folder: Path | None) -> Searched:
+    if folder is None:
+        raise ValueError("rank: expected the folder of the store for a spatial step, got None; give it")
+    return Searched(
+        request_of=store.request,
+        stores=lambda: [local_features(folder, store.images)],
+        store_of=lambda row: (0, row),
+        cache=folder / CACHE,
+    )
 
 
 def _hits(images: pd.DataFrame, ranking: Ranking) -> Iterator[Hit]:

@@ -96,6 +96,11 @@ def reranked(
     the diffusion, are searched exactly. With a `spatial` step, for which there is one of `verifiers` a query,
     the ranking is a `spatial.Reranked`.
     """
+    if config.spatial is not None and len(verifiers) != len(queries):
+        raise ValueError(
+            f"re-ranking: expected a verifier for each of {len(queries)} queries, got {len(verifiers)}; make "
+            "them by evidence.verifiers"
+        )
     moved = move(queries, database, config, nearest, verifiers)
     depth = top if config.spatial is None else max(top, config.spatial.candidates)
     rankings = _rankings(moved, config, depth, None if config.dba else nearest)
