@@ -28,6 +28,7 @@ class Result(BaseModel):
     name: str
     score: float
     box: tuple[float, float, float, float] | None = None
+    inliers: int | None = Field(default=None, description="matched points that one geometry explains")
 
 
 class Results(BaseModel):
@@ -135,4 +136,4 @@ async def matched_points(site: Site, photo: UploadFile | None, name: str, box: s
 
 
 def _result(found: Found) -> Result:
-    return Result(name=found.name, score=round(found.score, 6), box=found.box)
+    return Result(name=found.name, score=round(found.score, 6), box=found.box, inliers=found.inliers)

@@ -13,13 +13,14 @@ import torch
 
 from cnnimretrieval.descriptors.store import read_store
 from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.search.evidence import CACHE
 from cnnimretrieval.search.index import open_index
 from experiments.exit_codes import UsageFault
 from experiments.web.collection import Served
 from experiments.web.glance import Glance, Group, read_places
 from experiments.web.matching import Matcher, if_possible
 from experiments.web.pictures import Pictures
-from experiments.web.searching import STEPS, Describing, Limits, Searcher
+from experiments.web.searching import SPATIAL_STEP, STEPS, Describing, Limits, Searcher
 from experiments.web.site import Site
 from groundwork import lock
 from groundwork.descriptor_folder import folder_key
@@ -30,7 +31,6 @@ from groundwork.memory import usable_bytes
 logger = logging.getLogger(__name__)
 
 PICTURES = "pictures"
-_POINTS = "points"
 # Of the memory that is free, what descriptors may take to be held there instead of being read at each search.
 _HELD_SHARE = 0.25
 
@@ -83,6 +83,15 @@ def assembled(network: RetrievalNetwork, model: str, serving: Serving) -> Iterat
         stack.callback(children.shutdown, cancel_futures=True)
         threads = ThreadPoolExecutor(usable_cores(), thread_name_prefix="search")
         stack.callback(threads.shutdown, cancel_futures=True)
+        matcher = if_possible(
+            lambda: Matcher(
+                served=served,
+                children=children,
+                threads=threads,
+                cache=serving.folder / CACHE,
+                max_megapixels=serving.limits.megapixels,
+            )
+        )
         yield Site(
             title=f"{photos.resolve().name}, by {model}",
             served=served,
@@ -92,22 +101,17 @@ def assembled(network: RetrievalNetwork, model: str, serving: Serving) -> Iterat
                 nearest=index.search,
                 children=children,
                 threads=threads,
+                keypoints=serving.folder / CACHE,
                 limits=serving.limits,
             ),
             pictures=Pictures(served=served, cache=cache, executor=children),
-            glance=Glance(served=served, places=_places(serving, served), copies=(), executor=children),
-            matcher=if_possible(
-                lambda: Matcher(
-                    served=served,
-                    children=children,
-                    threads=threads,
-                    cache=cache / _POINTS,
-                    max_megapixels=serving.limits.megapixels,
-                )
+            glance=Glance(
+                served=served, places=_places(serving, served), folder=serving.folder, executor=children
             ),
+            matcher=matcher,
             uploads=uploads,
             max_bytes=int(serving.limits.megabytes * 1e6),
-            steps=STEPS,
+            steps=STEPS if matcher is None else STEPS | SPATIAL_STEP,
         )
 
 

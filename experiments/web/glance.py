@@ -2,15 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from experiments.web import layout
+from experiments.web import copies, layout
 from experiments.web.collection import Served
 from experiments.web.faults import RequestFault
 from groundwork.child import Limits, WorkerDied, preload
@@ -21,9 +22,11 @@ logger = logging.getLogger(__name__)
 
 # Photos on the map at most: more could not be told apart, and would take minutes to lay out.
 MOST_ON_MAP = 2000
+# Every photo is compared with every other, which takes the square of their number.
+_MOST_COMPARED = 50_000
 _LIMITS = Limits(seconds=600.0, memory_bytes=3_000_000_000)
 
-preload(layout.__name__)
+preload(layout.__name__, copies.__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,29 +48,55 @@ class Map:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Glance:
-    """Groups of photos, and the map, which is drawn once, by a child process, when it is first asked for."""
+    """Places, and what child processes find out once, when it is first asked for: the map, near-copies."""
 
     served: Served
     places: tuple[Group, ...]
-    copies: tuple[Group, ...]
+    folder: Path
     executor: Executor
-    _maps: list["asyncio.Task[Map]"] = field(default_factory=list)
+    _begun: dict[str, "asyncio.Task[Any]"] = field(default_factory=dict)
 
     async def map(self) -> Map:
         """The map of all photos, or of so many spread evenly over the collection."""
-        if not self._maps or (self._maps[0].done() and self._maps[0].exception() is not None):
-            self._maps[:] = [asyncio.create_task(self._lay_out())]
-        return await asyncio.shield(self._maps[0])
+        found: Map = await self._once("map", self._lay_out)
+        return found
+
+    async def copies(self) -> tuple[Group, ...]:
+        """Groups of near-copies, of all photos."""
+        found: tuple[Group, ...] = await self._once("copies", self._look_for_copies)
+        return found
+
+    async def _once(self, name: str, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """The result of `work`, which is done again only after it failed."""
+        begun = self._begun.get(name)
+        if begun is None or (begun.done() and begun.exception() is not None):
+            begun = self._begun[name] = asyncio.create_task(work())
+        return await asyncio.shield(begun)
+
+    async def _look_for_copies(self) -> tuple[Group, ...]:
+        if len(self.served) > _MOST_COMPARED:
+            raise RequestFault(
+                "",
+                f"near-copies: expected at most {_MOST_COMPARED:,} photos to compare here, got "
+                f"{len(self.served):,}; cnnimretrieval duplicates {self.folder} lists them",
+            )
+        task = Guarded(fn=copies.groups_of_copies, memory_bytes=500_000_000, limits=_LIMITS)
+        found = await self._by_child(task, self.folder, self.served.photos)
+        groups = [[self.served.row_of(name) for name in names] for names in found]
+        return tuple(Group(title=f"Group {n}", rows=tuple(rows)) for n, rows in enumerate(groups, start=1))
+
+    async def _by_child(self, task: Guarded, *arguments: Any) -> Any:
+        try:
+            return await asyncio.wrap_future(self.executor.submit(task, *arguments))
+        except (WorkerDied, MemoryError, ValueError) as fault:
+            raise RequestFault("", f"expected it to be found out, got '{fault}'; try again", 503) from fault
 
     async def _lay_out(self) -> Map:
         n = len(self.served)
         rows = np.unique(np.linspace(0, n - 1, min(n, MOST_ON_MAP)).astype(np.int64))
         vectors = np.asarray(self.served.vectors[rows], np.float32)
         task = Guarded(fn=layout.lay_out, memory_bytes=500_000_000, limits=_LIMITS)
-        try:
-            positions, method = await asyncio.wrap_future(self.executor.submit(task, vectors))
-        except (WorkerDied, MemoryError) as death:
-            raise RequestFault("", f"map: expected it to be drawn, got '{death}'; try again", 503) from death
+        positions, method = await self._by_child(task, vectors)
         return Map(rows=rows, positions=positions, method=method)
 
 

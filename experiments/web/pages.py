@@ -19,7 +19,7 @@ from experiments.web.uploads import kept_meanwhile
 HERE = Path(__file__).parent
 _RESULTS_A_PAGE, _MOST_PAGES = 24, 40
 _PHOTOS_A_PAGE = 60
-_GROUPS_A_PAGE, _PHOTOS_A_GROUP = 30, 14
+_GROUPS_A_PAGE, _PHOTOS_A_GROUP, _GROUPS_SHOWN = 30, 14, 200
 
 Texts = Annotated[list[str], Form()]
 Text = Annotated[str, Form()]
@@ -123,6 +123,16 @@ def _lists(site: Site, pages: APIRouter, shown: "_Shown") -> None:
             return shown.render("message.html", message=fault.message)
         return shown.render("map.html", drawn=drawn)
 
+    @pages.get("/collection/copies")
+    async def collection_copies() -> HTMLResponse:
+        try:
+            groups = await site.glance.copies()
+        except RequestFault as fault:
+            return shown.render("message.html", message=fault.message)
+        return shown.render(
+            "copies.html", groups=groups[:_GROUPS_SHOWN], count=len(groups), most=_PHOTOS_A_GROUP
+        )
+
 
 class _Shown:
     """Turns what is known into pages."""
@@ -197,17 +207,15 @@ class _Shown:
         return self.render("photos.html", rows=some, count=len(rows), page=page, pages=pages, name=name)
 
     def collection(self, page: int) -> HTMLResponse:
-        """Places, map and near-copies."""
+        """Places; map and near-copies come later."""
         glance = self._site.glance
-        pages = max(1, -(-max(len(glance.places), len(glance.copies)) // _GROUPS_A_PAGE))
+        pages = max(1, -(-len(glance.places) // _GROUPS_A_PAGE))
         page = min(max(1, page), pages)
         some = slice((page - 1) * _GROUPS_A_PAGE, page * _GROUPS_A_PAGE)
         return self.render(
             "collection.html",
             places=glance.places[some],
-            copies=glance.copies[some],
             num_places=len(glance.places),
-            num_copies=len(glance.copies),
             most=_PHOTOS_A_GROUP,
             page=page,
             pages=pages,

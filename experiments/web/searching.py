@@ -12,12 +12,14 @@ import torch
 from jaxtyping import Float, UInt8
 
 from cnnimretrieval.descriptors.extract import SEES_NOTHING, ExtractConfig, describe_batch
-from cnnimretrieval.descriptors.images import Box
+from cnnimretrieval.descriptors.images import Box, ImageRequest
+from cnnimretrieval.local.detected import PhotoFeatures, detection
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.search.diffusion import DiffusionConfig
 from cnnimretrieval.search.expansion import ExpansionConfig
 from cnnimretrieval.search.feedback import towards
 from cnnimretrieval.search.rerank import RerankConfig, reranked
+from cnnimretrieval.search.spatial import UNSEEN, Reranked, SpatialConfig, Verifier
 from cnnimretrieval.whitening.apply import Whitening, apply
 from experiments.web import decoding
 from experiments.web.collection import Served
@@ -25,6 +27,7 @@ from experiments.web.faults import RequestFault
 from experiments.web.pictures import apart
 from groundwork.child import WorkerDied
 from groundwork.descriptor_folder import unit_rows
+from groundwork.executors import usable_cores
 from groundwork.photos import UnusablePhoto
 from groundwork.top_k import Nearest
 
@@ -35,6 +38,9 @@ _DIFFUSED = 1000
 # Uploads and searches that wait or are at work; beyond that a visitor is told to come again.
 _MOST_AT_ONCE = 48
 STEPS = {"qe": "Query expansion", "diffusion": "Diffusion"}
+# Where geometry can be verified; slow only for photos that no search before has looked into.
+SPATIAL_STEP = {"spatial": "Geometry (slow at first)"}
+_SPATIAL = SpatialConfig(features="sift", candidates=30)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +74,7 @@ class Found:
     name: str
     score: float
     box: Box | None
+    inliers: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,13 +107,17 @@ class Describing:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Searcher:
-    """Answers queries; descriptors and rankings are made by threads, files are decoded by child processes."""
+    """Answers queries; descriptors and rankings are made by threads, files are decoded by child processes.
+
+    What geometry needs of the collection's photos is kept in `keypoints`; nothing of an upload is.
+    """
 
     served: Served
     describing: Describing
     nearest: Nearest
     children: Executor
     threads: ThreadPoolExecutor
+    keypoints: Path
     limits: Limits = field(default_factory=Limits)
     _waiting: set[object] = field(default_factory=set)
 
@@ -165,14 +176,41 @@ class Searcher:
             diffusion=DiffusionConfig(truncation=min(_DIFFUSED, len(self.served)))
             if "diffusion" in asked.steps and len(self.served) > 1
             else None,
+            spatial=_SPATIAL if "spatial" in asked.steps else None,
         )
-        ranking = next(iter(reranked(query, self.served.vectors, config, top, self.nearest)))
+        proving = [self._verifier(asked)] if config.spatial is not None else []
+        ranking = next(iter(reranked(query, self.served.vectors, config, top, self.nearest, proving)))
+        inliers = ranking.inliers[0].tolist() if isinstance(ranking, Reranked) else [UNSEEN] * top
+        rows, scores = ranking.rows[0].tolist(), ranking.scores[0].tolist()
         found = [
-            Found(row=row, name=self.served.names[row], score=score, box=self.served.box(row))
-            for row, score in zip(ranking.rows[0].tolist(), ranking.scores[0].tolist(), strict=True)
+            Found(
+                row=row,
+                name=self.served.names[row],
+                score=score,
+                box=self.served.box(row),
+                inliers=None if count == UNSEEN else count,
+            )
+            for row, score, count in zip(rows, scores, inliers, strict=False)
             if row != own
         ]
         return found[: asked.top]
+
+    def _verifier(self, asked: Asked) -> Verifier:
+        features = detection(_SPATIAL.features, _SPATIAL.max_features)
+        path = asked.upload if asked.row is None else self.served.path(asked.row)
+        assert path is not None
+        query = ImageRequest(path=path, box=asked.box)
+        kept = None if asked.upload is not None else self.keypoints
+        of_query = PhotoFeatures(lambda _: query, features, cache=kept, workers=1)
+        of_rows = PhotoFeatures(self._request, features, cache=self.keypoints, workers=usable_cores())
+        return Verifier(lambda: of_query([0])[0], of_rows, _SPATIAL)
+
+    def _request(self, row: int) -> ImageRequest:
+        """What a row shows; of one whose photo is gone, a file that is not there, which proves nothing."""
+        try:
+            return ImageRequest(path=self.served.path(row), box=self.served.box(row))
+        except RequestFault:
+            return ImageRequest(path=self.keypoints / "gone")
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.wrap_future(self.threads.submit(work))

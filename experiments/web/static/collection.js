@@ -1,16 +1,14 @@
-// The map is laid out when it is first asked for, which may take a while: it comes after the page.
+// What takes a while to find out, the map and near-copies, comes after the page.
 "use strict";
 
-const map = document.getElementById("map");
-
-async function draw() {
-  map.textContent = "The map is being drawn …";
+async function fill(place) {
+  place.textContent = place.dataset.busy;
   try {
-    const response = await fetch(map.dataset.address);
-    map.innerHTML = await response.text(); // written by our own template, which escapes every name
+    const response = await fetch(place.dataset.address);
+    place.innerHTML = await response.text(); // written by our own template, which escapes every name
   } catch {
-    map.textContent = "The server does not answer; start it again and reload this page.";
+    place.textContent = "The server does not answer; start it again and reload this page.";
   }
 }
 
-draw();
+for (const place of document.querySelectorAll(".later")) fill(place);

@@ -21,6 +21,8 @@ from experiments.web.searching import Limits
 from experiments.web.site import Site
 
 NUM_PLACES, VIEWS = 7, 4
+# The last one is a near-copy of another.
+NUM_PHOTOS = NUM_PLACES * VIEWS + 1
 SIZE = (96, 72)
 HOSTILE = "<img src=x onerror=alert(1)> & \"quotes\" 'n' such.png"
 LIMITS = Limits(megabytes=2.0, megapixels=64.0)
@@ -47,6 +49,8 @@ def write_photos(folder: Path) -> None:
             noisy = np.clip(blocks + generator.integers(-25, 26, blocks.shape), 0, 255).astype(np.uint8)
             name = HOSTILE if (place, view) == (3, 2) else f"place {place} view {view}.png"
             Image.fromarray(noisy).resize(SIZE, Image.Resampling.BICUBIC).save(folder / name)
+    copied = Image.open(folder / "place 6 view 0.png").resize((192, 144), Image.Resampling.BICUBIC)
+    copied.save(folder / "place 6 view 0 larger.png")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import read_store
 from cnnimretrieval.search.rerank import RerankConfig, reranked
 from experiments.commands.ranking import rank
-from tests.experiments.web.conftest import LIMITS, NUM_PLACES, VIEWS
+from tests.experiments.web.conftest import LIMITS, NUM_PHOTOS
 from tests.experiments.web.files import EPS, bomb, cut_jpeg
 
 NAME = "place 2 view 1.png"
@@ -51,7 +51,7 @@ def test_a_photo_of_the_collection_ranks_the_others(client, served):
     expected = [names[other] for other in order if other != row][:5]
     assert [name for name, _ in _pairs(_search(client, name=NAME, top=5))] == expected
     everything = _pairs(_search(client, name=NAME, top=1000))
-    assert len(everything) == NUM_PLACES * VIEWS - 1
+    assert len(everything) == NUM_PHOTOS - 1
     with_part = _pairs(_search(client, name=NAME, top=3, box="0,0,96,72"))
     assert with_part[0][0] == NAME  # a part of the photo may be found in the photo itself
 
@@ -70,6 +70,22 @@ def test_results_marked_right_and_steps_move_the_query(client, served):
         expected = [names[row] for row in ranking.rows[0] if row != rows[0]][:8]
         found = _pairs(_search(client, top=8, rerank=steps, **marked))
         assert [name for name, _ in found] == expected, steps
+
+
+def test_geometry_puts_first_what_it_proves(client, served):
+    pytest.importorskip("cv2")
+    photo = (served.photos / NAME).read_bytes()
+    before = {path for path in (served.folder / "keypoints").rglob("*.npz")}
+    response = _search(client, photo=photo, top=29, rerank="spatial")
+    assert response.status_code == 200, response.text
+    results = response.json()["results"]
+    assert results[0]["name"] == NAME
+    assert results[0]["inliers"] == max(result["inliers"] for result in results)
+    assert results[0]["inliers"] >= 12
+    kept = {path for path in (served.folder / "keypoints").rglob("*.npz")} - before
+    assert len(kept) == NUM_PHOTOS - len(before)  # of the photos of the collection, not of what was sent
+    again = _search(client, name=NAME, top=5, rerank="spatial").json()["results"]
+    assert NAME not in [result["name"] for result in again]
 
 
 def test_points_of_two_views_are_matched(client, served):
@@ -151,7 +167,7 @@ def test_points_of_two_views_are_matched(client, served):
             {"name": NAME, "rerank": "magic"},
             422,
             "rerank",
-            "rerank: expected qe, diffusion, got 'magic'; take one of them",
+            "rerank: expected qe, diffusion, spatial, got 'magic'; take one of them",
         ),
         (
             None,
@@ -166,7 +182,7 @@ def test_a_wrong_request_is_told_by_its_field(client, served, photo, fields, sta
     response = _search(client, photo=photo, **fields)
     assert (response.status_code, response.json()) == (status, {"field": field, "message": told})
     assert list(served.site.uploads.iterdir()) == []
-    assert client.get("/api/collection").json()["photos"] == NUM_PLACES * VIEWS
+    assert client.get("/api/collection").json()["photos"] == NUM_PHOTOS
 
 
 def test_a_box_too_small_for_the_network_is_told(client):
@@ -206,4 +222,4 @@ def test_the_interface_describes_itself(client):
 
 def test_names_come_in_the_order_of_the_collection(client, served):
     found = client.get("/api/photos", params={"start": 3, "count": 2}).json()
-    assert found == {"photos": NUM_PLACES * VIEWS, "names": served.site.served.names[3:5]}
+    assert found == {"photos": NUM_PHOTOS, "names": served.site.served.names[3:5]}

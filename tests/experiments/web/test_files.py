@@ -1,6 +1,7 @@
 """What a server gives out: pictures and pages of its photos, and nothing else."""
 
 import os
+import re
 import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from experiments.web.collection import Served
 from experiments.web.faults import RequestFault
 from experiments.web.guard import HEADERS, Patience
 from groundwork.lock import FolderInUse
-from tests.experiments.web.conftest import HOSTILE, NUM_PLACES, VIEWS, running
+from tests.experiments.web.conftest import HOSTILE, NUM_PHOTOS, NUM_PLACES, VIEWS, running
 
 
 @pytest.fixture
@@ -170,17 +171,20 @@ def test_a_photo_that_is_gone_is_told_on_the_page(network, extracted, tmp_path):
 def test_pages_show_places_and_photos(client, served):
     page = client.get("/collection").text
     assert page.count("<h3>") == NUM_PLACES
-    assert page.count("/thumbnails/") == NUM_PLACES * VIEWS
+    assert page.count("/thumbnails/") == NUM_PHOTOS
     drawn = client.get("/collection/map").text
-    assert drawn.count("<circle") == NUM_PLACES * VIEWS
+    assert drawn.count("<circle") == NUM_PHOTOS
     assert "by t-SNE of their descriptors" in drawn
+    copies = client.get("/collection/copies").text
+    assert copies.count("<h3>") == 1
+    assert re.findall(r'alt="([^"]*)"', copies) == ["place 6 view 0 larger.png", "place 6 view 0.png"]
     assert client.get("/photos", params={"name": "PLACE 4"}).text.count("/thumbnails/") == VIEWS
 
 
 def test_the_form_works_without_a_script(client, served):
     photo = (served.photos / "place 1 view 1.png").read_bytes()
     page = client.post("/", files={"photo": ("a.png", photo)}, data={"step": "qe", "page": "2"}).text
-    assert "Results 25 to 28" in page
+    assert "Results 25 to 29" in page
     assert 'value="qe" checked' in page
     page = client.post("/", files={"photo": ("a.png", b"text")}).text
     assert "photo: expected one that can be read, got &#39;not an image&#39;; choose another" in page
