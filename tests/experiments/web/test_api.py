@@ -177,6 +177,7 @@ def test_points_of_two_views_are_matched(client, served):
             "right: expected the name of a photo of this collection, got 'nothing'; take it from a result",
         ),
     ],
+    ids=range(13),
 )
 def test_a_wrong_request_is_told_by_its_field(client, served, photo, fields, status, field, told):
     response = _search(client, photo=photo, **fields)
