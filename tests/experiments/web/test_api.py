@@ -8,8 +8,8 @@ import pytest
 
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import read_store
+from cnnimretrieval.search.ranking import rank
 from cnnimretrieval.search.rerank import RerankConfig, reranked
-from experiments.commands.ranking import rank
 from tests.experiments.web.conftest import LIMITS, NUM_PHOTOS
 from tests.experiments.web.files import EPS, bomb, cut_jpeg
 
