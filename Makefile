@@ -6,7 +6,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 BIN = .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 # Render the demo collection, learn from it and write the report.
 demo: .venv/bin/python
@@ -24,6 +24,12 @@ test: .venv/bin/python
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8
 	$(BIN)/pytest -m 'slow or real'
+
+# The documentation site.
+docs: .venv/bin/python
+	$(PIP) install --editable '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "The site is $(CURDIR)/build/docs/index.html"
 
 clean:
 	rm -rf .venv build demo *.egg-info

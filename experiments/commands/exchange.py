@@ -36,17 +36,19 @@ def export(
     out: Annotated[
         Path,
         typer.Option(
+            metavar="FILE|DIR",
             help="Of a reconstruction, the file of its match graph: FILE.graphml; of pairs, the folder to "
             "write: NAME.pkl, NAME-whiten.pkl, ims, a pair list; of a network, the checkpoint: FILE.pth or "
-            "FILE.pth.tar, FILE.onnx, or the folder for huggingface; of descriptors, the folder for hloc."
+            "FILE.pth.tar, FILE.onnx, or the folder for huggingface; of descriptors, the folder for hloc.",
         ),
     ],
     to: Annotated[
         Format | None,
         typer.Option(
+            metavar="onnx|huggingface|reference|hloc",
             help="Of a network: one ONNX file with normalisation and whitening inside, a folder as model "
             "hubs hold it, or a checkpoint of the reference toolbox. Of an extracted DIR: HDF5 and a pair "
-            "list for hloc [default: reference]."
+            "list for hloc [default: reference].",
         ),
     ] = None,
     name: Annotated[
