@@ -5,7 +5,7 @@
 FROM python:3.11-slim
 
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-ARG EXTRAS=timm,heif,onnx,hloc
+ARG EXTRAS=timm,heif,onnx,hloc,web,faiss,spatial
 
 RUN useradd --create-home user && mkdir /work && chown user /work
 WORKDIR /src

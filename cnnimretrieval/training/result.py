@@ -148,7 +148,7 @@ def read_result(out: Path) -> TrainResult:
 def write_tuples(out: Path, names: Sequence[str], epoch: int, examples: Examples) -> None:
     """Write the examples of an epoch with names to tuples.parquet, in place of those of the epoch before.
 
-    Of more positives than one, the first.
+    Those of the first epoch stay in tuples-first.parquet. Of more positives than one, the first.
     """
     boxes = [request.box for request in examples.requests]
     frame = pd.DataFrame(
@@ -163,4 +163,6 @@ def write_tuples(out: Path, names: Sequence[str], epoch: int, examples: Examples
             "negatives": [[names[row] for row in rows if row >= 0] for rows in examples.negatives],
         }
     )
+    if epoch == 1:
+        write_table(out / "tuples-first.parquet", frame)
     write_table(out / "tuples.parquet", frame)

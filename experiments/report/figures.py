@@ -42,9 +42,13 @@ def model_figure(view: Upright) -> str:
 
 
 def training_figure(epochs: Sequence[Mapping[str, Any]]) -> str:
-    """Loss of each epoch, and mAP of the held-out queries after it."""
-    figure = Figure(figsize=(8.4, 2.9))
-    loss_axes, map_axes = figure.subplots(1, 2)
+    """Loss of each epoch, how far its hard negatives were, and mAP of the held-out queries after it."""
+    mined = [epoch for epoch in epochs if epoch.get("negative_distance") is not None]
+    figure = Figure(figsize=(11.2 if mined else 8.4, 2.9))
+    loss_axes, *middle, map_axes = figure.subplots(1, 3 if mined else 2)
+    for axes in middle:
+        axes.plot([e["epoch"] for e in mined], [e["negative_distance"] for e in mined], "o-", color=ORANGE)
+        axes.set_ylabel("distance of hard negatives")
     trained = [epoch for epoch in epochs if epoch.get("loss") is not None]
     loss_axes.plot([e["epoch"] for e in trained], [e["loss"] for e in trained], "o-", color=BLUE)
     loss_axes.set_ylabel("training loss")
@@ -56,7 +60,7 @@ def training_figure(epochs: Sequence[Mapping[str, Any]]) -> str:
     map_axes.set_ylabel("mAP, held-out places")
     if kinds:
         map_axes.legend(frameon=False, labelcolor=INK)
-    for axes in (loss_axes, map_axes):
+    for axes in (loss_axes, *middle, map_axes):
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         _quiet(axes)

@@ -131,11 +131,12 @@ def _stand_up(name: str, model: Model, files: RunFiles) -> DrawnModel:
 
 def _pairs(files: RunFiles, thumbnails: Thumbnails) -> dict[str, Any]:
     if files.positives is None or files.positives.empty:
-        return {"tuples": (), "geometry_figure": None}
+        return {"tuples": (), "geometry_figure": None, "negatives": ()}
     clusters = {name: row for row, (_, model) in enumerate(files.models) for name in model.names}
     return {
         "tuples": sheets.tuple_sheet(files.positives, files.tuples, clusters, thumbnails),
         "geometry_figure": figures.geometry_figure(files.positives),
+        "negatives": sheets.negatives_sheet(files.first_tuples, files.tuples, thumbnails),
     }
 
 

@@ -33,7 +33,8 @@ class RunFiles:
         trusted: `origin` of sfm/graph.parquet.
         described: sfm/models.parquet, which older runs have not.
         positives: pairs/positives.parquet.
-        tuples: model/tuples.parquet.
+        tuples: model/tuples.parquet, of the last epoch.
+        first_tuples: model/tuples-first.parquet, of the first one, which older runs have not.
         rankings: model/rankings.parquet.
         models: every model with its name, the largest first.
         missing: a sentence for each part of the page that has nothing to show.
@@ -53,6 +54,7 @@ class RunFiles:
     described: pd.DataFrame | None
     positives: pd.DataFrame | None
     tuples: pd.DataFrame | None
+    first_tuples: pd.DataFrame | None
     rankings: pd.DataFrame | None
     models: tuple[tuple[str, Model], ...]
     missing: tuple[str, ...]
@@ -92,6 +94,7 @@ def read_run(work: Path) -> RunFiles:
         described=parts.read("sfm/models.parquet", "", read_table),
         positives=positives,
         tuples=tuples,
+        first_tuples=parts.read("model/tuples-first.parquet", "", read_table),
         rankings=rankings,
         models=models,
         missing=tuple(parts.missing),

@@ -31,6 +31,16 @@ class TupleRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NegativesRow:
+    """A query with its hard negatives of the first and of the last epoch."""
+
+    query: Picture
+    first: tuple[Picture, ...]
+    last: tuple[Picture, ...]
+    last_epoch: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class RankingRow:
     """One held-out query and its first photos in two networks' rankings."""
 
@@ -66,6 +76,34 @@ def tuple_sheet(
             )
         )
     return tuple(made)
+
+
+def negatives_sheet(
+    first: pd.DataFrame | None, last: pd.DataFrame | None, thumbnails: Thumbnails, rows: int = 5
+) -> tuple[NegativesRow, ...]:
+    """Queries that were learned from in the first and in the last epoch, those whose negatives changed most.
+
+    Nothing where there was one epoch only.
+    """
+    if first is None or last is None or first["epoch"].equals(last["epoch"]):
+        return ()
+    both = first.drop_duplicates("query").merge(
+        last.drop_duplicates("query"), on="query", suffixes=("", "_last"), validate="one_to_one"
+    )
+    stayed = [
+        len(set(_names(one)) & set(_names(two)))
+        for one, two in zip(both["negatives"], both["negatives_last"], strict=True)
+    ]
+    chosen = both.assign(_stayed=stayed).sort_values(["_stayed", "query"], kind="stable").head(rows)
+    return tuple(
+        NegativesRow(
+            query=_picture(row["query"], thumbnails, kind="query"),
+            first=tuple(_picture(name, thumbnails, kind="other") for name in _names(row["negatives"])),
+            last=tuple(_picture(name, thumbnails, kind="other") for name in _names(row["negatives_last"])),
+            last_epoch=int(row["epoch_last"]),
+        )
+        for row in chosen.to_dict("records")
+    )
 
 
 def ranking_sheet(
