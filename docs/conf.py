@@ -20,7 +20,11 @@ html_title = "cnnimretrieval"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 
-for name, page in (("commands", commands_page()), ("settings", settings_page())):
+listed = (ROOT / "docs" / "index.md").read_text(encoding="utf-8").split()
+others = sorted({path.stem for path in (ROOT / "docs").glob("*.md")} - {"index", *listed})
+more = "\n".join(["# More", "", "```{toctree}", *(f"/{name}" for name in others), "```", ""])
+
+for name, page in (("commands", commands_page()), ("settings", settings_page()), ("more", more)):
     path = ROOT / "docs" / "generated" / f"{name}.md"
     path.parent.mkdir(exist_ok=True)
     # Rewritten only when it changes: the build takes what is older for done.
