@@ -4,10 +4,18 @@ from typing import Literal
 
 import numpy as np
 
-Stream = Literal["epoch", "whitening pairs", "whitening layers", "negatives of a place", "bootstrap"]
+Stream = Literal[
+    "epoch", "whitening pairs", "whitening layers", "negatives of a place", "bootstrap", "crops of a photo"
+]
 
 # What is drawn hangs on these numbers: a new stream gets a new one, none is ever changed.
-_KEYS = {"whitening pairs": 1, "whitening layers": 2, "negatives of a place": 3, "bootstrap": 4}
+_KEYS = {
+    "whitening pairs": 1,
+    "whitening layers": 2,
+    "negatives of a place": 3,
+    "bootstrap": 4,
+    "crops of a photo": 5,
+}
 
 
 def random_stream(seed: int, stream: Stream, *numbers: int) -> np.random.Generator:

@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from cnnimretrieval.descriptors.tensors import normalise
 from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.networks.precision import Precision
 
 KeptAs = Literal["float32", "float16"]
-Precision = Literal["float32", "bfloat16"]
 # Of one request: its levels, or activations (c, h, w), a tensor a scale.
 Parts = tuple[Shaped[Tensor, "_ _ _"], ...]
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from cnnimretrieval.descriptors.distort import RelightConfig, Relit
 from cnnimretrieval.descriptors.images import Box, ImageRequest
 from groundwork.orientation import upright_size
+from groundwork.random_streams import random_stream
 from groundwork.settings import Settings
 from pairs.pair_table import PairTable
 
@@ -21,6 +22,12 @@ class QueryConfig(Settings):
     max_side: float = Field(default=0.9, gt=0, le=1, description="of the crop, as a share of the photo's")
     max_rotation_deg: float = Field(default=8.0, ge=0, le=45, description="either way")
     relight: RelightConfig = RelightConfig()
+    crops_per_photo: int = Field(
+        default=0,
+        ge=0,
+        description="distorted queries that a photo has over all epochs, each read and computed once; "
+        "0: a new one for every query",
+    )
 
     @model_validator(mode="after")
     def _sides_in_order(self) -> "QueryConfig":
@@ -44,7 +51,9 @@ class Collection:
         return ImageRequest(path=self.photos / self.table.names[row])
 
     def distorted(self, row: int, config: QueryConfig, rng: np.random.Generator) -> ImageRequest:
-        """A detail of the photo as somebody might search with it."""
+        """A detail of the photo as somebody might search with it; one of a few, if the settings say so."""
+        if config.crops_per_photo:
+            rng = random_stream(0, "crops of a photo", row, int(rng.integers(config.crops_per_photo)))
         width, height = self.table.sizes[row]
         size = upright_size(int(width), int(height), int(self.table.orientation[row]))
         return ImageRequest(

@@ -32,4 +32,6 @@ class Training:
     @property
     def look(self) -> Look:
         """How photos are shown to the network."""
-        return Look(image_size=self.config.image_size, precision=self.config.precision)
+        precision = self.config.precision
+        assert precision != "auto"  # chosen before training
+        return Look(image_size=self.config.image_size, precision=precision)

@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from cnnimretrieval.descriptors.inputs import Inputs, KeepConfig, keep_inputs
 from cnnimretrieval.evaluation.heldout import heldout_test, prove
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build, save
+from cnnimretrieval.networks.precision import choose_precision
 from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.collection_whitening import (
     WhiteningConfig,
@@ -115,6 +116,9 @@ def fine_tune(
     cannot be read any more.
     """
     started = time.monotonic()
+    precision = choose_precision(config.loop.precision, device)
+    loop = config.loop.model_copy(update={"precision": precision.precision})
+    config = config.model_copy(update={"loop": loop})
     mined = _key_of_mining(pairs_dir)
     initial = initial_network(config, weights)
     key = _key(mined, config, initial)
@@ -153,6 +157,8 @@ def fine_tune(
         progress,
         held_out=bool(descriptions.collection.table.is_val.any()),
     )
+    chosen = result.train.model_copy(update={"precision": str(precision)})
+    result = result.model_copy(update={"train": chosen})
     save(_finished(descriptions, candidates[result.kept], config), out)
     write_result(out, result, candidates)
     discard(out / _INPUTS)

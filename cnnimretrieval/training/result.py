@@ -54,6 +54,7 @@ class TrainSummary(Settings):
     epochs: tuple[EpochLog, ...]
     seconds: float
     missing_negatives: int
+    precision: str = Field(default="", description="of the activations while learning, and why")
     whitening: dict[Row, str] = Field(description="in one line what each was estimated from")
 
 

@@ -59,8 +59,10 @@ class LoopConfig(Settings):
     gradient: Literal["summed", "per_pair"] = Field(
         default="summed", description="over the pairs of a step, or divided by their number as in MatConvNet"
     )
-    precision: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="of the activations, also in mining; descriptors and loss are float32"
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="float32",
+        description="of the activations, also in mining; descriptors and loss are float32; auto: bfloat16 "
+        "where the machine is faster in it",
     )
     optimizer: Literal["adam", "sgd"] = "adam"
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")

@@ -31,3 +31,20 @@ def test_none_is_distorted_by_default(collection):
 def test_sides_in_the_wrong_order_are_refused():
     with pytest.raises(ValueError, match=r"query: expected min_side <= max_side, got 0.8 and 0.5; swap them"):
         QueryConfig(min_side=0.8, max_side=0.5)
+
+
+def test_a_photo_may_have_a_few_distortions_over_all_epochs(collection):
+    few = QueryConfig(distorted_share=1.0, crops_per_photo=2)
+    drawn = {
+        row: [collection.distorted(row, few, np.random.default_rng(seed)) for seed in range(20)]
+        for row in (3, 4)
+    }
+    for requests in drawn.values():
+        assert len(set(requests)) == 2
+    boxes = {request.box for requests in drawn.values() for request in requests}
+    assert len(boxes) == 4
+    # The settings decide how far they go, and without a bound each one differs.
+    wild = few.model_copy(update={"max_rotation_deg": 45.0})
+    assert collection.distorted(3, wild, np.random.default_rng(0)) not in drawn[3]
+    new = few.model_copy(update={"crops_per_photo": 0})
+    assert len({collection.distorted(3, new, np.random.default_rng(seed)) for seed in range(20)}) == 20
