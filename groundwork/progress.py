@@ -7,14 +7,32 @@ our functions sees nothing before it asks for that.
 import logging
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
 _IN_A_TERMINAL_S = 0.2
 _IN_A_LOG_S = 60.0
 
+_LINE = "{desc}: {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} left, {rate_fmt}"
+
 logger = logging.getLogger(__name__)
+
+
+class _Log:
+    """Stderr that is no terminal: each state of a bar as a line of its own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write what is more than a return of the cursor."""
+        if text.strip():
+            self._stream.write(f"{text.strip()}\n")
+
+    def flush(self) -> None:
+        """As the stream does."""
+        self._stream.flush()
 
 
 def progress(
@@ -38,7 +56,8 @@ def progress(
         total=total,
         initial=initial,
         unit_scale=unit_scale,
-        file=sys.stderr,
+        file=sys.stderr if terminal else _Log(sys.stderr),
+        bar_format=None if terminal else _LINE,
         disable=not logger.isEnabledFor(logging.INFO),
         mininterval=_IN_A_TERMINAL_S if terminal else _IN_A_LOG_S,
         # The number of steps between two looks at the clock is not guessed: a step may take a minute.
