@@ -42,7 +42,8 @@ def places(
 
     with hold(out):
         made = write_place_folders(sfm, out)
-    print(f"{made.photos:,} photos of {made.places:,} places, {made.kind or 'no links'}\n{out}")
+    photos, places = _counted(made.photos, "photo"), _counted(made.places, "place")
+    print(f"{photos} of {places}, {made.kind or 'no links'}\n{out}")
 
 
 def compare(
@@ -65,6 +66,10 @@ def printable_lines(text: str) -> str:
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def _table(found: "Duplicates") -> str:
     lines = []
     for group in found.groups:
@@ -74,8 +79,7 @@ def _table(found: "Duplicates") -> str:
             lines.append(f"{'  ' if number else ''}{printable(copy.name)}  {facts}{score}")
     lines += [f"left out: {printable(name)} ({reason})" for name, reason in found.unreadable]
     spare = sum(len(group) - 1 for group in found.groups)
-    lines.append(
-        f"{len(found.groups):,} groups, {spare:,} of {found.photos:,} photos are near-copies of another; "
-        f"{found.pairs_compared:,} pairs compared"
-    )
+    groups, photos = _counted(len(found.groups), "group"), _counted(found.photos, "photo")
+    compared = _counted(found.pairs_compared, "pair")
+    lines.append(f"{groups}, {spare:,} of {photos} near-copies of another; {compared} compared")
     return "\n".join(lines)

@@ -34,7 +34,7 @@ def test_near_copies_as_a_table_and_as_json(extracted, capsys):
     assert lines[0].startswith("a\\n.png  96 x 72  ")
     assert lines[1].startswith("  b.jpg  48 x 36  ")
     assert lines[1].endswith("  1.000")
-    assert lines[2:] == ["1 groups, 1 of 3 photos are near-copies of another; 1 pairs compared"]
+    assert lines[2:] == ["1 group, 1 of 3 photos near-copies of another; 1 pair compared"]
     assert cli.main(["duplicates", str(extracted), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [copy["name"] for copy in found["groups"][0]] == ["a\n.png", "b.jpg"]
@@ -56,7 +56,7 @@ def test_places_become_folders(tmp_path, capsys):
     write_table(sfm / "images.parquet", pd.DataFrame({"name": ["a.jpg"], "place": [3]}))
     write_json(sfm / "photos.json", {"photos": str(photos)})
     assert cli.main(["places", str(sfm), "--out", str(out)]) == 0
-    assert capsys.readouterr().out == f"1 photos of 1 places, symbolic links\n{out}\n"
+    assert capsys.readouterr().out == f"1 photo of 1 place, symbolic links\n{out}\n"
     assert (out / "place-001" / "a.jpg").read_text() == "a"
     assert cli.main(["places", str(sfm), "--out", str(photos)]) == 1
     assert "expected an empty folder or one of places" in capsys.readouterr().err
