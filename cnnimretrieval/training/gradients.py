@@ -22,6 +22,8 @@ Group = list[int]
 
 # Pictures that go through together on a CPU: a thread has as many at a time, so that no thread waits long.
 _TOGETHER = 8
+# Pictures that keep their activations at a time where the lowest layers stay and the settings do not say.
+_AT_ONCE = 16
 
 
 def describe_with_gradient(training: Training, pictures: Pictures) -> Float[Tensor, "k d"]:
@@ -48,6 +50,8 @@ def add_gradient(
     depend on the number of threads.
     """
     at_once = training.config.pictures_at_once
+    if at_once is None and training.inputs.num_layers:
+        at_once = _AT_ONCE
     whole = at_once is None or len(pictures) <= at_once
     groups = _groups(training, pictures)
     made = list(_passed(training, pictures, groups, with_graph=whole))

@@ -54,7 +54,8 @@ class LoopConfig(Settings):
         default=None,
         gt=0,
         description="that go through the network with a gradient together, which bounds memory; more of them "
-        "go through in parts, twice; None: a tuple, or all of a step where the lowest layers stay",
+        "go through in parts, twice unless the loss does not move them; None: a tuple, or 16 of a whole step "
+        "where the lowest layers stay",
     )
     gradient: Literal["summed", "per_pair"] = Field(
         default="summed", description="over the pairs of a step, or divided by their number as in MatConvNet"

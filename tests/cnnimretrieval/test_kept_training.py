@@ -54,7 +54,11 @@ def _keeping(folder, config=LOOP, **settings):
 
 
 @pytest.mark.parametrize("frozen_share", [0.0, 0.5])
-@pytest.mark.parametrize("settings", [{}, {"precision": "bfloat16"}, {"loss": "supcon"}])
+@pytest.mark.parametrize(
+    # In bfloat16 an epoch leaves other weights, which may find other negatives next.
+    "settings",
+    [{}, {"precision": "bfloat16", "epochs": 1}, {"loss": "supcon"}],
+)
 def test_the_same_is_learned_with_what_is_kept(collection, tmp_path, frozen_share, settings):
     # Adam, which divides by the size of a gradient, would make something of the rounding of tiny ones.
     sgd = {"optimizer": "sgd", "learning_rate": 1e-2}
