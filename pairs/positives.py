@@ -14,8 +14,9 @@ from pairs.copies import without_copies
 from pairs.descriptors import load_descriptors
 from pairs.image_pairs import Candidates, Positives, merge_candidates
 from pairs.reconstruction import Reconstruction
+from pairs.untracked import chained, frusta_overlap
 
-StrategyName = Literal["m1", "m2", "m3", "weighted"]
+StrategyName = Literal["m1", "m2", "m3", "weighted", "frustum", "chain"]
 
 
 class PositivesConfig(Settings):
@@ -24,11 +25,20 @@ class PositivesConfig(Settings):
     strategy: StrategyName = Field(
         default="m3",
         description="m1: nearest descriptor; m2: most shared points, both among the nearest cameras; "
-        "m3: relaxed inliers; weighted: all candidates, drawn in proportion to overlap",
+        "m3: relaxed inliers; weighted: all candidates, drawn in proportion to overlap; frustum: near "
+        "cameras with each other's points in view; chain: m3, and near cameras that m3 joins by a third",
     )
-    min_overlap: float = Field(default=0.2, ge=0, lt=1, description="a positive exceeds this overlap; m3")
-    max_scale_change: float = Field(default=1.5, ge=1, description="largest of a positive; m3")
-    nearest_cameras: int = Field(default=100, ge=1, description="of the query's model; m1 and m2")
+    min_overlap: float = Field(
+        default=0.2,
+        ge=0,
+        lt=1,
+        description="a positive exceeds this overlap; m3, chain, of frusta frustum",
+    )
+    max_scale_change: float = Field(default=1.5, ge=1, description="largest of a positive; m3, chain")
+    max_frustum_angle_deg: float = Field(
+        default=45.0, gt=0, le=180, description="between the optical axes of a positive; frustum"
+    )
+    nearest_cameras: int = Field(default=100, ge=1, description="of the query's model; all but m3, weighted")
     descriptors: Path | None = Field(
         default=None, description="folder of extract, by the initial network; m1 (a run makes its own)"
     )
@@ -139,6 +149,26 @@ def weighted_by_overlap(candidates: Candidates) -> Selection:
     return Selection(positives=_positives(candidates, "weighted", candidates.overlap), dropped={})
 
 
+def overlapping_frusta(near: Candidates, min_overlap: float, max_angle_deg: float) -> Selection:
+    """Near cameras that have each other's points in view, from about the same side, seen there or not.
+
+    Drawn in proportion to the share of the query's points in view. What no track joins, a facade by day and
+    in rain say, geometry still tells; what stands between is not looked at.
+    """
+    kept = frusta_overlap(near, min_overlap, max_angle_deg)
+    dropped = {"pair: frusta that overlap too little, or views too far apart": int((~kept).sum())}
+    chosen = near.take(kept)
+    return Selection(positives=_positives(chosen, "frustum", chosen.frustum_overlap), dropped=dropped)
+
+
+def chains_of_relaxed_inliers(near: Candidates, min_overlap: float, max_scale_change: float) -> Selection:
+    """What m3 chooses among near cameras, and those of them that m3 joins by way of a third image."""
+    links = (near.overlap > min_overlap) & (near.scale_change <= max_scale_change)
+    kept = chained(near, links)
+    dropped = {"pair: no chain of relaxed inliers": int((~kept).sum())}
+    return Selection(positives=_positives(near.take(kept), "chain"), dropped=dropped)
+
+
 def _best_of_query(
     query: Int[np.ndarray, " p"], cost: Float[np.ndarray, " p"], usable: Bool[np.ndarray, " p"]
 ) -> Int[np.ndarray, " q"]:
@@ -184,6 +214,13 @@ STRATEGIES: Mapping[StrategyName, Strategy] = {
     "m2": Strategy(lambda near, *_: m2_most_shared_points(near), near_cameras=True),
     "m3": Strategy(lambda found, _, c: m3_relaxed_inliers(found, c.min_overlap, c.max_scale_change)),
     "weighted": Strategy(lambda found, *_: weighted_by_overlap(found)),
+    "frustum": Strategy(
+        lambda near, _, c: overlapping_frusta(near, c.min_overlap, c.max_frustum_angle_deg), near_cameras=True
+    ),
+    "chain": Strategy(
+        lambda near, _, c: chains_of_relaxed_inliers(near, c.min_overlap, c.max_scale_change),
+        near_cameras=True,
+    ),
 }
 
 

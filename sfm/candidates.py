@@ -21,6 +21,7 @@ from sfm.collection import Collection
 from sfm.features import Features
 from sfm.gps import near_pairs
 from sfm.neighbours import neighbour_pairs, union
+from sfm.spanning_trees import spanning_pairs
 from sfm.vlad import VladConfig, describe_images
 
 _VERSION = 2
@@ -33,6 +34,13 @@ class CandidateConfig(Settings):
     exhaustive_up_to: int = Field(default=200, ge=0, description="collections up to this size: every pair")
     neighbours: int = Field(
         default=12, ge=1, description="nearest images tried with each image of a larger collection"
+    )
+    spanning_trees: int = Field(
+        default=0,
+        ge=0,
+        le=20,
+        description="of a larger collection, by similarity; their pairs are tried as well: no group of "
+        "photos stays apart because its nearest ones are all its own",
     )
     min_keypoints: int = Field(default=30, ge=1, description="images with fewer are not matched at all")
     pair_list: Path | None = Field(default=None, description="CSV of two names a row, tried as well")
@@ -59,7 +67,7 @@ def propose_pairs(
 ) -> pd.DataFrame:
     """Return the pairs to match, sorted, with the columns `sfm.pair_table.PROPOSED`.
 
-    Origins are `all`, or `vlad` and `gps`; and `descriptors` and `list`; joined by + where there are several.
+    Origins are `all`, or `vlad`, `trees` and `gps`; and `descriptors` and `list`; several are joined by +.
     Written to `out`/candidates.parquet. ValueError when fewer than two images have keypoints enough, and when
     the list or the descriptors do not fit the collection.
     """
@@ -78,6 +86,8 @@ def propose_pairs(
             vectors = describe_images(features, out, config.vlad, seed, executor)
             started += time.perf_counter() - before  # it is a stage of its own
             sources["vlad"] = neighbour_pairs(vectors, matchable, config.neighbours)
+            if config.spanning_trees:
+                sources["trees"] = spanning_pairs(vectors, matchable, config.spanning_trees)
             if config.gps_neighbours and len(pairs := _taken_nearby(collection, matchable, config)):
                 sources["gps"] = pairs
         if config.descriptors is not None:

@@ -1,7 +1,5 @@
 """Two kinds of local features of a collection taken together: keypoints end to end, matches in one folder."""
 
-import os
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +9,7 @@ import pandas as pd
 from jaxtyping import Bool, Float32, Int, UInt32
 
 from groundwork.files import atomic_path
+from groundwork.links import link
 from sfm.featurestore import FeatureStore, ImageFeatures
 from sfm.matching import Matches, block_path, read_inliers, write_inliers
 from sfm.pair_table import ENDS, is_trusted
@@ -99,7 +98,7 @@ def write_joined(
     with atomic_path(folder) as unfinished:
         unfinished.mkdir()
         for block in np.unique(first.pairs["block"].to_numpy()).tolist():
-            _link(block_path(first.folder, block), block_path(unfinished, block))
+            link(block_path(first.folder, block), block_path(unfinished, block))
         found = second.pairs[second.pairs["row"] >= 0].sort_values("row")
         for block in np.unique(found["block"].to_numpy()).tolist():
             theirs = found[found["block"] == block]
@@ -119,10 +118,3 @@ def _inliers_of(
     """The inliers of those of `pairs` that are `wanted`, by their image ids."""
     part = pairs.merge(wanted[list(ENDS)], on=list(ENDS))
     return {(one, two): inliers for one, two, _, inliers in read_inliers(folder, part)}
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or one without links
-        shutil.copyfile(source, target)

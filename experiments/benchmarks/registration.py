@@ -9,7 +9,6 @@ are listed.
 `--estimate N` matches N random pairs, says how long all of them will take, and does no more.
 """
 
-import os
 import shutil
 import sys
 import time
@@ -23,6 +22,7 @@ import numpy as np
 from experiments.benchmarks.measure import Claim, arguments, conclude, print_table
 from groundwork.executors import LocalExecutor, usable_cores
 from groundwork.files import read_table
+from groundwork.links import share
 from sfm.collection import scan
 from sfm.features import extract_features
 from sfm.matching import match
@@ -53,9 +53,9 @@ def main(words: Sequence[str] | None = None) -> int:
         proposed = reconstruct(given.photos, given.out / "proposed", chosen, executor)
         exhaustive = given.out / "exhaustive"
         if not exhaustive.exists():
-            _share(given.out / "proposed", exhaustive)
+            share(given.out / "proposed", exhaustive)
         every = reconstruct(given.photos, exhaustive, _with_limit(chosen, sys.maxsize), executor)
-    _print_links(given.out / "proposed", proposed)
+    print_links(given.out / "proposed", proposed)
     return _compare(given.out, proposed, every)
 
 
@@ -64,21 +64,13 @@ def _with_limit(config: ReconstructConfig, limit: int) -> ReconstructConfig:
     return config.model_copy(update={"candidates": candidates})
 
 
-def _share(source: Path, target: Path) -> None:
-    """A second folder of the same files: what is written anew in either leaves the other as it is."""
-    unfinished = target.with_name(target.name + ".part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.copytree(source, unfinished, copy_function=os.link)
-    unfinished.rename(target)
-
-
 def _compare(out: Path, proposed: ReconstructResult, every: ReconstructResult) -> int:
     names = [
         set(result.images.loc[result.images["status"] == "registered", "name"])
         for result in (proposed, every)
     ]
     pairs = [len(read_table(out / part / "candidates.parquet")) for part in ("proposed", "exhaustive")]
-    errors = [_mean_error_px(out / part) for part in ("proposed", "exhaustive")]
+    errors = [mean_error_px(out / part) for part in ("proposed", "exhaustive")]
     print_table(
         ("candidates", "pairs", "registered", "models", "mean error px"),
         [
@@ -89,7 +81,7 @@ def _compare(out: Path, proposed: ReconstructResult, every: ReconstructResult) -
         ],
     )
     for title, lost in (("every pair only", names[1] - names[0]), ("proposed only", names[0] - names[1])):
-        folders = Counter(_folder(name) for name in lost)
+        folders = Counter(folder_of(name) for name in lost)
         print(f"registered by {title}: {len(lost)} {dict(folders.most_common(12))}")
     return conclude(
         [
@@ -110,17 +102,17 @@ def _compare(out: Path, proposed: ReconstructResult, every: ReconstructResult) -
     )
 
 
-def _mean_error_px(out: Path) -> float:
+def mean_error_px(out: Path) -> float:
     """Mean over the points of all models of their reprojection error."""
     models = read_table(out / "models.parquet")
     return float(np.average(models["reprojection_error_px"], weights=models["points"]))
 
 
-def _print_links(out: Path, result: ReconstructResult) -> None:
+def print_links(out: Path, result: ReconstructResult) -> None:
     """Trusted pairs and models that join folders."""
     collection = read_table(out / "collection.parquet", ["name", "image_id"])
     folder_of_id = {
-        image_id: _folder(name)
+        image_id: folder_of(name)
         for name, image_id in zip(collection["name"], collection["image_id"], strict=True)
         if image_id > 0
     }
@@ -131,7 +123,7 @@ def _print_links(out: Path, result: ReconstructResult) -> None:
     for (first, second), count in linked.most_common():
         print(f"  {count} between {first} and {second}")
     for number, model in enumerate(result.models):
-        folders = Counter(map(_folder, model.names))
+        folders = Counter(map(folder_of, model.names))
         if len(folders) > 1:
             print(f"  model {number} joins {dict(folders.most_common())}")
 
@@ -160,7 +152,8 @@ def _estimate(photos: Path, out: Path, count: int, executor: Executor) -> int:
     return 0
 
 
-def _folder(name: str) -> str:
+def folder_of(name: str) -> str:
+    """The label of a photo."""
     return str(PurePosixPath(name).parent)
 
 

@@ -13,6 +13,7 @@ from experiments.benchmarks import (
     preset,
     projection,
     registration,
+    second_feature,
     whitening,
     workers,
 )
@@ -100,6 +101,15 @@ def test_registration_and_going_on_with_it(photos, tmp_path, capsys):
     before = fingerprint(tmp_path / "proposed"), fingerprint(tmp_path / "exhaustive")
     assert ends(capsys, registration.main(given)).splitlines()[:-1] == printed.splitlines()[:-1]
     assert (fingerprint(tmp_path / "proposed"), fingerprint(tmp_path / "exhaustive")) == before
+
+
+def test_a_second_feature_against_the_first(photos, tmp_path, capsys):
+    again = tmp_path / "again.py"
+    again.write_text("from sfm.local_features.sift import Sift\nclass Again(Sift): pass\n")
+    given = [str(photos), "--out", str(tmp_path / "out"), "--method", f"{again}:Again", "--workers", "1"]
+    printed = ends(capsys, second_feature.main(given), "| alone | 7 of 7 | 2 |", "| both | 7 of 7 | 2 |")
+    assert "holds: share registered by both: 1 " in printed
+    assert "holds: pairs of folders that both join and SIFT alone does not: 0 " in printed
 
 
 def test_a_million_in_small(tmp_path, capsys):

@@ -160,6 +160,14 @@ def test_photos_taken_nearby_are_tried_too(
     assert facts == {"pairs": len(found), "vlad": 2} | ({"gps": 1} if expected else {})
 
 
+def test_spanning_trees_are_tried_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = np.array([[1, 0], [0, 1], [0.1, 1], [1, 0.1]], dtype=np.float32)
+    monkeypatch.setattr("sfm.candidates.describe_images", lambda *_: vectors)
+    config = CandidateConfig(exhaustive_up_to=2, neighbours=1, gps_neighbours=0, spanning_trees=1)
+    found = _propose(tmp_path, config, _features(50, 50, 50, 50))
+    assert found == [[1, 4, "vlad+trees"], [2, 3, "vlad+trees"], [3, 4, "trees"]]
+
+
 def test_a_changed_pair_list_is_noticed(tmp_path: Path) -> None:
     config = CandidateConfig(pair_list=tmp_path / "pairs.csv", min_keypoints=10)
     (tmp_path / "pairs.csv").write_text("a,b\n")
