@@ -50,6 +50,7 @@ class Manifest(Values):
     packages: dict[str, str]
     machine: Machine
     scores: dict[str, Any] = Field(description="the evaluation of metrics.json")
+    rounds: list[dict[str, Any]] = Field(default=[], description="as in metrics.json; of several only")
 
 
 def save(manifest: Manifest, work: Path) -> Path:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from cnnimretrieval.training.fine_tune import fine_tune
 from cnnimretrieval.training.result import TrainResult
-from experiments import machine, manifest, metrics
+from experiments import machine, manifest, metrics, rounds
 from experiments.counts import Mining, Reconstruction
 from experiments.engine import Engine
 from experiments.initial import with_descriptors
@@ -22,6 +22,7 @@ from groundwork.files import sweep
 from groundwork.lock import hold
 from groundwork.records import verify
 from pairs.mine import mine
+from sfm.collection import require_folder, scan
 from sfm.reconstruct import reconstruct
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def run(photos: Path, work: Path, config: RunConfig, execution: Execution) -> Ou
 
     """
     started, clock = datetime.now(UTC), time.monotonic()
-    step = _Steps(total=4)
+    step = _Steps(total=3 * config.rounds + 1)
     with ExitStack() as locks:
         for folder in (work, work / PAIRS, work / MODEL):  # a reconstruction locks its own folder
             locks.enter_context(hold(folder))
@@ -83,10 +84,7 @@ def run(photos: Path, work: Path, config: RunConfig, execution: Execution) -> Ou
                 logger.warning("%s: not what its record says; it is made again", damaged)
         for stale in (metrics.FILE, manifest.FILE):
             (work / stale).unlink(missing_ok=True)
-        found = step("reconstruct", lambda: _reconstruct(photos, work, config, execution))
-        mined = step("mine", lambda: _mine(photos, work, config, execution))
-        trained = step("train", lambda: _train(work, config, execution))
-        counts = Metrics(sfm=found, pairs=mined, train=trained.train, evaluation=trained.evaluation)
+        counts = _rounds(photos, work, config, execution, step)
         metrics.save(counts, work)
         seconds = time.monotonic() - clock
         manifest.save(_manifest(photos, work, config, execution, counts, started, seconds), work)
@@ -109,11 +107,49 @@ class _Steps:
         logger.info("[%d/%d] %s: %s, %.1f s", self._number, self._total, name, _summary(result), seconds)
         return result
 
+    def skip(self, number: int) -> None:
+        """Count stages that are not run."""
+        self._number += number
+
 
 def _summary(result: object) -> str:
     if isinstance(result, TrainResult):
         return f"kept {result.kept.replace('_', ' ')}, mAP {result.evaluation[result.kept].map:.4f}"
     return str(result)
+
+
+def _rounds(photos: Path, work: Path, config: RunConfig, execution: Execution, step: _Steps) -> Metrics:
+    """Every round, those that are kept left out, until one finds nothing new; the counts and scores."""
+    if config.rounds == 1:
+        rounds.take_up(work, config, "")
+        return _round(photos, work, config, execution, step)
+    require_folder(photos)
+    with execution.engine.open(photos, work / SFM) as executor, hold(work / SFM):
+        collection_key = scan(photos, work / SFM, config.sfm.scan, executor).key
+    told = rounds.take_up(work, config, collection_key)
+    for kept in told:
+        step.skip(3)
+        logger.info("%s; kept", kept)
+    for number in range(len(told) + 1, config.rounds + 1):
+        rounds.begin(work, number)
+        found = _round(photos, work, rounds.with_candidates(work, number, config), execution, step)
+        told.append(rounds.count_round(work, number, found.sfm, found.pairs, found.evaluation))
+        logger.info("%s", told[-1])
+        if number > 1 and not told[-1].new_trusted:
+            logger.info("round %d found nothing new: the run ends with it", number)
+            break
+        if number < config.rounds:
+            key = rounds.round_key(number, config, collection_key)
+            on, workers = execution.device, execution.engine.workers
+            rounds.keep_round(photos, work, key, told[-1], config, device=on, workers=workers)
+    return found.model_copy(update={"rounds": tuple(told)})
+
+
+def _round(photos: Path, work: Path, config: RunConfig, execution: Execution, step: _Steps) -> Metrics:
+    found = step("reconstruct", lambda: _reconstruct(photos, work, config, execution))
+    mined = step("mine", lambda: _mine(photos, work, config, execution))
+    trained = step("train", lambda: _train(work, config, execution))
+    return Metrics(sfm=found, pairs=mined, train=trained.train, evaluation=trained.evaluation)
 
 
 def _reconstruct(photos: Path, work: Path, config: RunConfig, execution: Execution) -> Reconstruction:
@@ -175,5 +211,6 @@ def _manifest(
         input_sha256=manifest.input_hash(work / SFM / "collection.parquet"),
         packages=manifest.installed(),
         machine=manifest.this_machine(execution.device),
-        scores=counts.model_dump(mode="json")["evaluation"],
+        scores=(told := counts.model_dump(mode="json"))["evaluation"],
+        rounds=told.get("rounds", []),
     )

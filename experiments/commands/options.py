@@ -134,6 +134,16 @@ FromColmap = Annotated[
         "names in them are relative to PHOTOS.",
     ),
 ]
+Rounds = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=9,
+        metavar="N",
+        help="From the second on the network of the round before proposes pairs that it finds alike; ends "
+        "early where that brings nothing new [default: the protocol's, or 1].",
+    ),
+]
 Seed = Annotated[
     int | None,
     typer.Option(
@@ -228,6 +238,11 @@ def with_source(overrides: list[str], from_colmap: Path | None) -> list[str]:
     if not from_colmap.is_file():
         folder(from_colmap, "--from-colmap")
     return [*overrides, f"sfm.from_colmap={json.dumps(str(from_colmap.resolve()), ensure_ascii=False)}"]
+
+
+def with_rounds(overrides: list[str], rounds: int | None) -> list[str]:
+    """`overrides` and what `--rounds` says, as the setting that it is."""
+    return overrides if rounds is None else [*overrides, f"rounds={rounds}"]
 
 
 def num_workers(workers: int | None) -> int:

@@ -21,6 +21,7 @@ def run(
     memory_gb: options.MemoryGb = None,
     scheduler: options.Scheduler = None,
     from_colmap: options.FromColmap = None,
+    rounds: options.Rounds = None,
     seed: options.Seed = None,
     data: options.Data = Path("data"),
     dry_run: options.DryRun = False,
@@ -32,7 +33,7 @@ def run(
     """
     if photos is not None:
         options.photos(photos, out)
-    overrides = options.with_source(overrides, from_colmap)
+    overrides = options.with_rounds(options.with_source(overrides, from_colmap), rounds)
     settings = protocol.read(protocol_name, overrides, seed=seed, weights=weights)
     if photos is None:
         _repeat(settings, out, data, device, options.num_workers(workers), dry_run)

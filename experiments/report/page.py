@@ -117,6 +117,8 @@ def _scores(files: RunFiles) -> dict[str, Any]:
     return {
         "kinds": [tables.KINDS[kind] for kind in tables.score_kinds(evaluation)] if evaluation else [],
         "score_rows": tables.score_rows(evaluation, train.get("kept")) if evaluation else (),
+        "round_rows": tables.round_rows(files.rounds, FINE_TUNED[-1]),
+        "round_network": ROWS[FINE_TUNED[-1]],
         "training_figure": figures.training_figure(epochs) if epochs else None,
     }
 

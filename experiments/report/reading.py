@@ -28,6 +28,7 @@ class RunFiles:
         pairs: pairs/stats.json.
         train: how training went, as in metrics.json.
         evaluation: scores of the rows, as in metrics.json.
+        rounds: counts and scores of each round, of a run of several.
         images: sfm/images.parquet.
         tried: `origin, inliers` of sfm/matches/pairs.parquet.
         trusted: `origin` of sfm/graph.parquet.
@@ -48,6 +49,7 @@ class RunFiles:
     pairs: Json | None
     train: Json | None
     evaluation: Json | None
+    rounds: list[Json]
     images: pd.DataFrame | None
     tried: pd.DataFrame | None
     trusted: pd.DataFrame | None
@@ -88,6 +90,7 @@ def read_run(work: Path) -> RunFiles:
         pairs=pairs,
         train=learned.get("train"),
         evaluation=learned.get("evaluation"),
+        rounds=learned.get("rounds", []),
         images=images,
         tried=parts.read("sfm/matches/pairs.parquet", "", _columns("origin", "inliers")),
         trusted=parts.read("sfm/graph.parquet", "", _columns("origin")),

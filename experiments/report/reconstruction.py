@@ -13,10 +13,11 @@ from experiments.report.reading import Json, RunFiles
 from experiments.report.tables import reasons
 
 _UNKNOWN = "–"
-_ORDER = ("scan", "features", "vlad", "candidates", "matching", "graph", "mapping", "import")
+_ORDER = ("scan", "features", "vlad", "candidates", "matching", "second", "graph", "mapping", "import")
 _ORIGINS = {
     "all": "every pair of a small collection",
     "vlad": "near in VLAD of the photos' SIFT",
+    "trees": "in a spanning tree of VLAD's similarities",
     "descriptors": "near in the given descriptors",
     "gps": "taken near each other",
     "list": "given list",

@@ -1,6 +1,6 @@
 """Tables of the page: plain rows of text out of the counts, scores and settings of a run."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,41 @@ def _cell(scores: Mapping[str, Any], best: float) -> Cell:
         recall_at_1=scores["recall_at_1"],
         best=scores["map"] == best,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRow:
+    """What a round came to; `same_test` says whether its scores compare with those of the round before."""
+
+    number: int
+    new_tried: int
+    new_trusted: int
+    registered: int
+    positives: int
+    maps: tuple[float, ...]
+    same_test: bool
+
+    @property
+    def share(self) -> float:
+        """New trusted pairs of the new ones tried."""
+        return self.new_trusted / max(1, self.new_tried)
+
+
+def round_rows(rounds: Sequence[Json], row: str) -> list[RoundRow]:
+    """A row a round, with the mAP of one of the networks compared by kind of query."""
+    before = [None, *(one["heldout"] for one in rounds)]
+    return [
+        RoundRow(
+            number=one["number"],
+            new_tried=one["new_tried"],
+            new_trusted=one["new_trusted"],
+            registered=one["sfm"]["registered"],
+            positives=one["pairs"]["positives"],
+            maps=tuple(one["evaluation"][row][kind]["map"] for kind in score_kinds(one["evaluation"])),
+            same_test=earlier in (None, one["heldout"]),
+        )
+        for earlier, one in zip(before, rounds, strict=False)
+    ]
 
 
 def photo_counts(sfm: Json) -> list[tuple[str, int]]:

@@ -20,7 +20,7 @@ DEFAULT = "small"
 LIST = "run --protocol list"
 SECTIONS = ("sfm", "pairs", "train")
 # What else a protocol may say: about the run as a whole,
-_GENERAL = ("seed", "weights")
+_GENERAL = ("seed", "weights", "rounds")
 # and which published row it repeats. No setting of a stage, so never part of what decides a run's result.
 _ROW = ("published", "target")
 

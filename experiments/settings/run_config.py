@@ -2,7 +2,7 @@
 
 from typing import TypeVar
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from cnnimretrieval.training.fine_tune import TrainConfig
 from groundwork.settings import Settings
@@ -20,6 +20,12 @@ class RunConfig(Settings):
         default="pretrained",
         description="of the backbone: pretrained (the library's download), a FILE, or package:NAME",
     )
+    rounds: int = Field(
+        default=1,
+        ge=1,
+        le=9,
+        description="from the second on, what the network of the round before finds alike is tried, too",
+    )
     sfm: ReconstructConfig = ReconstructConfig()
     pairs: MineConfig = MineConfig()
     train: TrainConfig = TrainConfig()
@@ -30,3 +36,12 @@ class RunConfig(Settings):
         if "seed" in stage.model_fields_set or "seed" not in info.data:
             return stage
         return stage.model_copy(update={"seed": info.data["seed"]})
+
+    @model_validator(mode="after")
+    def _rounds_have_candidates(self) -> "RunConfig":
+        if self.rounds > 1 and self.sfm.from_colmap is not None:
+            raise ValueError(
+                f"rounds: expected 1 with models or pairs from COLMAP, which need no candidates, got "
+                f"{self.rounds}; leave one of them out"
+            )
+        return self

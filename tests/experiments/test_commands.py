@@ -12,7 +12,7 @@ SHARED = MACHINE | ENGINE | SETTINGS | {"--weights", "--whitening-from"}
 COMMANDS = {
     "run": (
         ["PHOTOS"],
-        {"--data", "--dry-run", "--out", "--verify", "--weights"} | MACHINE | ENGINE | SETTINGS,
+        {"--data", "--dry-run", "--out", "--rounds", "--verify", "--weights"} | MACHINE | ENGINE | SETTINGS,
     ),
     "reconstruct": (["PHOTOS"], {"--out", "--workers"} | ENGINE | SETTINGS),
     "mine": (["WORK/sfm"], {"--out", "--photos"} | SETTINGS),

@@ -23,7 +23,7 @@ def as_toml(values, prefix=""):
 
 
 def test_sections_are_those_of_a_run():
-    assert set(RunConfig.model_fields) == {*protocol.SECTIONS, "seed", "weights"}
+    assert set(RunConfig.model_fields) == {*protocol.SECTIONS, "seed", "weights", "rounds"}
 
 
 @pytest.mark.parametrize("name", protocol.names())
