@@ -28,5 +28,5 @@ def test_what_is_written_anew_leaves_its_second_name_as_it_was(
         unfinished.write_text("new")
     assert (second / "below/file").read_text() == "old"
     assert not (second / ".lock").exists()
-    share(folder / "below/file", second)
-    assert second.read_text() == "new"
+    share(folder / "below/file", second / "below/file")
+    assert (second / "below/file").read_text() == "new"
