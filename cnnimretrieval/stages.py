@@ -20,7 +20,7 @@ from cnnimretrieval.descriptors.images import Box, ImageRequest
 from cnnimretrieval.descriptors.store import DescriptorStore, read_store
 from cnnimretrieval.descriptors.store import extract as extract_stage
 from cnnimretrieval.search.index import open_index
-from cnnimretrieval.search.ranking import Answer, rank
+from cnnimretrieval.search.ranking import Answer, rank, rank_locally
 from cnnimretrieval.search.rerank import RerankConfig
 from cnnimretrieval.training.fine_tune import TrainConfig
 from cnnimretrieval.training.fine_tune import fine_tune as fine_tune_stage
@@ -117,9 +117,12 @@ def search(
     top: int = 10,
     box: Box | None = None,
     rerank: RerankConfig | None = None,
+    local_index: bool = False,
     workers: int = 0,
 ) -> list[Answer]:
     """The `top` photos of the extracted `folder` for each of the query photos, best first.
+
+    With `local_index` by aggregated local features, in place of global descriptors.
 
     `box` searches with a part of each, x1, y1, x2, y2 in px of the upright photo. The folder's index is used
     where it has one. ValueError when another network made the folder, OSError for a query that is no photo.
@@ -127,14 +130,18 @@ def search(
     if isinstance(queries, str | PathLike):
         raise TypeError(f"queries: expected a list of photos, got {queries!r}; put it into a list")
     describer, database = _opened(model), Path(folder)
-    store = read_store(database)
+    store, steps = read_store(database), rerank or RerankConfig()
+    requests = [ImageRequest(path=Path(query), box=box) for query in queries]
+    if local_index:
+        network, device = describer.network, describer.device
+        return rank_locally(network, store, requests, top, steps, database, device=device, workers=workers)
     index = open_index(database, store.vectors, store.meta.network)
     return rank(
         describer.network,
         store,
-        [ImageRequest(path=Path(query), box=box) for query in queries],
+        requests,
         top,
-        rerank or RerankConfig(),
+        steps,
         nearest=index.search,
         folder=database,
         device=describer.device,

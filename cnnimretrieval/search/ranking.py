@@ -10,10 +10,12 @@ import pandas as pd
 from cnnimretrieval.descriptors.extract import describe
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import DescriptorStore
+from cnnimretrieval.local.inverted_file import open_index
+from cnnimretrieval.local.pyramid import PyramidConfig, describe_locally
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.search.evidence import CACHE, Searched, local_features, verifiers
 from cnnimretrieval.search.rerank import RerankConfig, reranked
-from cnnimretrieval.search.spatial import UNSEEN, Reranked, Verifier
+from cnnimretrieval.search.spatial import UNSEEN, Reranked, Verifier, rerank_spatially
 from cnnimretrieval.whitening.apply import apply
 from groundwork.descriptor_folder import unit_rows
 from groundwork.top_k import Nearest, Ranking
@@ -82,6 +84,49 @@ def rank(
         Answer(query=query.path, hits=tuple(_hits(store.images, ranking)))
         for query, ranking in zip(queries, rankings, strict=True)
     ]
+
+
+def rank_locally(
+    network: RetrievalNetwork,
+    store: DescriptorStore,
+    queries: Sequence[ImageRequest],
+    top: int,
+    rerank: RerankConfig,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    workers: int = 0,
+) -> list[Answer]:
+    """As `rank`, by aggregated local features in place of global descriptors: of the index in `folder`.
+
+    Of re-ranking only a spatial step applies. ValueError for any other step and when another network left the
+    local features, FileNotFoundError when there are none, or no index.
+    """
+    if rerank.model_copy(update={"spatial": None}) != RerankConfig():
+        raise ValueError(
+            "local index: expected no re-ranking but spatial, got steps that move global descriptors; leave "
+            "them out, or search without the local index"
+        )
+    network.require_local()
+    local, index = local_features(folder, store.images), open_index(folder)
+    local.require_maker(network.fingerprint())
+    pyramid = PyramidConfig.model_validate(local.meta.settings)
+    readers = min(workers, len(queries))
+    described = list(describe_locally(network, queries, pyramid, device=device, workers=readers))
+    for query, (_, reason) in zip(queries, described, strict=True):
+        if reason:
+            raise OSError(f"query {query.path}: expected a photo, got '{reason}'; replace or remove it")
+    depth = top if rerank.spatial is None else max(top, rerank.spatial.candidates)
+    answers = []
+    for query, (features, _) in zip(queries, described, strict=True):
+        ranking = index.search(features.descriptors, depth)
+        if rerank.spatial is not None:
+            (verifier,) = verifiers(
+                rerank.spatial, network, [query], _searched(store, folder), device=device, workers=workers
+            )
+            ranking = rerank_spatially(ranking, verifier)
+        answers.append(Answer(query=query.path, hits=tuple(_hits(store.images, ranking))[:top]))
+    return answers
 
 
 def _searched(store: DescriptorStore, folder: Path | None) -> Searched:

@@ -20,12 +20,22 @@ def index(
             "hnsw where it fits into half of the free memory, else ivfpq.",
         ),
     ] = "auto",
+    local: Annotated[
+        bool,
+        typer.Option(
+            "--local", help="Of the local features that `extract --local` wrote, for search --local-index."
+        ),
+    ] = False,
+    words: Annotated[int, typer.Option(min=2, metavar="N", help="Words of the codebook of --local.")] = 4096,
 ) -> None:
-    """Save an index of descriptors for `search` and `serve`.
+    """Save an index of descriptors for `search` and `serve`, or of local features.
 
     Run again, it adds and removes what changed.
     """
     options.folder(database, "DIR", "extract the photos first")
+    if local:
+        _index_locally(database, words)
+        return
     from cnnimretrieval.descriptors.store import read_store
     from cnnimretrieval.search.approximate import ApproximateConfig
     from cnnimretrieval.search.index import build_index, choose, open_index
@@ -47,3 +57,17 @@ def index(
     else:
         exact = f"exact search {1e3 * quality.exact_seconds:.3g} ms"
         print(f"recall@10 {quality.recall:.4f} against exact search, {milliseconds}, {exact}")
+
+
+def _index_locally(database: Path, words: int) -> None:
+    from cnnimretrieval.descriptors.store import read_store
+    from cnnimretrieval.local.inverted_file import AsmkConfig, index_locally
+    from cnnimretrieval.search.evidence import local_features
+
+    with hold(database):
+        store = local_features(database, read_store(database).images)
+        built = index_locally(store, database, AsmkConfig(words=words))
+    print(
+        f"local index of {len(built.norms):,} photos: {len(built.photos):,} entries in {words:,} words, "
+        f"{built.bytes_a_photo:,.0f} bytes a photo"
+    )

@@ -102,6 +102,12 @@ def search(
     ] = None,
     whitening_from: options.WhiteningFrom = None,
     rerank: options.Rerank = [],  # noqa: B006
+    local_index: Annotated[
+        bool,
+        typer.Option(
+            "--local-index", help="By aggregated local features, of the index that `index --local` wrote."
+        ),
+    ] = False,
     as_json: options.Json = False,
     weights: options.Weights = None,
     device: options.Device = "auto",
@@ -126,6 +132,7 @@ def search(
         top=top,
         box=part,
         rerank=steps,
+        local_index=local_index,
         workers=options.num_workers(workers),
     )
     print(json.dumps(ranking.as_json(answers, steps), indent=1) if as_json else ranking.as_table(answers))

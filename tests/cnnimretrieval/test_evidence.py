@@ -11,10 +11,13 @@ from cnnimretrieval.evaluation.benchmark import Benchmark, Query
 from cnnimretrieval.evaluation.evaluate import EvaluationConfig, ReadyDescriptors, evaluate
 from cnnimretrieval.evaluation.metrics import Relevance
 from cnnimretrieval.local.extract import extract_local
+from cnnimretrieval.local.inverted_file import AsmkConfig, index_locally
 from cnnimretrieval.local.pyramid import PyramidConfig
+from cnnimretrieval.local.store import read_local
 from cnnimretrieval.networks.local_head import LocalConfig
 from cnnimretrieval.networks.network import NetworkConfig, build
-from cnnimretrieval.search.ranking import rank
+from cnnimretrieval.search.expansion import ExpansionConfig
+from cnnimretrieval.search.ranking import rank, rank_locally
 from cnnimretrieval.search.rerank import RerankConfig
 
 SIFT = RerankConfig.model_validate({"spatial": {"features": "sift", "max_ratio": 0.95}})
@@ -130,3 +133,37 @@ def test_truncated_local_features(with_head, folder, tmp_path):
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(ValueError, match=r"descriptors\.npy: expected the file that local left"):
         rank(with_head, store, [requests[0]], 3, LOCAL, folder=tmp_path)
+
+
+def test_search_by_aggregated_local_features(with_head, extracted, folder):
+    store, out = extracted
+    index = index_locally(read_local(out), out, AsmkConfig(words=24))
+    assert len(index.norms) == 7
+    requests = _requests(folder)
+    for rerank in (RerankConfig(), LOCAL):
+        (answer,) = rank_locally(with_head, store, [requests[5]], 3, rerank, out)
+        assert answer.hits[0].name == "5.png"
+        assert len(answer.hits) == 3
+    assert answer.hits[1].name == "2.png"
+    assert index_locally(read_local(out), out, AsmkConfig(words=24)).config == index.config
+    with pytest.raises(ValueError, match="expected no re-ranking but spatial"):
+        rank_locally(with_head, store, [requests[5]], 3, RerankConfig(qe=ExpansionConfig()), out)
+
+
+def test_an_index_of_other_local_features(with_head, folder, tmp_path):
+    requests = _requests(folder)
+    config = ExtractConfig(image_size=160)
+    store = extract(with_head, requests, folder, tmp_path, config)
+    with pytest.raises(FileNotFoundError, match="extracted with --local"):
+        rank_locally(with_head, store, [requests[0]], 3, RerankConfig(), tmp_path)
+    extract_local(with_head, requests, folder, tmp_path, PYRAMID)
+    with pytest.raises(FileNotFoundError, match="local index: expected one in"):
+        rank_locally(with_head, store, [requests[0]], 3, RerankConfig(), tmp_path)
+    index_locally(read_local(tmp_path), tmp_path, AsmkConfig(words=8))
+    extract_local(with_head, requests, folder, tmp_path, PYRAMID.model_copy(update={"number": 50}))
+    with pytest.raises(ValueError, match="local index") as fault:
+        rank_locally(with_head, store, [requests[0]], 3, RerankConfig(), tmp_path)
+    assert str(fault.value) == (
+        f"local index {tmp_path / 'asmk'}: expected that of the local features in {tmp_path}, got one of "
+        "others; build it again with index --local"
+    )

@@ -27,10 +27,10 @@ COMMANDS = {
         | {"--whitening-from", "--local", "--local-set"}
         | MACHINE,
     ),
-    "index": (["DIR"], {"--kind"}),
+    "index": (["DIR"], {"--kind", "--local", "--words"}),
     "search": (
         ["MODEL", "DIR", "QUERY"],
-        {"--top", "--box", "--rerank", "--json", "--whitening-from", "--weights"} | MACHINE,
+        {"--top", "--box", "--rerank", "--local-index", "--json", "--whitening-from", "--weights"} | MACHINE,
     ),
     "serve": (
         ["MODEL", "DIR"],
