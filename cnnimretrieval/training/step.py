@@ -72,7 +72,7 @@ class Learner:
         """The tuples of a batch, as many at a time as go through the network together.
 
         Unless the settings say, one, which needs the memory of one; or all, where the lowest layers stay as
-        they are: a second way through the others costs less than the way back of what no loss moves.
+        they are: a second way through the others costs what it saves, the way back of what no loss moves.
         """
         at_once = self._training.config.pictures_at_once
         if at_once is None:
