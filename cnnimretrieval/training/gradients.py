@@ -32,7 +32,7 @@ def describe_with_gradient(training: Training, pictures: Pictures) -> Float[Tens
     Pictures of one size go through the network together, which changes nothing but rounding.
     """
     groups = _groups(training, pictures)
-    made = [_described(training, pictures, group, torch.is_grad_enabled()) for group in groups]
+    made = list(_passed(training, pictures, groups, with_graph=torch.is_grad_enabled()))
     return _as_seen(training, _in_order(groups, made))
 
 
