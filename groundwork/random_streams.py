@@ -5,7 +5,13 @@ from typing import Literal
 import numpy as np
 
 Stream = Literal[
-    "epoch", "whitening pairs", "whitening layers", "negatives of a place", "bootstrap", "crops of a photo"
+    "epoch",
+    "whitening pairs",
+    "whitening layers",
+    "negatives of a place",
+    "bootstrap",
+    "crops of a photo",
+    "local head",
 ]
 
 # What is drawn hangs on these numbers: a new stream gets a new one, none is ever changed.
@@ -15,6 +21,7 @@ _KEYS = {
     "negatives of a place": 3,
     "bootstrap": 4,
     "crops of a photo": 5,
+    "local head": 6,
 }
 
 

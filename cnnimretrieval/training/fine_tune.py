@@ -5,6 +5,7 @@ each. The best is what the folder holds in the end, so that nobody is handed a n
 started from. It is chosen by the places whose scores are reported, which flatters the chosen row a little.
 """
 
+import hashlib
 import logging
 import time
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ from cnnimretrieval.training.collection_whitening import (
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.divergence import before_training
+from cnnimretrieval.training.local_settings import LocalTrainingConfig
+from cnnimretrieval.training.local_training import learn_local, read_lessons, teaching_models
 from cnnimretrieval.training.loop import run_loop
 from cnnimretrieval.training.optimiser import num_frozen
 from cnnimretrieval.training.result import (
@@ -42,7 +45,7 @@ from cnnimretrieval.training.result import (
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.whitening_layers import LayersConfig, load_layers, start_layers
 from cnnimretrieval.whitening.apply import Kind, Whitening, apply
-from groundwork.files import discard, read_json
+from groundwork.files import discard, read_json, write_json
 from groundwork.keys import key_of
 from groundwork.records import load_done, mark_done, read_done
 from groundwork.settings import Settings
@@ -70,6 +73,12 @@ class TrainConfig(Settings):
     keep: Row | Literal["best"] = Field(
         default="best", description="the network that is handed out: the best of all rows, or always this one"
     )
+    # Left out of what is written unless it is set: see NetworkConfig.local.
+    local: LocalTrainingConfig = Field(
+        default=LocalTrainingConfig(),
+        exclude_if=lambda local: local == LocalTrainingConfig(),
+        description="how the head of network.local is learned",
+    )
     seed: int = Field(default=0, ge=0, description="of pairs, pools, order and distortions")
 
     @model_validator(mode="after")
@@ -80,6 +89,21 @@ class TrainConfig(Settings):
                 f"{self.keep}; set loop.through_whitening, or keep another"
             )
         return self
+
+    @model_validator(mode="after")
+    def _head_to_teach(self) -> "TrainConfig":
+        if self.network.local is None and self.local != LocalTrainingConfig():
+            raise ValueError(
+                "local: expected a network with a local head to teach, got one without; set "
+                "network.local.reduction, or leave local out"
+            )
+        return self
+
+    @property
+    def without_local(self) -> "TrainConfig":
+        """The same without a local head, which changes nothing else of a training."""
+        network = self.network.model_copy(update={"local": None})
+        return self.model_copy(update={"network": network, "local": LocalTrainingConfig()})
 
     @model_validator(mode="after")
     def _layers_to_start(self) -> "TrainConfig":
@@ -110,19 +134,22 @@ def fine_tune(
 ) -> TrainResult:
     """Fine-tune on the pairs in `pairs_dir`, whiten, prove, and write the network of one row to `out`.
 
-    `weights` as in `backbones.build_trunk`. An interrupted call goes on at the last finished epoch. Returns
-    at once when `out` holds the result already. ValueError when there is nothing to train or to test with or
-    a file for a layer does not fit it, FileNotFoundError when mining has not finished, OSError when a photo
-    cannot be read any more.
+    A local head, where the network has one, is learned last, on the row that is kept, from the tracks of the
+    reconstruction. `weights` as in `backbones.build_trunk`. An interrupted call goes on at the last finished
+    epoch. Returns at once when `out` holds the result already. ValueError when there is nothing to train or
+    to test with or a file for a layer does not fit it, FileNotFoundError when mining has not finished or the
+    tracks are not there, OSError when a photo cannot be read any more.
     """
     started = time.monotonic()
     precision = choose_precision(config.loop.precision, device)
     loop = config.loop.model_copy(update={"precision": precision.precision})
     config = config.model_copy(update={"loop": loop})
     mined = _key_of_mining(pairs_dir)
-    initial = initial_network(config, weights)
-    key = _key(mined, config, initial)
-    if load_done(out, _STAGE, key) is not None:
+    initial = initial_network(config.without_local, weights)
+    models = teaching_models(pairs_dir, config.local) if config.network.local is not None else []
+    key = _key(mined, config.without_local, initial)
+    whole_key = key if config.network.local is None else _key_with_local(key, config, models)
+    if load_done(out, _STAGE, whole_key) is not None:
         return read_result(out)
     num_layers = initial.trunk.layers_of(num_frozen(initial, config.loop))
     inputs = keep_inputs(out / _INPUTS, initial, num_layers, config.inputs, device=device)
@@ -159,12 +186,15 @@ def fine_tune(
     )
     chosen = result.train.model_copy(update={"precision": str(precision)})
     result = result.model_copy(update={"train": chosen})
-    save(_finished(descriptions, candidates[result.kept], config), out)
+    network = _finished(descriptions, candidates[result.kept], config)
+    if config.network.local is not None:
+        network = _with_local(network, pairs_dir, out, config, descriptions, models)
+    save(network, out)
     write_result(out, result, candidates)
     discard(out / _INPUTS)
     passing = (_CHECKPOINT, ".lock")
     outputs = [path for path in out.iterdir() if path.is_file() and path.name not in passing]
-    mark_done(out, _STAGE, key, seconds=time.monotonic() - started, outputs=outputs)
+    mark_done(out, _STAGE, whole_key, seconds=time.monotonic() - started, outputs=outputs)
     logger.info("kept %s: %s", result.kept, result.train.verdict)
     return result
 
@@ -187,6 +217,36 @@ def _key(mined: str, config: TrainConfig, initial: RetrievalNetwork) -> str:
     return key_of(
         _STAGE, _REVISION, *versions, mined, settings, list(config.layers.files), initial.fingerprint()
     )
+
+
+def _key_with_local(key: str, config: TrainConfig, models: Sequence[Path]) -> str:
+    """That of the training of a local head too; `key` is that of the rest, which goes on without it."""
+    local = config.local.model_copy(update={"sfm": None})
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in models]
+    return key_of(key, config.network.local, local, digests)
+
+
+def _with_local(
+    network: RetrievalNetwork,
+    pairs_dir: Path,
+    out: Path,
+    config: TrainConfig,
+    descriptions: Descriptions,
+    models: Sequence[Path],
+) -> RetrievalNetwork:
+    """The network that is handed out with its local head, and what teaching it was like in local.json."""
+    assert config.network.local is not None
+    headed = network.with_local(config.network.local)
+    lessons = read_lessons(
+        pairs_dir,
+        descriptions.collection,
+        models,
+        device=descriptions.device,
+        workers=descriptions.workers,
+    )
+    result = learn_local(headed, lessons, config.local, config.seed)
+    write_json(out / "local.json", result.model_dump(mode="json"))
+    return headed
 
 
 def _key_of_mining(pairs_dir: Path) -> str:

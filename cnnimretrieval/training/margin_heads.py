@@ -113,8 +113,28 @@ class MarginHead(nn.Module):
             cosine = self.cosines(vectors)
             own = cosine.gather(1, labels[:, None])[:, 0]
             target = _TARGETS[self.name](own, self.margin)
-            logits = self.scale * cosine.scatter(1, labels[:, None], target[:, None])
-            if competes is not None:
-                itself = functional.one_hot(labels, logits.shape[1]).bool()
-                logits = logits.masked_fill(~(competes[labels] | itself), -torch.inf)
-            return functional.cross_entropy(logits, labels, reduction="none")
+            return _cross_entropy(
+                self.scale * cosine.scatter(1, labels[:, None], target[:, None]), labels, competes
+            )
+
+
+class PlainHead(nn.Linear):
+    """Soft-max over classes without a margin, with a bias, as DELF and DELG teach attention."""
+
+    def forward(  # type: ignore[override]
+        self,
+        vectors: Float[Tensor, "b d"],
+        labels: Int[Tensor, " b"],
+        competes: Bool[Tensor, "c c"] | None = None,
+    ) -> Float[Tensor, " b"]:
+        """As in `MarginHead`."""
+        return _cross_entropy(super().forward(vectors), labels, competes)
+
+
+def _cross_entropy(
+    logits: Float[Tensor, "b c"], labels: Int[Tensor, " b"], competes: Bool[Tensor, "c c"] | None
+) -> Float[Tensor, " b"]:
+    if competes is not None:
+        itself = functional.one_hot(labels, logits.shape[1]).bool()
+        logits = logits.masked_fill(~(competes[labels] | itself), -torch.inf)
+    return functional.cross_entropy(logits, labels, reduction="none")
