@@ -109,6 +109,19 @@ def shared_places(
     return np.unique(found[(found >= 0).all(axis=1)], axis=0)
 
 
+def cluster_classes(table: PairTable) -> tuple[Int[np.ndarray, " n"], Bool[np.ndarray, "c c"]]:
+    """The cluster of each image of the training places as its class, -1 for none; which classes compete.
+
+    Classes of one place never do.
+    """
+    placed = (table.cluster >= 0) & ~table.is_val
+    _, first, number = np.unique(table.cluster[placed], return_index=True, return_inverse=True)
+    classes = np.full(table.num_images, -1, np.int64)
+    classes[placed] = number
+    place = table.place[placed][first]
+    return classes, place[:, None] != place
+
+
 def pseudo_classes(
     table: PairTable, candidates: Candidates, class_images: int, seed: int
 ) -> tuple[Int[np.ndarray, " n"], Bool[np.ndarray, "c c"]]:

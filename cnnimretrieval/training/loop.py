@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.batches import Examples, load_batches
 from cnnimretrieval.training.checkpoint import EpochLog, Progress, load_checkpoint, save_checkpoint
+from cnnimretrieval.training.classes import all_that_learns, classes_of, learn_too
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.divergence import Diverged, before_training, stopped
 from cnnimretrieval.training.mining import examples_of_epoch
@@ -46,15 +47,17 @@ def run_loop(
     # In the order in memory that convolutions like; kept inputs need the layers below to stay as they are.
     network.to(training.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     initial = {name: value.clone() for name, value in network.state_dict().items()}
-    optimizer = build_optimizer(network, config)
-    progress = load_checkpoint(checkpoint, key, network, optimizer)
+    optimizer, classes = build_optimizer(network, config), classes_of(training)
+    learn_too(optimizer, classes, config.class_loss.rate_factor)
+    learning = all_that_learns(network, classes)
+    progress = load_checkpoint(checkpoint, key, learning, optimizer)
     if progress.epoch < 0:
         with before_training():
             progress = Progress(logs=(EpochLog(epoch=0, validation=validate(network)),))
-        save_checkpoint(checkpoint, key, network, optimizer, progress)
+        save_checkpoint(checkpoint, key, learning, optimizer, progress)
     for epoch in range(progress.epoch + 1, config.epochs + 1):
         started = time.monotonic()
-        rate, learner = set_rate(optimizer, config, epoch), Learner(training, optimizer)
+        rate, learner = set_rate(optimizer, config, epoch), Learner(training, optimizer, classes)
         try:
             log = _learn_epoch(training, learner, epoch, keep_examples)
             seconds = round(time.monotonic() - started, 1)
@@ -65,7 +68,7 @@ def run_loop(
         log = log.model_copy(update={"learning_rate": rate, "seconds": seconds, "validation": scores})
         logger.info(_described(log))
         progress = Progress(logs=(*progress.logs, log))
-        save_checkpoint(checkpoint, key, network, optimizer, progress)
+        save_checkpoint(checkpoint, key, learning, optimizer, progress)
     _average(network, initial, config.initial_share)
     return progress
 

@@ -8,6 +8,8 @@ product; row a of the scores is an anchor, column c an image it is compared with
 which pairs are known to match and which not to: two images of one place need not show the same, and such a
 pair is in neither mask. Every function gives 0 for an anchor without a positive, but for `multi_similarity`,
 whose two terms stand for themselves.
+
+A loss over classes gives a number per image that is in a cluster: see `margin_heads`.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,9 +21,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from cnnimretrieval.training.margin_heads import MARGIN_HEADS, MarginName
 from groundwork.settings import Settings
 
-LossName = Literal["contrastive", "triplet", "multi_similarity", "supcon", "smooth_ap", "quantised_ap"]
+LossName = Literal[
+    "contrastive", "triplet", "multi_similarity", "supcon", "smooth_ap", "quantised_ap", MarginName
+]
 
 # Added to every component of a difference before its norm, which keeps the gradient finite where two
 # descriptors agree.
@@ -157,7 +162,13 @@ class BatchLoss(NamedTuple):
     of: Callable[[Tensor, Tensor, Tensor, BatchLossConfig], Tensor]
 
 
-LOSSES: Mapping[LossName, TupleLoss | BatchLoss] = {
+class ClassLoss(NamedTuple):
+    """A loss of images with the clusters they are in as classes: see `margin_heads`."""
+
+    head: MarginName
+
+
+LOSSES: Mapping[LossName, TupleLoss | BatchLoss | ClassLoss] = {
     "contrastive": TupleLoss(contrastive),
     "triplet": TupleLoss(triplet),
     "multi_similarity": BatchLoss(
@@ -166,6 +177,7 @@ LOSSES: Mapping[LossName, TupleLoss | BatchLoss] = {
     "supcon": BatchLoss(lambda s, p, n, of: supcon(s, p, n, temperature=of.temperature)),
     "smooth_ap": BatchLoss(lambda s, p, n, of: smooth_ap(s, p, n, temperature=of.ap_temperature)),
     "quantised_ap": BatchLoss(lambda s, p, n, of: quantised_ap(s, p, n, bins=of.ap_bins)),
+    **{name: ClassLoss(name) for name in MARGIN_HEADS},
 }
 
 

@@ -46,6 +46,9 @@ class MarginConfig(Settings):
     )
     scale: float = Field(default=sqrt(2048.0), gt=0, description="of cosines, before the soft-max")
     learned_scale: bool = Field(default=False, description="the scale learns, too")
+    rate_factor: float = Field(
+        default=100.0, ge=0, le=1e6, description="class weights learn this much faster than the trunk"
+    )
     centres: int = Field(default=3, ge=1, description="of each class; subcentre_arcface")
 
 

@@ -6,7 +6,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from cnnimretrieval.training.collection import QueryConfig
-from cnnimretrieval.training.losses import LOSSES, BatchLoss, BatchLossConfig, LossName
+from cnnimretrieval.training.losses import LOSSES, BatchLoss, BatchLossConfig, ClassLoss, LossName, TupleLoss
+from cnnimretrieval.training.margin_heads import MarginConfig
 from cnnimretrieval.training.sampling import DrawnBy
 from groundwork.settings import Settings
 from pairs.negatives import NegativesConfig
@@ -42,6 +43,12 @@ class LoopConfig(Settings):
     loss: LossName = "contrastive"
     margin: float = Field(default=0.75, gt=0, le=4, description="of the loss: 0.7 AlexNet ... 0.85 ResNet101")
     batch_loss: BatchLossConfig = BatchLossConfig()
+    # Left out of what is written unless it is set: see NetworkConfig.local.
+    class_loss: MarginConfig = Field(
+        default=MarginConfig(),
+        exclude_if=lambda config: config == MarginConfig(),
+        description="constants of arcface, cosface, sphereface and subcentre_arcface",
+    )
     memory_size: int = Field(
         default=0, ge=0, description="latest descriptors that serve a batch loss as more negatives (XBM)"
     )
@@ -90,14 +97,17 @@ class LoopConfig(Settings):
         over_batches = [name for name, loss in LOSSES.items() if isinstance(loss, BatchLoss)]
         if self.loss in over_batches:
             return self
-        if self.sampling == "clusters":
+        if isinstance(LOSSES[self.loss], ClassLoss) and not self.memory_size:
+            return self
+        if self.sampling == "clusters" and isinstance(LOSSES[self.loss], TupleLoss):
             raise ValueError(
                 f"loop: expected a loss over batches with sampling by clusters, got {self.loss}; "
                 f"choose {', '.join(over_batches[:-1])} or {over_batches[-1]}"
             )
         if self.memory_size:
+            what = "classes" if isinstance(LOSSES[self.loss], ClassLoss) else "tuples"
             raise ValueError(
-                f"loop: expected memory_size 0 with a loss over tuples, got {self.memory_size}; "
+                f"loop: expected memory_size 0 with a loss over {what}, got {self.memory_size}; "
                 "choose a loss over batches, or no memory"
             )
         return self

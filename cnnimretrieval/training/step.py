@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from cnnimretrieval.training.batches import Batch
+from cnnimretrieval.training.classes import Classes
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.cross_batch_memory import CrossBatchMemory
 from cnnimretrieval.training.divergence import check_descriptors, check_loss, check_tensors
@@ -24,8 +25,9 @@ class Learner:
     training goes on like an unbroken one.
     """
 
-    def __init__(self, training: Training, optimizer: Optimizer) -> None:
+    def __init__(self, training: Training, optimizer: Optimizer, classes: Classes | None = None) -> None:
         self.steps = 0
+        self._classes = classes
         self._training = training
         self._optimizer = optimizer
         self._masks = PairMasks(training.collection.table)
@@ -41,7 +43,12 @@ class Learner:
         self.steps, self._latest = self.steps + 1, batch
         self._optimizer.zero_grad()
         loss = LOSSES[self._training.config.loss]
-        total = self._tuples(loss, batch) if isinstance(loss, TupleLoss) else self._batch(loss, batch)
+        if isinstance(loss, TupleLoss):
+            total = self._tuples(loss, batch)
+        elif isinstance(loss, BatchLoss):
+            total = self._batch(loss, batch)
+        else:
+            total = self._of_classes(batch)
         weights = dict(self._training.network.named_parameters())
         gradients = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
         check_tensors("gradient", gradients, total, self._queries(batch))
@@ -116,6 +123,18 @@ class Learner:
         if memory is not None:
             memory.add(seen[0], torch.from_numpy(rows))
         return found * len(batch)
+
+    def _of_classes(self, batch: Batch) -> float:
+        """All images of the batch that have a class with the weights of the classes."""
+        classes = self._classes
+        assert classes is not None, "a loss over classes has classes"
+        labels = classes.labels[[row for example in batch for row in example.rows]].to(self._training.device)
+        descriptors = describe_with_gradient(self._training, _pictures(batch))
+        losses = classes.head(descriptors[labels >= 0], labels[labels >= 0], classes.competes)
+        value = losses.sum() / max(len(losses), 1)
+        check_loss(float(value.detach()), self._queries(batch))
+        value.backward()
+        return float(value.detach()) * len(batch)
 
     def check(self) -> None:
         """Diverged unless the network, as it is after the last step, tells the photos of that step apart."""
