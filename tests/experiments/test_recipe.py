@@ -10,7 +10,7 @@ from experiments.settings.run_config import RunConfig
 from pairs.negatives import NegativesConfig
 
 ROWS = [name for name in protocol.names() if protocol.read(name).target]
-OWN = ["demo", "small"]
+OWN = ["delf-r50", "delg-r101", "delg-r50", "demo", "how-r18", "how-r50", "small", "small-local"]
 
 KEYS = ("oxford5k", "paris6k", "roxford5k.medium", "rparis6k.medium", "roxford5k.hard", "rparis6k.hard")
 
