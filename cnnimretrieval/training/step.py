@@ -129,12 +129,14 @@ class Learner:
         classes = self._classes
         assert classes is not None, "a loss over classes has classes"
         labels = classes.labels[[row for example in batch for row in example.rows]].to(self._training.device)
-        descriptors = describe_with_gradient(self._training, _pictures(batch))
-        losses = classes.head(descriptors[labels >= 0], labels[labels >= 0], classes.competes)
-        value = losses.sum() / max(len(losses), 1)
-        check_loss(float(value.detach()), self._queries(batch))
-        value.backward()
-        return float(value.detach()) * len(batch)
+
+        def values(descriptors: Tensor) -> Tensor:
+            losses = classes.head(descriptors[labels >= 0], labels[labels >= 0], classes.competes)
+            return losses.sum()[None] / max(len(losses), 1)
+
+        found = float(add_gradient(self._training, _pictures(batch), values))
+        check_loss(found, self._queries(batch))
+        return found * len(batch)
 
     def check(self) -> None:
         """Diverged unless the network, as it is after the last step, tells the photos of that step apart."""
