@@ -132,7 +132,8 @@ class Learner:
 
         def values(descriptors: Tensor) -> Tensor:
             losses = classes.head(descriptors[labels >= 0], labels[labels >= 0], classes.competes)
-            return losses.sum()[None] / max(len(losses), 1)
+            mean: Tensor = losses.sum()[None] / max(len(losses), 1)
+            return mean
 
         found = float(add_gradient(self._training, _pictures(batch), values))
         check_loss(found, self._queries(batch))
