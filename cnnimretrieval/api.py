@@ -42,19 +42,20 @@ class Describer:
         self,
         images: Sequence[str | PathLike[str] | Image.Image],
         *,
-        image_size: int = 1024,
-        scales: Sequence[float] = (1.0,),
+        image_size: int | None = None,
+        scales: Sequence[float] | None = None,
         whiten: bool = True,
         workers: int = 0,
     ) -> Float[np.ndarray, "n d"]:
         """Unit rows, float32, of files or pictures in the order given.
 
         Photos are turned upright by their EXIF and shrunk to a longest side of `image_size` px. `scales` are
-        factors on top of that. The network's whitening is applied where it has one and `whiten` is left on.
+        factors on top of that. Both are what the network's folder names, else 1024 px at scale 1, unless
+        given. The network's whitening is applied where it has one and `whiten` is left on.
         `workers` processes read files ahead. OSError that names a file that is no photo, ValueError for a
         picture in which the network sees nothing.
         """
-        config = ExtractConfig(image_size=image_size, scales=tuple(scales))
+        config = ExtractConfig.meant_for(self.network.config, image_size=image_size, scales=scales)
         rows = np.empty((len(images), self.network.dim), np.float32)
         files = [row for row, image in enumerate(images) if not isinstance(image, Image.Image)]
         requests = [ImageRequest(path=Path(images[row])) for row in files]  # type: ignore[arg-type]

@@ -22,9 +22,9 @@ from cnnimretrieval.descriptors.store import extract as extract_stage
 from cnnimretrieval.search.index import open_index
 from cnnimretrieval.search.ranking import Answer, rank, rank_locally
 from cnnimretrieval.search.rerank import RerankConfig
-from cnnimretrieval.training.fine_tune import TrainConfig
 from cnnimretrieval.training.fine_tune import fine_tune as fine_tune_stage
 from cnnimretrieval.training.result import TrainResult
+from cnnimretrieval.training.train_config import TrainConfig
 from groundwork.child import preload
 from groundwork.executors import LocalExecutor, usable_cores
 from groundwork.folder import list_files, reasons_by_name, usable_names
@@ -101,7 +101,7 @@ def extract(
             [ImageRequest(path=top / name) for name in usable_names(files)],
             top,
             Path(out),
-            config or ExtractConfig(),
+            config or ExtractConfig.meant_for(describer.network.config),
             passed_over=reasons_by_name(files),
             whiten=whiten,
             device=describer.device,

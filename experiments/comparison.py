@@ -70,9 +70,9 @@ def read_answers(run: Path) -> Answers:
                 "run it to its end"
             )
     table = read_table(folder / "rankings.parquet")
-    wanted = [[tuple(sorted(names)) for names in table[column]] for column in ("positives", "junk")]
+    wanted = [tuple(sorted(names)) for names in table["positives"]]
     question = pd.Series(
-        list(zip(*(table[column] for column in _QUESTION), *wanted, strict=True)), dtype=object
+        list(zip(*(table[column] for column in _QUESTION), wanted, strict=True)), dtype=object
     )
     rows = {
         row: table.loc[table["row"] == row, ["kind", "query", "place", "average_precision"]].set_axis(
@@ -98,7 +98,7 @@ def compare(run_a: Path, run_b: Path, *, seed: int = 0) -> Comparison:
     kinds = [
         _of_kind(a.rows[row_a].loc[shared], b.rows[row_b].loc[shared], kind, row_a, row_b, seed)
         for row_a, row_b in dict.fromkeys(both)
-        for kind in ("crop", "whole")
+        for kind in ("crop", "retaken", "whole")
         if (a.rows[row_a].loc[shared, "kind"] == kind).any()
     ]
     return Comparison(

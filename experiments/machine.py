@@ -4,7 +4,8 @@ import torch
 
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.open import load
-from cnnimretrieval.training.fine_tune import TrainConfig, initial_network
+from cnnimretrieval.training.fine_tune import initial_network
+from cnnimretrieval.training.train_config import TrainConfig
 from experiments.exit_codes import UsageFault
 
 

@@ -125,7 +125,7 @@ def _scores(trained: TrainResult) -> str:
         "## What it reaches",
         "",
         f"On {scored.queries:,} queries of {scored.places:,} held-out places of the same collection, "
-        "the whole collection as database; means over places.",
+        "searched among photos that nothing was fitted to; means over places.",
         "",
         "| network | mAP | recall@1 |",
         "|---|---|---|",

@@ -18,7 +18,8 @@ from cnnimretrieval.evaluation.datasets import read_benchmark
 from cnnimretrieval.evaluation.evaluate import EvaluationConfig, evaluate
 from cnnimretrieval.networks.network import RetrievalNetwork, save
 from cnnimretrieval.networks.open import load
-from cnnimretrieval.training.fine_tune import TrainConfig, fine_tune, initial_network
+from cnnimretrieval.training.fine_tune import fine_tune, initial_network
+from cnnimretrieval.training.train_config import TrainConfig
 from cnnimretrieval.whitening.apply import Whitening
 from cnnimretrieval.whitening.estimates import learn_whitening
 from experiments import manifest
@@ -195,8 +196,8 @@ def _whitening(
         pairs.query,
         pairs.positive,
         dim=settings.dim,
-        shrinkage=settings.shrinkage,
-        collection_share=settings.collection_share,
+        shrinkage=settings.given.shrinkage,
+        collection_share=settings.given.collection,
     )
 
 

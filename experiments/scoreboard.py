@@ -7,7 +7,8 @@ from cnnimretrieval.evaluation.metrics import MIN_PLACES
 
 if TYPE_CHECKING:  # they come with torch, which a report does without
     from cnnimretrieval.evaluation.heldout import KindScores
-    from cnnimretrieval.training.result import Row, RowScores
+    from cnnimretrieval.training.result import RowScores, SituationScores
+    from cnnimretrieval.training.rows import Row
 
 # In the order of the experiment; not every run has every row.
 ROWS: Mapping[str, str] = {
@@ -17,6 +18,12 @@ ROWS: Mapping[str, str] = {
     "fine_tuned": "fine-tuned",
     "fine_tuned_loss_whitening": "fine-tuned + the loss's whitening",
     "fine_tuned_whitened": "fine-tuned + learned whitening",
+}
+# What is searched, for what: see cnnimretrieval.evaluation.queries.
+SITUATIONS: Mapping[str, str] = {
+    "unseen_database": "unseen photos",
+    "own_collection": "own photos",
+    "own_places": "for own places",
 }
 _WIDTH = max(map(len, ROWS.values()))
 
@@ -29,12 +36,13 @@ def as_table(evaluation: "Mapping[Row, RowScores]", kept: "Row") -> str:
     ]
     heads = [f"{kind} mAP  R@1" for kind in first]
     lines = [
-        f"held-out places ({'; '.join(counts)})",
+        f"held-out places, searched among photos that nothing was fitted to ({'; '.join(counts)})",
         "  ".join([" " * (_WIDTH + 2), *(f"{head:>15}" for head in heads)]),
     ]
     for row in sorted(evaluation, key=list(ROWS).index):
         cells = [f"{one.map:9.4f}{one.recall_at_1:6.2f}" for one in _by_kind(evaluation[row]).values()]
         lines.append("  ".join([f"{'*' if row == kept else ' '} {ROWS[row]:<{_WIDTH}}", *cells]))
+    lines += _situations(evaluation, kept)
     places = min((scores.places for scores in first.values()), default=0)
     if places < MIN_PLACES:
         lines.append(
@@ -43,6 +51,23 @@ def as_table(evaluation: "Mapping[Row, RowScores]", kept: "Row") -> str:
     return "\n".join(lines)
 
 
-def _by_kind(scores: "RowScores") -> "dict[str, KindScores]":
-    kinds = {"crop": scores.crop, "whole": scores.whole}
+def _situations(evaluation: "Mapping[Row, RowScores]", kept: "Row") -> list[str]:
+    """The first kind of query in every situation, where there is more than one."""
+    names = [name for name in SITUATIONS if name in evaluation[kept].situations]
+    if len(names) < 2:
+        return []
+    kind = next(iter(_by_kind(evaluation[kept])))
+    lines = [
+        f"{kind} mAP, searched among ...",
+        "  ".join([" " * (_WIDTH + 2), *(f"{SITUATIONS[name]:>15}" for name in names)]),
+    ]
+    for row in sorted(evaluation, key=list(ROWS).index):
+        of_row = evaluation[row].situations
+        cells = [f"{_by_kind(of_row[name])[kind].map:15.4f}" for name in names]
+        lines.append("  ".join([f"{'*' if row == kept else ' '} {ROWS[row]:<{_WIDTH}}", *cells]))
+    return lines
+
+
+def _by_kind(scores: "SituationScores") -> "dict[str, KindScores]":
+    kinds = {"crop": scores.crop, "retaken": scores.retaken, "far": scores.far, "whole": scores.whole}
     return {kind: found for kind, found in kinds.items() if found is not None}

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 _STAGE = "mine"
 _OUTPUTS = ("images.parquet", "positives.parquet", "heldout.parquet", "photos.json", "stats.json")
-_VERSION = 2
+_VERSION = 3
 
 # Stored width and height in px, and the EXIF orientation.
 Shape = tuple[int, int, int]
@@ -79,16 +79,16 @@ def adopt(pickle: Path, photos: Path, out: Path, *, drop_repeats: bool = False) 
         once = replace(table.positives, weight=np.ones(len(table.positives)))
         table = replace(table, positives=once)
     stats = _stats(table, told) | {"seconds": round(time.monotonic() - started, 3)}
-    _write(table, photos, stats, out)
+    _write(table, photos, key_of(stamps), stats, out)
     seconds = time.monotonic() - started
     mark_done(out, _STAGE, key, seconds=seconds, facts=stats, outputs=[out / name for name in _OUTPUTS])
     return table
 
 
-def _write(table: PairTable, photos: Path, stats: Mapping[str, Any], out: Path) -> None:
+def _write(table: PairTable, photos: Path, content: str, stats: Mapping[str, Any], out: Path) -> None:
     write_pair_table(table, out)
     write_heldout(_heldout(table), out / "heldout.parquet")
-    write_json(out / "photos.json", {"version": 1, "photos": str(photos.resolve())})
+    write_json(out / "photos.json", {"version": 1, "photos": str(photos.resolve()), "content": content})
     write_json(out / "stats.json", stats)
 
 
@@ -135,6 +135,7 @@ def _table(train: PublishedPairs, val: PublishedPairs, shapes: Mapping[str, Shap
         cluster=cluster,
         place=cluster,
         is_val=sides[order] == 1,
+        is_choosing=np.zeros(len(order), np.bool_),
         sizes=np.array([shape[:2] for shape in ordered]),
         orientation=np.array([shape[2] for shape in ordered]),
         positives=_positives(query, positive),
@@ -174,24 +175,21 @@ def _heldout(table: PairTable) -> list[HeldoutQuery]:
     found: dict[int, list[int]] = defaultdict(list)
     for query, positive in zip(positives.query.tolist(), positives.positive.tolist(), strict=True):
         found[query].append(positive)
-    members: dict[int, list[int]] = defaultdict(list)
-    for row in np.flatnonzero(tested).tolist():
-        members[int(table.cluster[row])].append(row)
-    return [_query(table, row, rows, members[int(table.cluster[row])]) for row, rows in sorted(found.items())]
+    return [_query(table, row, rows) for row, rows in sorted(found.items())]
 
 
-def _query(table: PairTable, row: int, positives: list[int], members: list[int]) -> HeldoutQuery:
+def _query(table: PairTable, row: int, positives: list[int]) -> HeldoutQuery:
     width, height = table.sizes[row]
     size = upright_size(int(width), int(height), int(table.orientation[row]))
-    proven = set(positives)
     return HeldoutQuery(
         query=table.names[row],
         kind="whole",
+        purpose="report",
         box=(0, 0, *size),
         rotation_deg=0.0,
         seed=0,
-        positives=tuple(table.names[other] for other in sorted(proven)),
-        junk=tuple(table.names[other] for other in members if other not in proven),
+        positives=tuple(table.names[other] for other in sorted(set(positives))),
+        far=(),
         place=int(table.place[row]),
     )
 

@@ -1,12 +1,11 @@
-"""Label-free test queries on held-out places: whole photos and crops, and what they must find."""
+"""Label-free test queries: whole photos, crops and retaken crops, and what they must find."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -23,13 +22,25 @@ from sfm.covisibility import visibility
 from sfm.model import Model
 
 Box = tuple[int, int, int, int]
+Kind = Literal["whole", "crop", "retaken"]
+Purpose = Literal["report", "choose"]
 
 
 class HeldoutConfig(Settings):
     """How test queries are drawn and when an image counts as found."""
 
     min_shared_points: int = Field(default=15, ge=1, description="3D points that prove a positive")
-    crops_per_image: int = Field(default=2, ge=0, description="crop queries of a photo")
+    crops_per_image: int = Field(default=2, ge=0, description="crop queries of a photo, relit")
+    retaken_per_image: int = Field(
+        default=1, ge=0, description="crop queries of a photo, seen by another camera instead"
+    )
+    images_per_place: int = Field(default=50, ge=1, description="photos of a held-out place that are queries")
+    images_per_training_place: int = Field(
+        default=5, ge=0, description="photos of a training place of which crops are queries, too"
+    )
+    far_angle_deg: float = Field(
+        default=30.0, gt=0, le=180, description="between optical axes, from which on a positive is a far one"
+    )
     min_area: float = Field(default=0.12, gt=0, le=1, description="of a crop, as a share of the photo")
     max_area: float = Field(default=0.36, gt=0, le=1, description="of a crop, as a share of the photo")
     max_stretch: float = Field(
@@ -50,22 +61,45 @@ class HeldoutConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class HeldoutQuery:
-    """One test query; the database is the whole collection.
+    """One test query.
 
     `box` (x1, y1, x2, y2) is in px of the upright photo, half open; the crop is the box's content after the
     photo is rotated by `rotation_deg` about the box's centre. `seed` fixes whatever evaluation draws, such
-    as relighting. `junk` are the query's own photo and the images of its place that geometry does not prove
-    to show the same.
+    as relighting. `far` are the positives that look at it from far another side. The other images of the
+    place, the query's own photo among them, are junk: geometry does not prove what they show. `purpose` says
+    whether scores are reported of it or choices made on it.
     """
 
     query: str
-    kind: Literal["whole", "crop"]
+    kind: Kind
+    purpose: Purpose
     box: Box
     rotation_deg: float
     seed: int
     positives: tuple[str, ...]
-    junk: tuple[str, ...]
+    far: tuple[str, ...]
     place: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TestPlace:
+    """A place of which queries are drawn.
+
+    `models` are all of the place; `photos` has the `name`, the EXIF `orientation` and the `content`, a digest
+    of its bytes, of every usable image of it, in a model or not. `copies` are the near-copies of an image,
+    which it need not find, `far` those that look at it from far another side. `purpose` is that of its
+    queries; None for a training place, which is queried by a few crops, some for either purpose.
+    """
+
+    # pytest takes classes of this name for tests.
+    __test__ = False
+
+    number: int
+    models: Sequence[Model]
+    photos: pd.DataFrame
+    purpose: Purpose | None = "report"
+    copies: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    far: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,62 +121,81 @@ class _View:
 
 
 def draw_queries(
-    place: int,
-    models: Sequence[Model],
-    photos: pd.DataFrame,
-    seed: int,
-    config: HeldoutConfig,
-    copies: Mapping[str, frozenset[str]] = MappingProxyType({}),
+    place: TestPlace, seed: int, config: HeldoutConfig
 ) -> tuple[list[HeldoutQuery], Counter[str]]:
     """The test queries of one place, and the number of those given up by reason.
 
-    `models` are all of the place; `photos` has the `name`, the EXIF `orientation` and the `content`, a digest
-    of its bytes, of every usable image of the place, in a model or not; `copies` the near-copies of an image,
-    which it need not find. Each image's boxes depend on the seed, its content and its points, not on other
-    places. Queries come in the order of `photos`.
+    Each image's boxes depend on the seed, its content and its points, not on other places. Queries come in
+    the order of the photos. Of a place with more photos than are asked for, a seeded choice is queried: the
+    work grows with the places, not with the square of their size.
     """
     queries: list[HeldoutQuery] = []
     dropped: Counter[str] = Counter()
-    names: list[str] = photos["name"].tolist()
-    orientation: dict[str, int] = dict(zip(names, photos["orientation"].tolist(), strict=True))
-    views = _views_by_name(models, orientation)
-    sizes = {name: size for model in models for name, size in zip(model.names, model.sizes, strict=True)}
-    for name, content in zip(names, photos["content"].tolist(), strict=True):
-        if name not in views:
-            continue
-        width, height = upright_size(int(sizes[name][0]), int(sizes[name][1]), orientation[name])
-        for number in range(1 + config.crops_per_image):
-            kind: Literal["whole", "crop"] = "crop" if number else "whole"
-            rng = np.random.default_rng(int(key_of(seed, content, number)[:16], 16))
-            boxes = _boxes(width, height, config, rng) if number else iter([(0, 0, width, height)])
-            left_out = copies.get(name, frozenset()) | {name}
+    names: list[str] = place.photos["name"].tolist()
+    orientation: dict[str, int] = dict(zip(names, place.photos["orientation"].tolist(), strict=True))
+    content: dict[str, str] = dict(zip(names, place.photos["content"].tolist(), strict=True))
+    views = _views_by_name(place.models, orientation)
+    sizes = {
+        name: size for model in place.models for name, size in zip(model.names, model.sizes, strict=True)
+    }
+    asked = _some([name for name in names if name in views], content, seed, config, place.purpose)
+    for name in asked:
+        size = upright_size(int(sizes[name][0]), int(sizes[name][1]), orientation[name])
+        left_out = place.copies.get(name, frozenset()) | {name}
+        for number, kind, purpose in _drawn_of(config, place.purpose):
+            rng = np.random.default_rng(int(key_of(seed, content[name], number)[:16], 16))
+            boxes = iter([(0, 0, *size)]) if kind == "whole" else _boxes(*size, config, rng)
             box, positives = _first_with_positives(boxes, left_out, views[name], config.min_shared_points)
             if not positives:
-                dropped[
-                    f"{kind} query: fewer than {config.min_shared_points} points shared with any image"
-                ] += 1
+                reason = f"fewer than {config.min_shared_points} points shared with any image"
+                dropped[f"{kind} query: {reason}"] += 1
                 continue
+            turned = 0.0 if kind == "whole" else float(rng.uniform(-1, 1)) * config.max_rotation_deg
             queries.append(
                 HeldoutQuery(
                     query=name,
                     kind=kind,
+                    purpose=purpose,
                     box=box,
-                    rotation_deg=float(rng.uniform(-1, 1)) * config.max_rotation_deg if number else 0.0,
+                    rotation_deg=turned,
                     seed=int(rng.integers(2**31)),
                     positives=positives,
-                    junk=tuple(sorted(orientation.keys() - set(positives))),
-                    place=place,
+                    far=tuple(sorted(place.far.get(name, frozenset()).intersection(positives))),
+                    place=place.number,
                 )
             )
     return queries, dropped
 
 
+def _some(
+    names: Sequence[str],
+    content: Mapping[str, str],
+    seed: int,
+    config: HeldoutConfig,
+    purpose: Purpose | None,
+) -> list[str]:
+    """As many of `names` as are to be queried, in their order."""
+    most = config.images_per_training_place if purpose is None else config.images_per_place
+    chosen = set(sorted(names, key=lambda name: key_of(seed, content[name], "queried"))[:most])
+    return [name for name in names if name in chosen]
+
+
+def _drawn_of(config: HeldoutConfig, purpose: Purpose | None) -> Iterator[tuple[int | str, Kind, Purpose]]:
+    """What is drawn of each photo of a place: what tells the draw apart, its kind and purpose."""
+    if purpose is not None:
+        yield 0, "whole", purpose
+    for number in range(1, 1 + config.crops_per_image):
+        yield number, "crop", purpose or ("report" if number % 2 else "choose")
+    for number in range(config.retaken_per_image if purpose is not None else 0):
+        yield f"retaken {number}", "retaken", purpose or "report"
+
+
 def write_heldout(queries: Sequence[HeldoutQuery], path: Path) -> None:
     """Write one row per query, atomically; the box as columns x1, y1, x2, y2."""
-    columns = [field.name for field in fields(HeldoutQuery) if field.name != "box"]
+    columns = [one.name for one in fields(HeldoutQuery) if one.name != "box"]
     frame = pd.DataFrame({column: [getattr(query, column) for query in queries] for column in columns})
     for number, edge in enumerate(("x1", "y1", "x2", "y2")):
-        frame.insert(2 + number, edge, [query.box[number] for query in queries])
+        frame.insert(3 + number, edge, [query.box[number] for query in queries])
     write_table(path, frame)
 
 
@@ -155,7 +208,7 @@ def read_heldout(path: Path) -> tuple[HeldoutQuery, ...]:
         HeldoutQuery(
             box=(row.pop("x1"), row.pop("y1"), row.pop("x2"), row.pop("y2")),
             positives=tuple(row.pop("positives")),
-            junk=tuple(row.pop("junk")),
+            far=tuple(row.pop("far")),
             **row,
         )
         for row in rows

@@ -12,21 +12,30 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int
 from pydantic import Field
 
 from groundwork.files import read_json, write_json
-from groundwork.keys import key_of
+from groundwork.keys import key_of, key_of_table
 from groundwork.records import load_done, mark_done
 from pairs.copies import copies_by_name
 from pairs.descriptors import descriptors_key
-from pairs.heldout import HeldoutConfig, HeldoutQuery, draw_queries, read_heldout, write_heldout
+from pairs.heldout import (
+    HeldoutConfig,
+    HeldoutQuery,
+    Purpose,
+    TestPlace,
+    draw_queries,
+    read_heldout,
+    write_heldout,
+)
 from pairs.image_pairs import Candidates, Positives
 from pairs.pair_table import PairTable, read_candidates, read_pair_table, write_candidates, write_pair_table
 from pairs.positives import PositivesConfig, choose_positives
 from pairs.reconstruction import Reconstruction, read_reconstruction
 from pairs.same_place_negatives import ApartPairs
 from pairs.shortage import require_positives
-from pairs.split import SplitConfig, choose_val_places
+from pairs.split import SplitConfig, choose_choosing_places, choose_val_places
 from sfm.model import load_model
 
 logger = logging.getLogger(__name__)
@@ -85,13 +94,15 @@ def mine(sfm_dir: Path, out: Path, config: MineConfig) -> MiningResult:
     apart = apart.without(candidates).without(selection.positives)
     require_positives(reconstruction, candidates, selection, one_place_will_do=len(apart) > 0)
     table = _tabulate(reconstruction.images, selection.positives, apart, config)
-    heldout, given_up = _draw_heldout(table, reconstruction, config)
+    heldout, given_up = _draw_heldout(table, candidates, reconstruction, config)
     dropped = {**reconstruction.dropped, **_unused(table), **merged, **selection.dropped, **given_up}
 
     write_pair_table(table, out)
     write_candidates(candidates, table.names, out)
     write_heldout(heldout, out / "heldout.parquet")
-    write_json(out / "photos.json", read_json(sfm_dir / "photos.json"))
+    photos = read_json(sfm_dir / "photos.json")
+    content = key_of_table(reconstruction.images[["name", "content"]])
+    write_json(out / "photos.json", photos | {"content": content})
     seconds = time.monotonic() - started
     stats = _stats(table, candidates, heldout, dropped) | {"seconds": round(seconds, 3)}
     write_json(out / "stats.json", stats)
@@ -114,22 +125,29 @@ def _key(sfm_dir: Path, model_files: Sequence[Path], config: MineConfig) -> str:
 def _tabulate(images: pd.DataFrame, positives: Positives, apart: ApartPairs, config: MineConfig) -> PairTable:
     place, cluster = images["place"].to_numpy(), images["model"].to_numpy()
     with_pairs = np.unique(place[positives.query])
-    registered = (cluster >= 0) & np.isin(place, with_pairs)
-    val_places = choose_val_places(
-        place[registered],
-        config.split,
-        np.random.default_rng(config.seed),
-        one_place_will_do=len(apart) > 0,
-    )
-    if not len(val_places):
+    registered = place[(cluster >= 0) & np.isin(place, with_pairs)]
+    rng = np.random.default_rng(config.seed)
+    reported = choose_val_places(registered, config.split, rng, one_place_will_do=len(apart) > 0)
+    choosing = np.empty(0, np.int64)
+    loose = np.zeros(len(place), np.bool_)
+    if not len(reported):
         logger.warning(
             "split: one place, so nothing is held out; scores will be of the place that is trained on"
         )
+    else:
+        choosing = choose_choosing_places(registered, reported, config.split, rng)
+        loose[_share_of(np.flatnonzero(place < 0), config.split.val_share, rng)] = True
+        if not len(choosing) and config.split.choosing_share:
+            logger.warning(
+                "split: too few places to set some aside to choose by; what is chosen is chosen on the "
+                "places that are reported, which flatters it a little"
+            )
     return PairTable(
         names=tuple(images["name"]),
         cluster=cluster,
         place=place,
-        is_val=np.isin(place, val_places),
+        is_val=np.isin(place, [*reported, *choosing]) | loose,
+        is_choosing=np.isin(place, choosing),
         sizes=images[["width", "height"]].to_numpy(),
         orientation=images["orientation"].to_numpy(),
         positives=positives,
@@ -137,8 +155,13 @@ def _tabulate(images: pd.DataFrame, positives: Positives, apart: ApartPairs, con
     )
 
 
+def _share_of(rows: Int[np.ndarray, " u"], share: float, rng: np.random.Generator) -> Int[np.ndarray, " s"]:
+    chosen: Int[np.ndarray, " s"] = rng.permutation(rows)[: round(share * len(rows))]
+    return chosen
+
+
 def _draw_heldout(
-    table: PairTable, reconstruction: Reconstruction, config: MineConfig
+    table: PairTable, candidates: Candidates, reconstruction: Reconstruction, config: MineConfig
 ) -> tuple[list[HeldoutQuery], Counter[str]]:
     queries: list[HeldoutQuery] = []
     dropped: Counter[str] = Counter()
@@ -146,16 +169,45 @@ def _draw_heldout(
     files_of_place: dict[int, list[Path]] = {}
     for path in reconstruction.model_files:
         files_of_place.setdefault(place_of[load_model(path).names[0]], []).append(path)
-    # With nothing held out the only place is tested on itself.
-    tested = table.place[table.is_val] if table.is_val.any() else table.place[table.positives.query]
-    for place in np.unique(tested).tolist():
-        photos = reconstruction.images[table.place == place]
+    far = _far_views(candidates, table.names, config.heldout.far_angle_deg)
+    for place in np.unique(table.place[table.positives.query]).tolist():
         models = [load_model(path) for path in files_of_place[place]]
-        copies = copies_by_name(models) if config.near_copies else {}
-        drawn, given_up = draw_queries(place, models, photos, config.seed, config.heldout, copies)
+        drawn, given_up = draw_queries(
+            TestPlace(
+                number=place,
+                models=models,
+                photos=reconstruction.images[table.place == place],
+                purpose=_purpose(table, place),
+                copies=copies_by_name(models) if config.near_copies else {},
+                far=far,
+            ),
+            config.seed,
+            config.heldout,
+        )
         queries += drawn
         dropped += given_up
     return queries, dropped
+
+
+def _purpose(table: PairTable, place: int) -> Purpose | None:
+    """Of the place's queries; with nothing held out the only place is tested on itself."""
+    members = table.place == place
+    if table.is_choosing[members].any():
+        return "choose"
+    return "report" if table.is_val[members].any() or not table.is_val.any() else None
+
+
+def _far_views(
+    candidates: Candidates, names: Sequence[str], far_angle_deg: float
+) -> dict[str, frozenset[str]]:
+    """For each image those with which it shares points, seen from far another side."""
+    is_far = (candidates.angle_deg >= far_angle_deg) & np.isfinite(candidates.angle_deg)
+    found: dict[str, set[str]] = {}
+    for one, other in zip(
+        candidates.query[is_far].tolist(), candidates.positive[is_far].tolist(), strict=True
+    ):
+        found.setdefault(names[one], set()).add(names[other])
+    return {name: frozenset(others) for name, others in found.items()}
 
 
 def _unused(table: PairTable) -> dict[str, int]:

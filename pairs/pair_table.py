@@ -20,6 +20,7 @@ _LAYOUT: Layout = {
     "cluster": (np.int64, ("n",)),
     "place": (np.int64, ("n",)),
     "is_val": (np.bool_, ("n",)),
+    "is_choosing": (np.bool_, ("n",)),
     "sizes": (np.int64, ("n", 2)),
     "orientation": (np.int64, ("n",)),
 }
@@ -34,7 +35,9 @@ class PairTable:
             where mining knows it: whoever draws rows draws the same photos under any names.
         cluster: the model that the image is registered in; -1 for none.
         place: component of verified matches; -1 where the image matched nothing. A place holds >= 0 clusters.
-        is_val: the image's place is held out from training; False without a place.
+        is_val: held out from training, with its place; where others are, a share of the images without a
+            place is, too.
+        is_choosing: held out to choose by, not to report of; all False where the places are too few.
         sizes: width, height of the stored photo in px.
         orientation: EXIF value 1..8 that turns the stored photo upright.
         positives: rows refer to `names`; query and positive are of one place.
@@ -46,6 +49,7 @@ class PairTable:
     cluster: Int[np.ndarray, " n"]
     place: Int[np.ndarray, " n"]
     is_val: Bool[np.ndarray, " n"]
+    is_choosing: Bool[np.ndarray, " n"]
     sizes: Int[np.ndarray, "n 2"]
     orientation: Int[np.ndarray, " n"]
     positives: Positives
@@ -77,6 +81,7 @@ def write_pair_table(table: PairTable, folder: Path) -> None:
             "cluster": table.cluster,
             "place": table.place,
             "split": np.where(table.is_val, "val", "train"),
+            "choosing": table.is_choosing,
             "width": table.sizes[:, 0],
             "height": table.sizes[:, 1],
             "orientation": table.orientation,
@@ -97,6 +102,11 @@ def read_pair_table(folder: Path) -> PairTable:
     images = read_table(folder / "images.parquet")
     if "row" in images:  # or the order is that of the file
         images = images.sort_values("row")
+    if "choosing" not in images:
+        raise ValueError(
+            f"pairs {folder}: expected an images.parquet of this version, got one without the column "
+            "choosing; mine again"
+        )
     names = tuple(images["name"])
     positives = _arrays_of(read_table(folder / "positives.parquet"), Positives, names)
     return PairTable(
@@ -104,6 +114,7 @@ def read_pair_table(folder: Path) -> PairTable:
         cluster=images["cluster"].to_numpy(),
         place=images["place"].to_numpy(),
         is_val=(images["split"] == "val").to_numpy(),
+        is_choosing=images["choosing"].to_numpy(),
         sizes=images[["width", "height"]].to_numpy(),
         orientation=images["orientation"].to_numpy(),
         positives=Positives(**positives),
@@ -163,13 +174,16 @@ def _check_images(table: PairTable) -> None:
     places_of_clusters = np.unique(
         np.stack([table.cluster[clustered], table.place[clustered]], axis=1), axis=0
     )
-    sides_of_places = np.unique(np.stack([table.place, table.is_val], axis=1), axis=0)
+    placed = table.place >= 0
+    sides_of_places = np.unique(np.stack([table.place, table.is_val], axis=1)[placed], axis=0)
+    purposes_of_places = np.unique(np.stack([table.place, table.is_choosing], axis=1)[placed], axis=0)
     for rule, holds in (
         ("cluster and place >= -1", (table.cluster >= -1).all() and (table.place >= -1).all()),
         ("a place for every image of a cluster", (table.place[clustered] >= 0).all()),
         ("one place for every cluster", _all_different(places_of_clusters[:, 0])),
         ("every place on one side of the split", _all_different(sides_of_places[:, 0])),
-        ("images without a place in train", not table.is_val[table.place < 0].any()),
+        ("images to choose by to be held out", table.is_val[table.is_choosing].all()),
+        ("places to choose by apart from others", _all_different(purposes_of_places[:, 0])),
         ("sizes > 0", (table.sizes > 0).all()),
         ("orientations in 1..8", ((table.orientation >= 1) & (table.orientation <= 8)).all()),
     ):

@@ -18,8 +18,8 @@ from cnnimretrieval.descriptors.halves import Look, above, below
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.inputs import Inputs
 from cnnimretrieval.descriptors.passes import Input, described, in_batches, one_by_one
-from cnnimretrieval.descriptors.scales import require_factors
-from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork
+from cnnimretrieval.networks.scales import require_factors
 from groundwork.descriptor_folder import unit_rows
 from groundwork.files import atomic_path, create_array, keep_rows
 from groundwork.progress import progress
@@ -51,6 +51,15 @@ class ExtractConfig(Settings):
     def look(self) -> Look:
         """How photos are shown to the network."""
         return Look(image_size=self.image_size, scales=self.scales, precision=self.precision)
+
+    @classmethod
+    def meant_for(
+        cls, network: NetworkConfig, *, image_size: int | None = None, scales: Sequence[float] | None = None
+    ) -> "ExtractConfig":
+        """The size and scales that the network's folder names, but for those that are given."""
+        factors = tuple(scales or network.scales)
+        size = image_size or network.image_size
+        return cls(scales=factors) if size is None else cls(scales=factors, image_size=size)
 
     @field_validator("scales")
     @classmethod

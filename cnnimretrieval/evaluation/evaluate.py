@@ -25,7 +25,7 @@ from groundwork.shards import Rows, Selection, Shards
 
 
 class EvaluationConfig(Settings):
-    """How a benchmark is run; `extraction` None is that of the ready descriptors, else the default."""
+    """How a benchmark is run; `extraction` None is that of the ready descriptors, else the network's."""
 
     extraction: ExtractConfig | None = None
     whiten: bool = True
@@ -88,7 +88,7 @@ def evaluate(
     photos, OSError when a query cannot be read.
     """
     stores = {folder: read_ready(folder, network, whiten=config.whiten) for folder in ready.folders}
-    extraction = _extraction(config, stores)
+    extraction = _extraction(config, stores) or ExtractConfig.meant_for(network.config)
     benchmark.require_photos(database=ready.database is None, queries=ready.queries is None)
     described = partial(
         extract, network, config=extraction, whiten=config.whiten, device=device, workers=workers
@@ -165,8 +165,11 @@ def _searched(parts: Sequence[_Part]) -> Searched:
     )
 
 
-def _extraction(config: EvaluationConfig, stores: Mapping[Path, DescriptorStore]) -> ExtractConfig:
-    """How all are described; ValueError naming the first folder that was described in another way."""
+def _extraction(config: EvaluationConfig, stores: Mapping[Path, DescriptorStore]) -> ExtractConfig | None:
+    """How all are to be described; ValueError naming the first folder that was described in another way.
+
+    None when neither the config nor a folder says it.
+    """
     wanted = config.extraction
     for folder, store in stores.items():
         given = store.meta.extraction
@@ -177,7 +180,7 @@ def _extraction(config: EvaluationConfig, stores: Mapping[Path, DescriptorStore]
                 f"descriptors {folder}: expected {_described(wanted)}, got {_described(given)}; "
                 "extract all descriptors of an evaluation in one way"
             )
-    return wanted or ExtractConfig()
+    return wanted
 
 
 def _described(extraction: ExtractConfig) -> str:

@@ -1,24 +1,24 @@
-"""Scores on the held-out places, label-free: geometry says what a query must find in the whole collection."""
+"""Scores on queries drawn by geometry, label-free: what a network reaches in each situation of a user."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from scipy import stats
 
-from cnnimretrieval.descriptors.distort import Relit
-from cnnimretrieval.descriptors.images import ImageRequest
-from cnnimretrieval.evaluation.metrics import MIN_PLACES, Relevance, score_rankings
+from cnnimretrieval.evaluation.metrics import MIN_PLACES, average_precision, places_without_junk
+from cnnimretrieval.evaluation.queries import QuerySet, Situation, SituationName
+from cnnimretrieval.evaluation.ranks import judged_ranks
 from groundwork.settings import Values
 from groundwork.top_k import search
-from pairs.heldout import HeldoutQuery
 
 # Ranked names kept per query for the report.
 _KEPT = 20
+# The kinds of score, the one that decides first: details are harder than whole photos.
+KINDS = ("crop", "retaken", "far", "whole")
 
 
 class KindScores(Values):
@@ -61,88 +61,82 @@ class Gain(Values):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class HeldoutTest:
-    """The held-out queries as requests and ground truth in rows of the database, the whole collection."""
+class KindProof:
+    """Average precision and precision at 1 of the queries of one kind, and the place of each."""
 
-    queries: tuple[HeldoutQuery, ...]
-    requests: tuple[ImageRequest, ...]
-    relevance: tuple[Relevance, ...]
-    names: tuple[str, ...]
+    average_precision: Float[np.ndarray, " q"]
+    precision_at_1: Float[np.ndarray, " q"]
+    place: Int[np.ndarray, " q"]
 
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The kinds of query there are, the one that decides first: details are harder than whole photos."""
-        present = {query.kind for query in self.queries}
-        return tuple(kind for kind in ("crop", "whole") if kind in present)
+    def scores(self) -> KindScores:
+        """Means over places and over queries."""
+        maps, firsts = self.by_place(self.average_precision), self.by_place(self.precision_at_1)
+        return KindScores(
+            map=float(np.mean(list(maps.values()))),
+            recall_at_1=float(np.mean(list(firsts.values()))),
+            map_per_query=float(self.average_precision.mean()),
+            recall_at_1_per_query=float(self.precision_at_1.mean()),
+            queries=len(self.place),
+            places=len(maps),
+        )
 
-    def place_maps(self, average_precision: Float[np.ndarray, " q"], kind: str) -> dict[int, float]:
-        """Mean AP of the queries of one kind in each place."""
-        by_place: dict[int, list[float]] = {}
-        for query, value in zip(self.queries, average_precision, strict=True):
-            if query.kind == kind:
-                by_place.setdefault(query.place, []).append(float(value))
-        return {place: float(np.mean(values)) for place, values in sorted(by_place.items())}
+    def by_place(self, values: Float[np.ndarray, " q"]) -> dict[int, float]:
+        """Mean of `values` over the queries of each place."""
+        places, index = np.unique(self.place, return_inverse=True)
+        means = np.bincount(index, values) / np.bincount(index)
+        return dict(zip(places.tolist(), means.tolist(), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Proof:
-    """What one network, whitened or not, reaches on the held-out places."""
+    """What one network, whitened or not, reaches in one situation, by kind of query."""
 
-    scores: Mapping[str, KindScores]
-    average_precision: Float[np.ndarray, " q"]
-    rankings: pd.DataFrame
+    situation: SituationName
+    kinds: Mapping[str, KindProof]
+
+    @property
+    def decisive(self) -> str:
+        """The kind of query that decides: the first of `KINDS` that there is."""
+        return next(kind for kind in KINDS if kind in self.kinds)
+
+    @property
+    def scores(self) -> dict[str, KindScores]:
+        """Of every kind, the one that decides first."""
+        return {kind: self.kinds[kind].scores() for kind in KINDS if kind in self.kinds}
 
 
-def heldout_test(queries: Sequence[HeldoutQuery], names: Sequence[str], photos: Path) -> HeldoutTest:
-    """The test that mining drew; `names` are the rows of the database.
+def prove(
+    queries: QuerySet,
+    situation: Situation,
+    query_vectors: Float[np.ndarray, "q d"],
+    database: Float[np.ndarray, "n d"],
+) -> Proof:
+    """Score unit descriptors of all queries of the set and of all images of its table in one situation.
 
-    A crop is a photo of its own: cut, tilted, relit and recompressed by the query's seed, and described like
-    any other photo. ValueError when no query was held out.
+    Of a query only the ranks of the images of its own place are kept: memory does not grow with the square
+    of the collection.
     """
-    if not queries:
-        raise ValueError(
-            "held-out places: expected at least one test query, got none; "
-            "add photos that overlap more, or lower pairs.heldout.min_shared_points"
-        )
-    row_of = {name: row for row, name in enumerate(names)}
-
-    def rows(some: Sequence[str]) -> np.ndarray:
-        return np.array([row_of[name] for name in some], np.int64)
-
-    return HeldoutTest(
-        queries=tuple(queries),
-        requests=tuple(_request(query, photos) for query in queries),
-        relevance=tuple(Relevance(positives=rows(q.positives), junk=rows(q.junk)) for q in queries),
-        names=tuple(names),
-    )
-
-
-def prove(test: HeldoutTest, queries: Float[np.ndarray, "q d"], database: Float[np.ndarray, "n d"]) -> Proof:
-    """Score unit descriptors of the test's queries against those of the whole collection."""
-    ranking = search(queries, database)
-    found = score_rankings(ranking.rows, test.relevance, cutoffs=(1,))
-    precision_at_1 = found.recall[:, 0]
-    scores = {}
-    for kind in test.kinds:
-        of_kind = np.array([query.kind == kind for query in test.queries])
-        maps = test.place_maps(found.average_precision, kind)
-        scores[kind] = KindScores(
-            map=float(np.mean(list(maps.values()))),
-            recall_at_1=float(np.mean(list(test.place_maps(precision_at_1, kind).values()))),
-            map_per_query=float(found.average_precision[of_kind].mean()),
-            recall_at_1_per_query=float(precision_at_1[of_kind].mean()),
-            queries=int(of_kind.sum()),
-            places=len(maps),
-        )
-    rankings = _ranking_table(test, ranking.rows, ranking.scores, found.average_precision)
-    return Proof(scores=scores, average_precision=found.average_precision, rankings=rankings)
+    truths = [queries.truth(number, situation) for number in situation.queries]
+    judged = [np.concatenate(truth) for truth in truths]
+    chosen = _rows_of(database, situation.database)
+    ranks = judged_ranks(query_vectors[situation.queries], chosen, judged)
+    found: dict[str, list[tuple[float, float, int]]] = {}
+    for number, truth, rank in zip(situation.queries.tolist(), truths, ranks, strict=True):
+        query = queries.queries[number]
+        near, far, _ = np.split(rank, np.cumsum([len(part) for part in truth[:2]]))
+        kinds = {query.kind: np.concatenate([near, far])} | ({"far": far} if query.kind == "crop" else {})
+        for kind, positives in kinds.items():
+            if len(positives):
+                places = places_without_junk(positives, np.setdiff1d(rank, positives))
+                precision = average_precision(places, len(positives))
+                found.setdefault(kind, []).append((precision, float(places[0] == 0), query.place))
+    return Proof(situation=situation.name, kinds={kind: _of_kind(rows) for kind, rows in found.items()})
 
 
-def gain(test: HeldoutTest, proof: Proof, over: Proof) -> Gain:
+def gain(proof: Proof, over: Proof) -> Gain:
     """What `proof` is better by than `over` on the queries that decide; the standard error is over places."""
-    kind = test.kinds[0]
-    ours = test.place_maps(proof.average_precision, kind)
-    theirs = test.place_maps(over.average_precision, kind)
+    kind = proof.decisive
+    ours, theirs = (one.kinds[kind].by_place(one.kinds[kind].average_precision) for one in (proof, over))
     differences = np.array([ours[place] - theirs[place] for place in ours])
     differences = differences[np.isfinite(differences)]
     count = len(differences)
@@ -159,44 +153,58 @@ def gain(test: HeldoutTest, proof: Proof, over: Proof) -> Gain:
     )
 
 
+def ranking_table(
+    queries: QuerySet,
+    situation: Situation,
+    query_vectors: Float[np.ndarray, "q d"],
+    database: Float[np.ndarray, "n d"],
+    proof: Proof,
+) -> pd.DataFrame:
+    """One row a query of the situation: how it is made, the first names of its ranking, and its score.
+
+    `junk` is that among the ranked names.
+    """
+    ranking = search(query_vectors[situation.queries], _rows_of(database, situation.database), _KEPT)
+    rows = np.arange(len(database)) if situation.database is None else situation.database
+    precision = {kind: iter(one.average_precision.tolist()) for kind, one in proof.kinds.items()}
+    table = []
+    for number, ranked, scores in zip(situation.queries.tolist(), ranking.rows, ranking.scores, strict=True):
+        query = queries.queries[number]
+        names = [queries.table.names[row] for row in rows[ranked].tolist()]
+        *_, junk = queries.truth(number, situation)
+        ignored = {queries.table.names[row] for row in rows[junk].tolist()}
+        table.append(
+            {
+                "kind": query.kind,
+                "query": query.query,
+                **dict(zip(("x1", "y1", "x2", "y2"), query.box, strict=True)),
+                "rotation_deg": query.rotation_deg,
+                "seed": query.seed,
+                "place": query.place,
+                "ranked": names,
+                "scores": scores.tolist(),
+                "positives": list(query.positives),
+                "junk": [name for name in names if name in ignored],
+                "average_precision": next(precision[query.kind]),
+            }
+        )
+    return pd.DataFrame(table)
+
+
+def _rows_of(
+    database: Float[np.ndarray, "n d"], rows: Int[np.ndarray, " k"] | None
+) -> Float[np.ndarray, "k d"]:
+    return database if rows is None else database[rows]
+
+
+def _of_kind(rows: Sequence[tuple[float, float, int]]) -> KindProof:
+    precision, first, place = zip(*rows, strict=True)
+    return KindProof(
+        average_precision=np.array(precision), precision_at_1=np.array(first), place=np.array(place)
+    )
+
+
 def _is_proven(difference: float | None, error: float | None, places: int) -> bool:
     if difference is None or error is None or places < MIN_PLACES:
         return False
     return bool(abs(difference) > stats.t.ppf(0.975, places - 1) * error)
-
-
-def _request(query: HeldoutQuery, photos: Path) -> ImageRequest:
-    if query.kind == "whole":
-        return ImageRequest(path=photos / query.query)
-    x1, y1, x2, y2 = (float(edge) for edge in query.box)
-    return ImageRequest(
-        path=photos / query.query,
-        box=(x1, y1, x2, y2),
-        rotation_deg=query.rotation_deg,
-        edit=Relit(query.seed),
-        as_photo=True,
-    )
-
-
-def _ranking_table(
-    test: HeldoutTest, rows: np.ndarray, scores: np.ndarray, average_precision: np.ndarray
-) -> pd.DataFrame:
-    columns = list(zip(test.queries, rows[:, :_KEPT], scores[:, :_KEPT], average_precision, strict=True))
-    return pd.DataFrame(
-        {
-            "kind": [query.kind for query, *_ in columns],
-            "query": [query.query for query, *_ in columns],
-            **{
-                edge: [query.box[n] for query, *_ in columns]
-                for n, edge in enumerate(("x1", "y1", "x2", "y2"))
-            },
-            "rotation_deg": [query.rotation_deg for query, *_ in columns],
-            "seed": [query.seed for query, *_ in columns],
-            "place": [query.place for query, *_ in columns],
-            "ranked": [[test.names[row] for row in best] for _, best, _, _ in columns],
-            "scores": [values.tolist() for _, _, values, _ in columns],
-            "positives": [list(query.positives) for query, *_ in columns],
-            "junk": [list(query.junk) for query, *_ in columns],
-            "average_precision": [float(value) for *_, value in columns],
-        }
-    )

@@ -17,11 +17,11 @@ from cnnimretrieval.descriptors.extract import evaluating
 from cnnimretrieval.descriptors.images import Frame, ImageRequest
 from cnnimretrieval.descriptors.passes import in_threads
 from cnnimretrieval.descriptors.reading import Loaded, read_each
-from cnnimretrieval.descriptors.scales import require_factors
 from cnnimretrieval.descriptors.tensors import normalise
 from cnnimretrieval.local.features import LocalFeatures, by_score, no_features
 from cnnimretrieval.local.receptive_field import FieldFinder
 from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.networks.scales import require_factors
 from groundwork.descriptor_folder import unit_rows
 from groundwork.settings import Settings
 

@@ -15,6 +15,7 @@ from cnnimretrieval.networks.backbones import build_trunk, check_backbone_name
 from cnnimretrieval.networks.linear import at_every_location, identity_linear
 from cnnimretrieval.networks.local_head import LocalConfig, LocalHead, LocalMaps
 from cnnimretrieval.networks.pooling import Gem, PoolingName, Regional, build_pooling, l2_normalise
+from cnnimretrieval.networks.scales import require_factors
 from cnnimretrieval.networks.stages import Stage, find_stage, run_to, watch
 from cnnimretrieval.networks.tensor_files import read_state
 from cnnimretrieval.networks.trunk import Trunk
@@ -28,14 +29,28 @@ _WEIGHTS = "weights.safetensors"
 _WHITENING = "whitening.safetensors"
 _MULTI_SCALE_WHITENING = "whitening_multi_scale.safetensors"
 # Parts that a network may have or not: see `_identity`.
-_OPTIONS = ("local_whitening", "regional", "region_whitening", "projection", "mean", "std", "local")
+_OPTIONS = (
+    "local_whitening",
+    "regional",
+    "region_whitening",
+    "projection",
+    "mean",
+    "std",
+    "image_size",
+    "scales",
+    "local",
+)
 
 Rgb = tuple[float, float, float]
 _Spread = Annotated[float, Field(gt=0.0)]
 
 
 class NetworkConfig(Settings):
-    """What a retrieval network is made of; what is not said here is left out of it."""
+    """What a retrieval network is made of, and the size and scales it is meant for.
+
+    A part that is not named is left out. `image_size` and `scales` are what its descriptors were proved with,
+    and what whoever describes photos with it takes unless told otherwise.
+    """
 
     backbone: str = Field(default="resnet18", description="a torchvision backbone, or timm:NAME")
     pooling: PoolingName = "gem"
@@ -56,6 +71,17 @@ class NetworkConfig(Settings):
         exclude_if=lambda local: local is None,
         description="a head for local features on the stage at stride 16; none unless one of its keys is set",
     )
+    image_size: int | None = Field(
+        default=None, gt=0, description="longest side in px at which photos are described; 1024 when not set"
+    )
+    scales: tuple[float, ...] = Field(
+        default=(1.0,), min_length=1, description="factors on top of image_size; the same"
+    )
+
+    @field_validator("scales")
+    @classmethod
+    def _factors(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
+        return require_factors(scales)
 
     @field_validator("backbone")
     @classmethod

@@ -57,13 +57,21 @@ def save_checkpoint(
         torch.save(state, unfinished)
 
 
-def load_checkpoint(path: Path, key: str, network: nn.Module, optimizer: Optimizer) -> Progress:
-    """Put the state in `path` into network and optimizer; no progress when none was saved with this key."""
+def load_checkpoint(
+    path: Path, key: str, network: nn.Module, optimizer: Optimizer, *, most_epochs: int
+) -> Progress:
+    """Put the state in `path` into network and optimizer; no progress when none was saved with this key.
+
+    Neither when it is of more epochs than `most_epochs`: there is no way back from it.
+    """
     if not path.is_file():
         return Progress(logs=())
     state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     if state["version"] != _VERSION or state["key"] != key:
         return Progress(logs=())
+    progress = Progress(logs=tuple(EpochLog.model_validate(log) for log in state["logs"]))
+    if progress.epoch > most_epochs:
+        return Progress(logs=())
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
-    return Progress(logs=tuple(EpochLog.model_validate(log) for log in state["logs"]))
+    return progress

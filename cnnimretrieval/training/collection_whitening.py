@@ -1,19 +1,23 @@
-"""The whitenings of a training, learned from its pairs or by PCA; none of them sees a held-out place."""
+"""The whitenings of a training, learned from its pairs or by PCA, and what they are estimated from."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 from pydantic import Field, field_validator
 
-from cnnimretrieval.descriptors.scales import require_factors
 from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.networks.scales import require_factors
 from cnnimretrieval.training.collection import QueryConfig
 from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.sampling import draw_pairs
-from cnnimretrieval.whitening.apply import Whitening
-from cnnimretrieval.whitening.estimates import learn_whitening, pca_whitening
+from cnnimretrieval.whitening.pair_statistics import PairStatistics, gather
 from groundwork.random_streams import random_stream
 from groundwork.settings import Settings
+
+Chosen = Literal["chosen"]
 
 
 class WhiteningConfig(Settings):
@@ -22,14 +26,15 @@ class WhiteningConfig(Settings):
     dim: int | None = Field(
         default=None, gt=0, description="axes kept; all that carry something when not set"
     )
-    shrinkage: float | None = Field(
+    shrinkage: float | Chosen | None = Field(
         default=None,
-        ge=0,
-        le=1,
-        description="towards a multiple of the identity; chosen where data are few when not set; both",
+        description="towards a multiple of the identity, 0 to 1; by formula where data are few if not set; "
+        "or chosen, for the learned one by leaving training places out, together with collection_share; both",
     )
-    collection_share: float = Field(
-        default=0.0, ge=0, le=1, description="of the collection's covariance in that of the pairs; learned"
+    collection_share: float | Chosen = Field(
+        default=0.0,
+        description="of the collection's covariance in that of the pairs, 0 to 1, or chosen in the same way; "
+        "learned",
     )
     pairs_per_query: int = Field(default=4, gt=0, description="drawn with replacement; learned")
     distorted_share: float = Field(
@@ -42,6 +47,13 @@ class WhiteningConfig(Settings):
         "published are 1, 0.7071, 0.5; both",
     )
 
+    @field_validator("shrinkage", "collection_share")
+    @classmethod
+    def _share(cls, value: float | Chosen | None) -> float | Chosen | None:
+        if not isinstance(value, str | None) and not 0.0 <= value <= 1.0:
+            raise ValueError(f"expected a share from 0 to 1, or chosen, got {value:g}; choose one of them")
+        return value
+
     @field_validator("scales")
     @classmethod
     def _one_or_several(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
@@ -51,8 +63,62 @@ class WhiteningConfig(Settings):
             )
         return require_factors(scales)
 
+    @property
+    def is_chosen(self) -> bool:
+        """Whether a number is left to be chosen."""
+        return self.shrinkage == "chosen" or self.collection_share == "chosen"
 
-def learned_from_pairs(
+    @property
+    def given(self) -> "Shares":
+        """The shares as they are given; what is left to be chosen as if it was not set."""
+        return Shares(
+            shrinkage=None if self.shrinkage == "chosen" else self.shrinkage,
+            collection=0.0 if self.collection_share == "chosen" else self.collection_share,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """The two numbers that make few pairs usable: see `whitening.estimates.learn_whitening`."""
+
+    shrinkage: float | None
+    collection: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PairSample:
+    """The descriptors that a learned whitening is estimated from, not whitened.
+
+    `query` are rows of `query_vectors`, which begin with those of `database`; `positive` are rows of
+    `database`, the whole collection; `place` is that of each pair.
+    """
+
+    database: Float[np.ndarray, "n d"]
+    query_vectors: Float[np.ndarray, "q d"]
+    query: Int[np.ndarray, " m"]
+    positive: Int[np.ndarray, " m"]
+    place: Int[np.ndarray, " m"]
+
+    def without(self, places: Int[np.ndarray, " p"]) -> "PairSample":
+        """The same without the pairs of these places."""
+        kept = ~np.isin(self.place, places)
+        return replace(self, query=self.query[kept], positive=self.positive[kept], place=self.place[kept])
+
+    def statistics(self, fitted: Bool[np.ndarray, " n"]) -> PairStatistics:
+        """What a whitening is learned from: these pairs, and the covariance of the images that are `fitted`.
+
+        The positives of all pairs have to be among them.
+        """
+        rows = np.flatnonzero(fitted)
+        return gather(
+            self.database[rows],
+            self.query,
+            np.searchsorted(rows, self.positive),
+            query_vectors=self.query_vectors,
+        )
+
+
+def sample_pairs(
     descriptions: Descriptions,
     network: RetrievalNetwork,
     config: WhiteningConfig,
@@ -60,10 +126,10 @@ def learned_from_pairs(
     seed: int,
     *,
     scales: Sequence[float] = (1.0,),
-) -> Whitening:
-    """Learned whitening of the descriptors of `network`, from the training pairs and all training images.
+) -> PairSample:
+    """Pairs of the training places, described by `network`: the same pairs for any network.
 
-    Queries are drawn from the pairs and shown as `query` says, but for the share of them that is distorted.
+    Queries are shown as `query` says, but for the share of them that is distorted.
     """
     collection = descriptions.collection
     rng = random_stream(seed, "whitening pairs")
@@ -79,25 +145,10 @@ def learned_from_pairs(
         found = descriptions.of(network, "whitening", [requests[number] for number in distorted], scales)
         query_vectors = np.concatenate([database, found])
         numbers[distorted] = len(database) + np.arange(len(distorted))
-    rows = np.flatnonzero(~collection.table.is_val)
-    return learn_whitening(
-        database[rows],
-        numbers,
-        np.searchsorted(rows, positives),
+    return PairSample(
+        database=database,
         query_vectors=query_vectors,
-        dim=config.dim,
-        shrinkage=config.shrinkage,
-        collection_share=config.collection_share,
+        query=numbers,
+        positive=positives,
+        place=collection.table.place[queries],
     )
-
-
-def pca_of_collection(
-    descriptions: Descriptions,
-    network: RetrievalNetwork,
-    config: WhiteningConfig,
-    *,
-    scales: Sequence[float] = (1.0,),
-) -> Whitening:
-    """PCA whitening of the descriptors of `network`, from all training images."""
-    vectors = descriptions.database(network, scales)[~descriptions.collection.table.is_val]
-    return pca_whitening(vectors, dim=config.dim, shrinkage=config.shrinkage)

@@ -1,4 +1,4 @@
-"""Descriptors that a training makes of its collection, kept on disk by the weights that made them."""
+"""Descriptors that a training makes of its photos, kept on disk by what they are of and what made them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.inputs import Inputs
-from cnnimretrieval.evaluation.heldout import HeldoutTest
+from cnnimretrieval.evaluation.queries import QuerySet
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.divergence import sound_descriptors
@@ -20,39 +20,39 @@ from groundwork.keys import key_of
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Descriptions:
-    """Describes the collection and the test queries with any network, each set of weights only once.
+    """Describes the collection and the queries with any network, each set of weights only once.
 
-    Files in `folder` are named after `key` (the training), the content and the network's weights: an
-    interrupted training finds what it had described already.
+    Files in `folder` are named after the photos' `content`, what is asked of them, and the network's weights:
+    whoever asks again, with other settings or after an interruption, finds what was described already.
     """
 
     collection: Collection
-    test: HeldoutTest
+    queries: QuerySet
     folder: Path
-    key: str
+    content: str
     image_size: int
     device: str
     workers: int
     inputs: Inputs = field(default_factory=Inputs)
+    _used: set[Path] = field(default_factory=set)
 
     def database(
         self, network: RetrievalNetwork, scales: Sequence[float] = (1.0,)
     ) -> Float[np.ndarray, "n d"]:
         """Unit descriptors of the whole collection, not whitened, in the order of the pair table."""
-        whole = [self.collection.whole(row) for row in range(self.collection.table.num_images)]
-        return self.of(network, "database", whole, scales)
-
-    def queries(self, network: RetrievalNetwork) -> Float[np.ndarray, "q d"]:
-        """Unit descriptors of the held-out queries, not whitened, in the order of the test."""
-        return self.of(network, "queries", self.test.requests)
+        return self.of(network, "database", self._whole(), scales)
 
     def known_database(self, network: RetrievalNetwork) -> Float[np.ndarray, "n d"] | None:
         """What `database` gives, if these weights have described the collection already."""
-        return self.database(network) if self._path("database", network, (1.0,)).is_file() else None
+        known = self._path("database", network, self._whole(), (1.0,)).is_file()
+        return self.database(network) if known else None
 
-    def key_of_content(self, what: str) -> str:
-        """Changes with the photos that are called `what`, or the way in which they are described."""
-        return self.key
+    def _whole(self) -> list[ImageRequest]:
+        return [self.collection.whole(row) for row in range(self.collection.table.num_images)]
+
+    def query_vectors(self, network: RetrievalNetwork) -> Float[np.ndarray, "q d"]:
+        """Unit descriptors of the test queries, not whitened, in their order."""
+        return self.of(network, "queries", self.queries.requests)
 
     def of(
         self,
@@ -81,19 +81,33 @@ class Descriptions:
     def _made(
         self, network: RetrievalNetwork, what: str, requests: Sequence[ImageRequest], scales: Sequence[float]
     ) -> Float[np.ndarray, "n d"]:
-        path = self._path(what, network, scales)
+        path = self._path(what, network, requests, scales)
+        self._used.add(path)
         if not path.is_file():
             config = ExtractConfig(image_size=self.image_size, scales=tuple(scales))
             found = describe(
                 network, requests, config, device=self.device, workers=self.workers, inputs=self.inputs
             )
-            names = [request.path.relative_to(self.collection.photos).as_posix() for request in requests]
-            made = sound_descriptors(found, names, differ=what == "database")
+            made = sound_descriptors(found, self._names(requests), differ=what == "database")
             with atomic_path(path) as unfinished, unfinished.open("wb") as file:
                 np.save(file, made)
         vectors: Float[np.ndarray, "n d"] = np.load(path, mmap_mode="r")
         return vectors
 
-    def _path(self, what: str, network: RetrievalNetwork, scales: Sequence[float]) -> Path:
-        key = key_of(self.key_of_content(what), network.fingerprint(), list(scales))
+    def _path(
+        self, what: str, network: RetrievalNetwork, requests: Sequence[ImageRequest], scales: Sequence[float]
+    ) -> Path:
+        asked = [
+            f"{name} {one.box} {one.rotation_deg} {one.edit} {one.as_photo}"
+            for name, one in zip(self._names(requests), requests, strict=True)
+        ]
+        key = key_of(self.content, asked, self.image_size, list(scales), network.fingerprint())
         return self.folder / f"{what}-{key[:16]}.npy"
+
+    def _names(self, requests: Sequence[ImageRequest]) -> list[str]:
+        return [request.path.relative_to(self.collection.photos).as_posix() for request in requests]
+
+    def drop_unused(self) -> None:
+        """Remove the descriptors of earlier trainings that nobody asked for."""
+        for path in set(self.folder.glob("*.npy")) - self._used:
+            path.unlink()

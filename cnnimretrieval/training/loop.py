@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.batches import Examples, load_batches
@@ -46,11 +45,10 @@ def run_loop(
     network, config = training.network, training.config
     # In the order in memory that convolutions like; kept inputs need the layers below to stay as they are.
     network.to(training.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    initial = {name: value.clone() for name, value in network.state_dict().items()}
     optimizer, classes = build_optimizer(network, config), classes_of(training)
     learn_too(optimizer, classes, config.class_loss.rate_factor)
     learning = all_that_learns(network, classes)
-    progress = load_checkpoint(checkpoint, key, learning, optimizer)
+    progress = load_checkpoint(checkpoint, key, learning, optimizer, most_epochs=config.epochs)
     if progress.epoch < 0:
         with before_training():
             progress = Progress(logs=(EpochLog(epoch=0, validation=validate(network)),))
@@ -69,7 +67,6 @@ def run_loop(
         logger.info(_described(log))
         progress = Progress(logs=(*progress.logs, log))
         save_checkpoint(checkpoint, key, learning, optimizer, progress)
-    _average(network, initial, config.initial_share)
     return progress
 
 
@@ -93,17 +90,6 @@ def _learn_epoch(training: Training, learner: Learner, epoch: int, keep_examples
 def _learn(training: Training, learner: Learner, examples: Examples) -> float:
     """One pass over the examples; the mean loss of one before its own step."""
     return sum(learner.step(batch) for batch in load_batches(examples, training)) / len(examples.order)
-
-
-def _average(network: nn.Module, initial: dict[str, Tensor], initial_share: float) -> None:
-    """Move the weights back towards the initial ones (Wortsman et al., CVPR 2022)."""
-    if initial_share == 0.0:
-        return
-    averaged = {
-        name: torch.lerp(value, initial[name], initial_share) if value.is_floating_point() else value
-        for name, value in network.state_dict().items()
-    }
-    network.load_state_dict(averaged)
 
 
 def _described(log: EpochLog) -> str:

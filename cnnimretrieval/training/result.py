@@ -1,7 +1,6 @@
 """What training leaves in its folder for readers: scores, the row that is kept, rankings, the last tuples."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,47 +8,59 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from cnnimretrieval.evaluation.heldout import Gain, HeldoutTest, KindScores, Proof, gain
+from cnnimretrieval.evaluation.heldout import Gain, KindScores, Proof, gain
 from cnnimretrieval.evaluation.metrics import MIN_PLACES
-from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.evaluation.queries import SituationName
 from cnnimretrieval.training.batches import Examples
 from cnnimretrieval.training.checkpoint import EpochLog, Progress
-from cnnimretrieval.whitening.apply import Whitening
+from cnnimretrieval.training.rows import Candidate, Row
 from groundwork.files import read_json, write_json, write_table
-from groundwork.settings import Settings
+from groundwork.settings import Values
 
-Row = Literal[
-    "off_the_shelf",
-    "off_the_shelf_pca",
-    "off_the_shelf_whitened",
-    "fine_tuned",
-    "fine_tuned_loss_whitening",
-    "fine_tuned_whitened",
-]
 _METRICS = "metrics.json"
 
 
-class RowScores(KindScores):
-    """What a row reaches: with the kind of query that decides, and with each kind there is."""
+class SituationScores(Values):
+    """What a row reaches in one situation, with each kind of query there is."""
 
-    crop: KindScores | None = None
-    whole: KindScores | None = None
+    crop: KindScores | None = Field(default=None, description="details, tilted and relit")
+    retaken: KindScores | None = Field(default=None, description="details, as another camera takes them")
+    far: KindScores | None = Field(default=None, description="crops that must find far views only")
+    whole: KindScores | None = Field(default=None, description="whole photos")
 
     @model_serializer(mode="wrap")
     def _without_absent_kinds(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: value for name, value in handler(self).items() if value is not None}
 
 
-class TrainSummary(Settings):
+class RowScores(KindScores, SituationScores):
+    """What a row reaches: with the kind of query that decides, and with each kind there is.
+
+    These are of the first situation there is; `situations` has all.
+    """
+
+    situations: dict[SituationName, SituationScores] = Field(default_factory=dict)
+
+
+class TrainSummary(Values):
     """How a training went."""
 
     backbone: str
     pooling: str
+    image_size: int | None = Field(
+        default=None, description="longest side in px at which everything was described and proved"
+    )
     kept: Row
     verdict: str
+    chosen_on: Literal["places set aside", "reported places"] = Field(
+        default="reported places", description="what the row that is kept was chosen by"
+    )
     gain: Gain = Field(description="of fine_tuned_whitened over off_the_shelf_pca")
     gain_by_training: Gain = Field(
         description="of fine_tuned_whitened over off_the_shelf_whitened: the same whitening, learned anew"
+    )
+    initial_share: float = Field(
+        default=0.0, description="of the initial weights in those of the fine-tuned network"
     )
     epochs: tuple[EpochLog, ...]
     seconds: float
@@ -58,7 +69,7 @@ class TrainSummary(Settings):
     whitening: dict[Row, str] = Field(description="in one line what each was estimated from")
 
 
-class TrainResult(Settings):
+class TrainResult(Values):
     """What training reached, the content of metrics.json; `kept` is the row that the folder holds."""
 
     kept: Row
@@ -66,77 +77,75 @@ class TrainResult(Settings):
     evaluation: dict[Row, RowScores]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Candidate:
-    """A network as it could be handed out, and what it reaches.
-
-    `whitening` was estimated from the descriptors of `whitened_as`.
-    """
-
-    network: RetrievalNetwork
-    whitening: Whitening | None
-    whitened_as: RetrievalNetwork
-    proof: Proof
-
-
 def judge(
     candidates: Mapping[Row, Candidate],
-    test: HeldoutTest,
     keep: Row | Literal["best"],
     progress: Progress,
     *,
-    held_out: bool,
+    image_size: int,
+    initial_share: float,
 ) -> TrainResult:
-    """Compare the candidates by the test's first kind of query, and say which one is `keep`.
+    """Compare the candidates, and say which one is `keep`; the best is that of places set aside for choosing.
 
-    The best is chosen by the very scores that are reported, which flatters it a little.
+    Where none could be set aside the reported scores choose, which flatters the chosen row a little.
     """
-    decisive = test.kinds[0]
     # The first of equals: what was simpler to get.
-    best = max(candidates, key=lambda row: candidates[row].proof.scores[decisive].map)
+    best = max(candidates, key=lambda row: candidates[row].score)
     kept = best if keep == "best" else keep
-    ours = candidates["fine_tuned_whitened"].proof
-    over = gain(test, ours, candidates["off_the_shelf_pca"].proof)
-    by_training = gain(test, ours, candidates["off_the_shelf_whitened"].proof)
+    reported = {row: one.reported[0] for row, one in candidates.items()}
+    over = gain(reported["fine_tuned_whitened"], reported["off_the_shelf_pca"])
+    by_training = gain(reported["fine_tuned_whitened"], reported["off_the_shelf_whitened"])
     network = candidates["fine_tuned"].network.config
+    set_aside = bool(candidates[kept].choosing)
     summary = TrainSummary(
         backbone=network.backbone,
         pooling=network.pooling,
+        image_size=image_size,
         kept=kept,
-        verdict=_verdict(kept, best, over, by_training, held_out=held_out),
+        verdict=_verdict(kept, best, over, by_training, reported[kept], set_aside=set_aside),
+        chosen_on="places set aside" if set_aside else "reported places",
         gain=over,
         gain_by_training=by_training,
+        initial_share=initial_share,
         epochs=progress.logs,
         seconds=round(sum(log.seconds for log in progress.logs), 1),
         missing_negatives=sum(log.missing_negatives for log in progress.logs),
-        whitening={row: one.whitening.note for row, one in candidates.items() if one.whitening is not None},
+        whitening={
+            row: one.whitened.handed_out.note for row, one in candidates.items() if one.whitened is not None
+        },
     )
-    evaluation = {row: _row_scores(candidates[row].proof, decisive) for row in candidates}
+    evaluation = {row: _row_scores(one.reported) for row, one in candidates.items()}
     return TrainResult(kept=kept, train=summary, evaluation=evaluation)
 
 
-def _row_scores(proof: Proof, decisive: str) -> RowScores:
-    return RowScores.model_validate({**proof.scores[decisive].model_dump(), **proof.scores})
+def _row_scores(proofs: Sequence[Proof]) -> RowScores:
+    situations = {proof.situation: SituationScores.model_validate(proof.scores) for proof in proofs}
+    first = proofs[0].scores
+    return RowScores.model_validate(
+        {**first[proofs[0].decisive].model_dump(), **first, "situations": situations}
+    )
 
 
-def _verdict(kept: Row, best: Row, over: Gain, by_training: Gain, *, held_out: bool) -> str:
+def _verdict(kept: Row, best: Row, over: Gain, by_training: Gain, reported: Proof, *, set_aside: bool) -> str:
     found = (
         f"fine-tuning with learned whitening is {over} on {over.kind} queries over off the shelf with PCA "
         f"whitening, and {by_training} over off the shelf with learned whitening"
     )
     if over.places < MIN_PLACES:
         found += f", which proves nothing: at least {MIN_PLACES} places are needed"
-    if not held_out:
+    if reported.situation == "own_places":
         found += ", measured on the one place that was trained on: nothing was held out"
     if kept == "fine_tuned_whitened":
         return found
-    which = "the best of all rows" if kept == best else "as the settings say"
+    which = "as the settings say"
+    if kept == best:
+        which = "the best of all rows" + (" on the places set aside for choosing" if set_aside else "")
     return f"{found}; {which}, {kept.replace('_', ' ')}, is kept"
 
 
 def write_result(out: Path, result: TrainResult, candidates: Mapping[Row, Candidate]) -> None:
     """Write metrics.json, and rankings.parquet with the rankings of every candidate."""
-    rankings = [candidates[row].proof.rankings.assign(row=row) for row in candidates]
+    rankings = [candidates[row].rankings.assign(row=row) for row in candidates]
     write_table(out / "rankings.parquet", pd.concat(rankings, ignore_index=True))
     write_json(out / _METRICS, result.model_dump(mode="json"))
 

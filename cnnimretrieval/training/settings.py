@@ -1,7 +1,7 @@
 """The settings of the training loop: what is drawn, which loss, which optimiser."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -88,8 +88,10 @@ class LoopConfig(Settings):
         lt=1,
         description="of the trunk's weight tensors, lowest first, that stay as they are",
     )
-    initial_share: float = Field(
-        default=0.0, ge=0, lt=1, description="of the initial weights in the average that is handed out"
+    initial_share: Annotated[float, Field(ge=0, lt=1)] | Literal["chosen"] = Field(
+        default=0.0,
+        description="of the initial weights in the average that is handed out; or chosen, by the queries to "
+        "choose by",
     )
 
     @model_validator(mode="after")

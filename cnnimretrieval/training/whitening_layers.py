@@ -22,12 +22,9 @@ from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.pooling import Regional
 from cnnimretrieval.networks.toolbox_files import LAYERS, LayerName
 from cnnimretrieval.training.collection import QueryConfig
-from cnnimretrieval.training.collection_whitening import (
-    WhiteningConfig,
-    learned_from_pairs,
-    pca_of_collection,
-)
+from cnnimretrieval.training.collection_whitening import WhiteningConfig, sample_pairs
 from cnnimretrieval.training.descriptions import Descriptions
+from cnnimretrieval.training.rows import fit_learned, fit_pca
 from cnnimretrieval.training.sampling import draw_pairs
 from cnnimretrieval.whitening.apply import Whitening
 from cnnimretrieval.whitening.estimates import learn_whitening, pca_whitening
@@ -97,17 +94,17 @@ def start_layers(
     for name, part in _PARTS.items():
         layer = _to_start(network, name, config)
         if layer is not None:
-            found = _of_parts(part, network, descriptions, config, whitening.shrinkage, seed)
+            found = _of_parts(part, network, descriptions, config, whitening.given.shrinkage, seed)
             set_to_whitening(layer, found)
     layer = _to_start(network, "projection", config)
     if layer is not None:
-        before, every_axis = network.without_projection(), whitening.model_copy(update={"dim": None})
-        found = (
-            pca_of_collection(descriptions, before, every_axis)
-            if config.start == "pca"
-            else learned_from_pairs(descriptions, before, every_axis, query, seed)
-        )
-        set_to_whitening(layer, found)
+        before, shares = network.without_projection(), whitening.given
+        if config.start == "pca":
+            fitted = fit_pca(descriptions, before, shares.shrinkage, None)
+        else:
+            sample = sample_pairs(descriptions, before, whitening, query, seed)
+            fitted = fit_learned(descriptions, before, sample, shares, None)
+        set_to_whitening(layer, fitted.handed_out)
 
 
 def _to_start(network: RetrievalNetwork, name: LayerName, config: LayersConfig) -> nn.Linear | None:

@@ -4,31 +4,12 @@ Descriptors may be a memory map of float32; what is estimated is float64.
 """
 
 import numpy as np
-import scipy.linalg
 from jaxtyping import Float, Int
 
 from cnnimretrieval.whitening.apply import Whitening, check_dim
-from cnnimretrieval.whitening.covariance import (
-    falling_eigh,
-    num_axes,
-    root,
-    towards,
-    transformed,
-    worst_condition,
-)
-from cnnimretrieval.whitening.moments import (
-    Moments,
-    centred_moments,
-    mean_of,
-    pair_moments,
-    shrinkage_of,
-)
-
-# From so many pairs (or rows) a dimension on, a covariance is taken as it is.
-_ROWS_A_DIMENSION = 2
-# What is chosen is at least this share: it bounds how much the weakest direction is amplified, to 32 times
-# what it is in one of mean variance.
-_LEAST_SHRINKAGE = 1e-3
+from cnnimretrieval.whitening.covariance import falling_eigh, num_axes
+from cnnimretrieval.whitening.moments import centred_moments, mean_of, shrinkage_of
+from cnnimretrieval.whitening.pair_statistics import LEAST_SHRINKAGE, ROWS_A_DIMENSION, gather
 
 
 def learn_whitening(
@@ -65,31 +46,9 @@ def learn_whitening(
     fewer; `note` says how many. ValueError when pairs do not differ, or S' of a given shrinkage cannot be
     inverted.
     """
-    query_vectors = vectors if query_vectors is None else query_vectors
     _check(vectors, dim, shrinkage)
-    _check_pairs(query_vectors, queries, vectors, positives, collection_share)
-    d = vectors.shape[1]
-    mean = mean_of(query_vectors, queries)
-    collection = centred_moments(vectors, mean)
-    pairs = pair_moments(query_vectors, queries, vectors, positives)
-    if not pairs.second.any():
-        raise ValueError(
-            f"learned whitening: expected pairs of different descriptors, got {len(queries)} pairs of equal "
-            "ones; mine other pairs"
-        )
-    mixed = towards(pairs.second, collection.second, collection_share)
-    lower, used = _root_of_pairs(mixed, pairs, shrinkage, collection_share)
-    eigenvalues, axes = falling_eigh(transformed(collection.second, lower), collection.rounding)
-    kept = num_axes(eigenvalues, dim, collection.rounding)
-    projection = scipy.linalg.solve_triangular(
-        lower, axes[:, :kept], lower=True, trans="T", check_finite=False
-    ).T
-    chosen = " chosen for so few pairs" if shrinkage is None and used > 0.0 else ""
-    note = (
-        f"learned from {len(queries)} pairs and {len(vectors)} descriptors, {kept} of {d} dimensions, "
-        f"shrinkage {used:.4g}{chosen}, collection_share {collection_share:g}"
-    )
-    return Whitening(mean=mean, projection=np.ascontiguousarray(projection), kind="learned", note=note)
+    statistics = gather(vectors, queries, positives, query_vectors=query_vectors)
+    return statistics.whitening(dim=dim, shrinkage=shrinkage, collection_share=collection_share)
 
 
 def pca_whitening(
@@ -114,8 +73,8 @@ def pca_whitening(
     kept = num_axes(eigenvalues, dim, moments.rounding)
     used = shrinkage
     if used is None:
-        sound = n >= _ROWS_A_DIMENSION * d and eigenvalues[-1] > moments.rounding * eigenvalues[0]
-        used = 0.0 if sound else max(shrinkage_of(moments), _LEAST_SHRINKAGE)
+        sound = n >= ROWS_A_DIMENSION * d and eigenvalues[-1] > moments.rounding * eigenvalues[0]
+        used = 0.0 if sound else max(shrinkage_of(moments), LEAST_SHRINKAGE)
     shrunk = (1.0 - used) * eigenvalues + used * eigenvalues.clip(min=0.0).mean()
     projection = (axes[:, :kept] / np.sqrt(shrunk[:kept])).T
     chosen = " chosen for so few" if shrinkage is None and used > 0.0 else ""
@@ -131,55 +90,3 @@ def _check(vectors: Float[np.ndarray, "n d"], dim: int | None, shrinkage: float 
     if shrinkage is not None and not 0.0 <= shrinkage <= 1.0:
         raise ValueError(f"whitening: expected a shrinkage in [0, 1], got {shrinkage}; choose one of them")
     check_dim(dim, vectors.shape[1])
-
-
-def _check_pairs(
-    query_vectors: Float[np.ndarray, "q d"],
-    queries: Int[np.ndarray, " m"],
-    vectors: Float[np.ndarray, "n d"],
-    positives: Int[np.ndarray, " m"],
-    collection_share: float,
-) -> None:
-    if not 0.0 <= collection_share <= 1.0:
-        raise ValueError(
-            f"whitening: expected a collection_share in [0, 1], got {collection_share}; choose one of them"
-        )
-    if len(queries) != len(positives) or not len(queries):
-        raise ValueError(
-            f"learned whitening: expected as many queries as positives and at least one, got {len(queries)} "
-            f"and {len(positives)}; give one positive for each query"
-        )
-    for what, rows, of in (("queries", queries, query_vectors), ("positives", positives, vectors)):
-        if rows.min() < 0 or rows.max() >= len(of):
-            raise ValueError(
-                f"learned whitening: expected {what} among the rows 0 to {len(of) - 1}, got {rows.min()} to "
-                f"{rows.max()}; give rows of the descriptors"
-            )
-
-
-def _root_of_pairs(
-    mixed: Float[np.ndarray, "d d"], pairs: Moments, shrinkage: float | None, collection_share: float
-) -> tuple[Float[np.ndarray, "d d"], float]:
-    """L with L L^T = S', and the shrinkage in it, chosen where none is given."""
-    d = len(mixed)
-    identity = np.eye(d)
-    few = collection_share == 0.0 and pairs.count < _ROWS_A_DIMENSION * d
-    if shrinkage is not None or not few:
-        lower = root(towards(mixed, identity, shrinkage or 0.0), worst_condition(pairs.rounding))
-        if lower is not None:
-            return lower, shrinkage or 0.0
-    if shrinkage is None:
-        chosen = max(shrinkage_of(pairs), _LEAST_SHRINKAGE)
-        lower = root(towards(mixed, identity, chosen), np.inf)
-        assert lower is not None  # its condition is at most d / chosen
-        return lower, chosen
-    if pairs.count < d:
-        raise ValueError(
-            f"learned whitening: expected at least {d} matching pairs for {d}-D descriptors, got "
-            f"{pairs.count}; mine more pairs, reduce the descriptor first, or set whitening.shrinkage"
-        )
-    raise ValueError(
-        f"learned whitening: expected pair differences in all {d} dimensions, got a covariance "
-        f"of condition above {worst_condition(pairs.rounding):.0e} at shrinkage {shrinkage:g}; "
-        "mine more varied pairs or set whitening.shrinkage"
-    )

@@ -1,25 +1,25 @@
-"""One cell of the comparison of choices: a short training, scored by crops of held-out places."""
+"""One cell of the comparison of choices: a short training, scored by crops of places set aside."""
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cnnimretrieval.evaluation.heldout import heldout_test, prove
-from cnnimretrieval.networks.network import RetrievalNetwork, build
+from cnnimretrieval.evaluation.queries import query_set
+from cnnimretrieval.networks.network import build
 from cnnimretrieval.training.batches import Batch, load_batches
 from cnnimretrieval.training.collection import Collection
-from cnnimretrieval.training.collection_whitening import learned_from_pairs
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.mining import mine_tuples
 from cnnimretrieval.training.optimiser import build_optimizer, set_rate
+from cnnimretrieval.training.prover import prover
+from cnnimretrieval.training.rows import choosing_score, proofs
 from cnnimretrieval.training.step import Learner
-from cnnimretrieval.whitening.apply import apply
 from experiments.settings.run_config import RunConfig
 from groundwork.files import read_json, write_json
 from groundwork.keys import key_of
@@ -56,64 +56,41 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     torch.set_num_threads(1)
     config = cell.config.train
     table = _table(cell)
-    photos = Path(read_json(cell.pairs / "photos.json")["photos"])
-    test = heldout_test(
-        [query for query in read_heldout(cell.pairs / "heldout.parquet") if query.kind == "crop"],
-        table.names,
-        photos,
-    )
-    descriptions = _Describer(
-        collection=Collection(photos=photos, table=table),
-        test=test,
+    source = read_json(cell.pairs / "photos.json")
+    drawn = read_heldout(cell.pairs / "heldout.parquet")
+    # What is reported of a split is no ground to choose by; a set of queries needs one all the same.
+    asked = [query for query in drawn if query.kind == "crop" and query.purpose == "choose"]
+    descriptions = Descriptions(
+        collection=Collection(photos=Path(source["photos"]), table=table),
+        queries=query_set(asked, table, Path(source["photos"]), needed="choose"),
         folder=cell.out / "descriptors",
-        key="",
-        image_size=config.loop.image_size,
+        content=source["content"],
+        image_size=config.network.image_size or config.loop.image_size,
         device="cpu",
         workers=0,
-        cell=cell,
     )
     network = build(config.network, cell.config.weights)
-    whitening = learned_from_pairs(descriptions, network, config.whitening, config.loop.query, config.seed)
-    before = descriptions.score(network)
+    proving = prover(descriptions, network, config)
+    learned = proving.learned(network)
+    before = choosing_score(proofs(descriptions, network, learned, "choose"))
     training = Training(
         network=network,
         collection=descriptions.collection,
         config=config.loop,
         seed=cell.seed,
-        whitening=whitening if config.loop.through_whitening else None,
+        whitening=learned.handed_out if config.loop.through_whitening else None,
     )
     tuples, seconds = _learn(training, cell.seconds)
     scores = {
         "choice": cell.choice,
         "seed": cell.seed,
         "map_before": before,
-        "map": descriptions.score(network),
+        "map": choosing_score(proofs(descriptions, network, proving.learned(network), "choose")),
         "tuples": tuples,
         "seconds": round(seconds, 1),
     }
     write_json(cell.path, scores)
     return scores
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Describer(Descriptions):
-    """Descriptions in which all cells share those of the untrained network, as far as they agree."""
-
-    cell: Cell
-
-    def key_of_content(self, what: str) -> str:
-        """Test queries hang on the seed's split, those of whitening on the positives too."""
-        seed, strategy = self.cell.seed, self.cell.config.pairs.strategy
-        parts = {"database": (), "queries": (seed,)}.get(what, (seed, strategy))
-        return key_of(self.image_size, parts)
-
-    def score(self, network: RetrievalNetwork) -> float:
-        """The mAP of the crops with the whitening that is learned from the same pairs."""
-        train = self.cell.config.train
-        whitening = learned_from_pairs(self, network, train.whitening, train.loop.query, train.seed)
-        queries = apply(whitening, self.queries(network))
-        database = apply(whitening, self.database(network))
-        return prove(self.test, queries, database).scores["crop"].map
 
 
 def _table(cell: Cell) -> PairTable:

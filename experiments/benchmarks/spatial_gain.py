@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import DescriptorStore, extract
 from cnnimretrieval.evaluation.benchmark import Benchmark, Query
-from cnnimretrieval.evaluation.heldout import HeldoutTest, heldout_test
 from cnnimretrieval.evaluation.metrics import Relevance
+from cnnimretrieval.evaluation.queries import QuerySet, query_set
 from cnnimretrieval.evaluation.scoring import Scored, score
 from cnnimretrieval.local.detected import PhotoFeatures, detect_each, detection
 from cnnimretrieval.local.features import LocalFeatures
@@ -27,8 +28,9 @@ from cnnimretrieval.search.spatial import Verifier
 from cnnimretrieval.whitening.apply import apply
 from experiments.benchmarks.measure import Claim, arguments, conclude
 from experiments.commands import reranking
-from groundwork.files import read_json, read_table
+from groundwork.files import read_json
 from pairs.heldout import read_heldout
+from pairs.pair_table import read_pair_table
 
 _SETTINGS = (
     "spatial:features=sift",
@@ -50,13 +52,19 @@ def main(words: Sequence[str] | None = None) -> int:
     given = parser.parse_args(words)
     photos = Path(read_json(given.work / "pairs" / "photos.json")["photos"])
     network = load(str(given.work / "model"), None)
-    names = read_table(given.work / "pairs" / "images.parquet", ["name"])["name"].tolist()
+    table = read_pair_table(given.work / "pairs")
+    names = table.names
     requests = [ImageRequest(path=photos / name) for name in names]
     config = ExtractConfig(image_size=given.image_size)
     store = extract(network, requests, photos, given.out / "database", config, workers=given.workers)
     held_out = read_heldout(given.work / "pairs" / "heldout.parquet")
-    crops = [query for query in held_out if query.kind == "crop"][:: given.every]
-    test = heldout_test(crops, store.images["name"].tolist(), photos)
+    unseen = {name for name, is_val in zip(names, table.is_val, strict=True) if is_val}
+    crops = [
+        query
+        for query in held_out
+        if query.kind == "crop" and query.purpose == "report" and query.query in unseen
+    ][:: given.every]
+    test = query_set(crops, table, photos)
     described = describe(network, test.requests, config, workers=given.workers)
     vectors = described.require_all()
     whitening = network.whitening_for(config.scales)
@@ -85,24 +93,28 @@ def main(words: Sequence[str] | None = None) -> int:
     )
 
 
-def _benchmark(test: HeldoutTest, photos: Path) -> Benchmark:
-    by_place = []
-    for query, truth in zip(test.queries, test.relevance, strict=True):
-        own = test.names.index(query.query)
-        place = np.concatenate([truth.positives, truth.junk])
+def _benchmark(test: QuerySet, photos: Path) -> Benchmark:
+    """The whole collection as database: what shares points with a crop, or all of its place, is right."""
+    situation = next(one for one in test.situations("report") if one.database is None)
+    by_tracks, by_place = [], []
+    for number, query in enumerate(test.queries):
+        own = test.table.names.index(query.query)
+        near, far, junk = test.truth(number, situation)
+        by_tracks.append(Relevance(positives=np.concatenate([near, far]), junk=junk))
+        place = np.concatenate([near, far, junk])
         by_place.append(Relevance(positives=place[place != own], junk=np.array([own])))
     return Benchmark(
         name="held-out crops",
         photos=photos,
         query_photos=photos,
-        database=test.names,
+        database=test.table.names,
         queries=tuple(Query(name=query.query) for query in test.queries),
-        protocols={"tracks": test.relevance, "place": tuple(by_place)},
+        protocols={"tracks": tuple(by_tracks), "place": tuple(by_place)},
     )
 
 
 def _verifiers(
-    rerank: RerankConfig, test: HeldoutTest, store: DescriptorStore, cache: Path, workers: int
+    rerank: RerankConfig, test: QuerySet, store: DescriptorStore, cache: Path, workers: int
 ) -> tuple[list[Verifier], float]:
     """A verifier a query, all keypoints found beforehand, and the seconds that took."""
     if rerank.spatial is None:
@@ -120,9 +132,11 @@ def _verifiers(
     return [verifier(query) for query in features], time.perf_counter() - started
 
 
-def _maps(found: Scored, test: HeldoutTest) -> dict[str, float]:
+def _maps(found: Scored, test: QuerySet) -> dict[str, float]:
+    """Means over places of the mean over a place's queries."""
+    place = [query.place for query in test.queries]
     return {
-        kind: float(np.mean(list(test.place_maps(scores.average_precision, "crop").values())))
+        kind: float(pd.Series(scores.average_precision).groupby(place).mean().mean())
         for kind, scores in found.scores.items()
     }
 

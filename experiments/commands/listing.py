@@ -1,6 +1,7 @@
 """What `extract` is asked for: photos below a folder or of a list with boxes, and how to describe them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from cnnimretrieval.evaluation.benchmark import Benchmark
 from cnnimretrieval.evaluation.datasets import LAYOUTS, read_benchmark, read_test_set
 from cnnimretrieval.evaluation.groundtruth import judged_benchmark
 from cnnimretrieval.local.pyramid import PyramidConfig
+from cnnimretrieval.networks.network import NetworkConfig
 from experiments.commands import options
 from experiments.commands.spreadsheet import Row, read_rows
 from experiments.exit_codes import UsageFault
@@ -18,8 +20,10 @@ from experiments.settings.protocol import Protocol, with_override
 from groundwork.folder import list_files, reasons_by_name, usable_names
 
 
-def extraction(scales: str | None, image_size: int | None) -> ExtractConfig:
-    """How to describe, from the options --scales and --image-size; the config's defaults for what is None.
+def extraction(scales: str | None, image_size: int | None) -> Callable[[NetworkConfig], ExtractConfig]:
+    """How to describe with a network, from --scales and --image-size; what is None is as it is meant for.
+
+    The options are checked here, before there is a network.
 
     Raises:
         UsageFault: a value out of range.
@@ -31,7 +35,9 @@ def extraction(scales: str | None, image_size: int | None) -> ExtractConfig:
     if image_size is not None:
         values["image_size"] = image_size
     given = {"scales": f"--scales {scales}", "image_size": f"--image-size {image_size}"}
-    return Protocol(source="extract", values=values, overrides=given).resolve(ExtractConfig)
+    checked = Protocol(source="extract", values=values, overrides=given).resolve(ExtractConfig)
+    factors = None if scales is None else checked.scales
+    return partial(ExtractConfig.meant_for, image_size=image_size, scales=factors)
 
 
 def pyramid(settings: Sequence[str], *, asked: bool) -> PyramidConfig:

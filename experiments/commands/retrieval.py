@@ -52,9 +52,10 @@ def extract(
     from experiments import machine
     from experiments.commands import listing
 
-    config, on = listing.extraction(scales, image_size), machine.device(device)
+    asked, on = listing.extraction(scales, image_size), machine.device(device)
     pyramid = listing.pyramid(local_settings, asked=local)
     network = machine.load_network(model, weights, whitening_from)
+    config = asked(network.config)
     if local:
         machine.require_local(network, model)
     if table is None:
@@ -196,15 +197,16 @@ def evaluate(
     from experiments import machine
     from experiments.commands import evaluation_table, listing, reranking
 
-    config = EvaluationConfig(
-        extraction=listing.extraction(scales, image_size) if scales or image_size else None,
-        whiten=whitening,
-        uncropped=uncropped,
-        rerank=reranking.settings(rerank),
-    )
-    on = machine.device(device)
+    steps, on = reranking.settings(rerank), machine.device(device)
+    asked = listing.extraction(scales, image_size)
     judged = listing.judged(benchmark, data)
     network = machine.load_network(model, weights, whitening_from)
+    config = EvaluationConfig(
+        extraction=asked(network.config) if scales or image_size else None,
+        whiten=whitening,
+        uncropped=uncropped,
+        rerank=steps,
+    )
     ready = ReadyDescriptors(database=database, queries=queries, distractors=tuple(distractors))
     count = options.num_workers(workers)
     result = score(network, judged, config, ready, device=on, workers=count)

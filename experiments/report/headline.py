@@ -60,7 +60,7 @@ def _detail(evaluation: Json, kind: str, gain: Json | None) -> str:
     basis = (
         f"Measured on {scores['queries']:,} {KINDS[kind]} of {_places(scores['places'])} that training never "
         "saw, "
-        "with the whole collection as database, averaged over places."
+        "searched among photos that nothing was fitted to, averaged over places."
     )
     if gain is None or gain["map"] is None:
         return basis

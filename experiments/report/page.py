@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from experiments.report import figures, queries, reconstruction, sheets, tables, viewer
 from experiments.report.headline import FINE_TUNED, headline
-from experiments.report.reading import RunFiles, read_run
+from experiments.report.reading import Json, RunFiles, read_run
 from experiments.report.thumbnails import Thumbnails
 from experiments.report.upright import upright
 from experiments.report.viewer import DrawnModel
@@ -21,6 +21,7 @@ from sfm.model import Model
 
 # A figure is about 20 kB, a model in 3D at most 100 kB: this many keep the pages small.
 _MOST_MODELS = 60
+_CHOSEN_HERE = "Where the best network is kept, these very scores chose it, which flatters it a little."
 _MOST_ROWS = 500
 
 
@@ -117,9 +118,24 @@ def _scores(files: RunFiles) -> dict[str, Any]:
     return {
         "kinds": [tables.KINDS[kind] for kind in tables.score_kinds(evaluation)] if evaluation else [],
         "score_rows": tables.score_rows(evaluation, train.get("kept")) if evaluation else (),
+        **_situations(evaluation, train),
         "round_rows": tables.round_rows(files.rounds, FINE_TUNED[-1]),
         "round_network": ROWS[FINE_TUNED[-1]],
         "training_figure": figures.training_figure(epochs) if epochs else None,
+    }
+
+
+def _situations(evaluation: Json, train: Json) -> dict[str, Any]:
+    """The situations that all rows were scored in, and what the row that is kept was chosen by."""
+    kind = tables.score_kinds(evaluation)[0] if evaluation else ""
+    names, rows = tables.situation_rows(evaluation, train.get("kept"), kind)
+    aside = train.get("chosen_on") == "places set aside"
+    chosen = "Where the best network is kept, other places chose it." if aside else _CHOSEN_HERE
+    return {
+        "situations": names,
+        "situation_rows": rows,
+        "situation_kind": tables.KINDS.get(kind, ""),
+        "chosen_on": chosen,
     }
 
 

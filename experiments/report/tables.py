@@ -5,9 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.report.reading import Json
-from experiments.scoreboard import ROWS
+from experiments.scoreboard import ROWS, SITUATIONS
 
-KINDS = {"crop": "crop queries", "whole": "whole photos"}
+KINDS = {
+    "crop": "crop queries",
+    "retaken": "retaken crops",
+    "far": "crops, far views only",
+    "whole": "whole photos",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +52,38 @@ def score_rows(evaluation: Json, kept: str | None) -> tuple[ScoreRow, ...]:
         for row, title in ROWS.items()
         if row in evaluation
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SituationRow:
+    """One network's mAP in every situation."""
+
+    title: str
+    kept: bool
+    maps: tuple[float, ...]
+
+
+def situation_rows(
+    evaluation: Json, kept: str | None, kind: str
+) -> tuple[tuple[str, ...], tuple[SituationRow, ...]]:
+    """Names of the situations with this kind of query, and the networks' rows; none of a single one."""
+    names = [
+        name
+        for name in SITUATIONS
+        if evaluation and all(kind in row.get("situations", {}).get(name, {}) for row in evaluation.values())
+    ]
+    if len(names) < 2:
+        return (), ()
+    rows = tuple(
+        SituationRow(
+            title=title,
+            kept=row == kept,
+            maps=tuple(evaluation[row]["situations"][name][kind]["map"] for name in names),
+        )
+        for row, title in ROWS.items()
+        if row in evaluation
+    )
+    return tuple(SITUATIONS[name] for name in names), rows
 
 
 def _cell(scores: Mapping[str, Any], best: float) -> Cell:

@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-from cnnimretrieval.descriptors.distort import Relit
 from cnnimretrieval.descriptors.images import ImageRequest, open_request
+from cnnimretrieval.evaluation.queries import edit_of
 
 
 def data_uri(content: bytes, media_type: str) -> str:
@@ -32,7 +32,7 @@ class Thumbnails:
         return self._of((name,), name)
 
     def query(self, row: Mapping[Any, Any]) -> str | None:
-        """A held-out query as the network saw it: cut, tilted and relit where it is a crop.
+        """A held-out query as the network saw it: cut, tilted, relit or retaken.
 
         `row` has the columns `kind, query, x1, y1, x2, y2, rotation_deg, seed` of the rankings.
         """
@@ -40,8 +40,8 @@ class Thumbnails:
             return self.photo(row["query"])
         box = (float(row["x1"]), float(row["y1"]), float(row["x2"]), float(row["y2"]))
         turned, seed = float(row["rotation_deg"]), int(row["seed"])
-        options = {"box": box, "rotation_deg": turned, "edit": Relit(seed), "as_photo": True}
-        return self._of((row["query"], box, turned, seed), row["query"], **options)
+        options = {"box": box, "rotation_deg": turned, "edit": edit_of(row["kind"], seed), "as_photo": True}
+        return self._of((row["query"], row["kind"], box, turned, seed), row["query"], **options)
 
     def _of(self, key: object, name: str, **options: Any) -> str | None:
         if key not in self._made:

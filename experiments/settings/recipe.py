@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from cnnimretrieval.descriptors.scales import require_factors
 from cnnimretrieval.downloads.catalogue import DATA_SETS
+from cnnimretrieval.networks.scales import require_factors
 from cnnimretrieval.networks.toolbox_files import LAYERS, NETWORKS, TRUNKS, WHITENING_LAYERS, LayerName
 from groundwork.settings import Settings
 

@@ -93,7 +93,7 @@ def pairs_dir(collection, heldout, tmp_path):
     folder = tmp_path / "pairs"
     write_pair_table(collection.table, folder)
     write_heldout(heldout, folder / "heldout.parquet")
-    write_json(folder / "photos.json", {"version": 1, "photos": str(collection.photos)})
+    write_json(folder / "photos.json", {"version": 1, "photos": str(collection.photos), "content": "of it"})
     mark_done(folder, "mine", "key of mining")
     return folder
 
@@ -126,6 +126,7 @@ def _table(names: list[str], place: np.ndarray) -> PairTable:
         cluster=place,
         place=place,
         is_val=np.isin(place, HELD_OUT),
+        is_choosing=np.zeros(len(names), np.bool_),
         sizes=np.full((len(names), 2), SIZE),
         orientation=np.ones(len(names), np.int64),
         positives=Positives(
@@ -151,11 +152,12 @@ def _heldout(table: PairTable) -> list[HeldoutQuery]:
                 HeldoutQuery(
                     query=table.names[row],
                     kind=kind,
+                    purpose="report",
                     box=box,
                     rotation_deg=0.0 if kind == "whole" else 3.0,
                     seed=int(row),
                     positives=tuple(table.names[other] for other in others),
-                    junk=(table.names[row],),
+                    far=(),
                     place=int(table.place[row]),
                 )
             )

@@ -96,7 +96,9 @@ def test_the_checkpoint_holds_the_last_sound_epoch(collection, tmp_path):
         )
     assert str(tmp_path / "b" / "c.pt") in str(error.value)
     kept = _network()
-    progress = load_checkpoint(tmp_path / "b" / "c.pt", "key", kept, build_optimizer(kept, training.config))
+    progress = load_checkpoint(
+        tmp_path / "b" / "c.pt", "key", kept, build_optimizer(kept, training.config), most_epochs=9
+    )
     assert progress.epoch == 1
     assert kept.fingerprint() == sound.network.fingerprint()
 
@@ -149,7 +151,7 @@ def test_weights_found_unsound_by_the_scores_do_not_reach_the_checkpoint(collect
     kept = _network()
     training = _training(collection)
     progress = load_checkpoint(
-        tmp_path / "checkpoint.pt", "key", kept, build_optimizer(kept, training.config)
+        tmp_path / "checkpoint.pt", "key", kept, build_optimizer(kept, training.config), most_epochs=9
     )
     assert progress.epoch == 0
     assert kept.fingerprint() == _network().fingerprint()

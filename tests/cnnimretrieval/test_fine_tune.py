@@ -9,17 +9,18 @@ from pydantic import ValidationError
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.tensors import normalise, to_levels
-from cnnimretrieval.evaluation.heldout import Proof
 from cnnimretrieval.networks.network import NetworkConfig
 from cnnimretrieval.networks.open import load
 from cnnimretrieval.training import collection_whitening as whitenings
 from cnnimretrieval.training import fine_tune as stage
-from cnnimretrieval.training.checkpoint import Progress
+from cnnimretrieval.training import loop as loop_module
+from cnnimretrieval.training import rows
 from cnnimretrieval.training.collection import QueryConfig
 from cnnimretrieval.training.collection_whitening import WhiteningConfig
-from cnnimretrieval.training.fine_tune import TrainConfig, fine_tune
+from cnnimretrieval.training.fine_tune import fine_tune
 from cnnimretrieval.training.loop import run_loop
 from cnnimretrieval.training.settings import LoopConfig
+from cnnimretrieval.training.train_config import TrainConfig
 from cnnimretrieval.training.whitening_layers import LayersConfig
 from cnnimretrieval.whitening.estimates import pca_whitening
 from groundwork.files import read_table, write_json
@@ -50,7 +51,10 @@ def test_the_folder_holds_the_best_row_and_the_proof(pairs_dir, collection, tmp_
     metrics = json.loads((out / "metrics.json").read_text())
     assert list(result.evaluation) == ROWS
     assert metrics == result.model_dump(mode="json")
-    assert result.kept == max(ROWS, key=lambda row: result.evaluation[row].crop.map)
+    means = {
+        row: np.mean([one.crop.map for one in result.evaluation[row].situations.values()]) for row in ROWS
+    }
+    assert result.kept == max(ROWS, key=means.__getitem__)
     for row in ROWS:
         scores = result.evaluation[row]
         assert scores.map == scores.crop.map
@@ -243,48 +247,88 @@ def test_another_setting_trains_again(pairs_dir, tmp_path):
     assert fine_tune(pairs_dir, out, other, weights="random").train.epochs != first.train.epochs
 
 
-def test_when_training_does_harm_the_best_of_the_four_is_kept_and_it_says_so(
-    pairs_dir, tmp_path, monkeypatch
-):
-    real = stage.prove
-    calls = iter([0.5, 0.7, 0.65, 0.6, 0.4])
+def test_the_best_is_that_of_the_places_set_aside(pairs_dir, collection, heldout, tmp_path, monkeypatch):
+    split = replace(collection.table, is_choosing=collection.table.place == 3)
+    write_pair_table(split, pairs_dir)
+    drawn = [replace(query, purpose="choose" if query.place == 3 else "report") for query in heldout]
+    write_heldout(drawn, pairs_dir / "heldout.parquet")
+    real = rows.choosing_score
+    seen = []
 
-    def pretend(test, queries, database):
-        proof = real(test, queries, database)
-        value = next(calls, None)
-        if value is None:
-            return proof
-        scores = {kind: proof.scores[kind].model_copy(update={"map": value}) for kind in proof.scores}
-        return Proof(scores=scores, average_precision=proof.average_precision, rankings=proof.rankings)
+    def pretend(proofs):
+        seen.append({place for proof in proofs for place in proof.kinds["crop"].place.tolist()})
+        return [0.5, 0.7, 0.65, 0.6, 0.4][(len(seen) - 1) % 5] + 0 * real(proofs)
 
-    monkeypatch.setattr(stage, "prove", pretend)
-    # No epochs and no validation of the loop between the four rows.
-    monkeypatch.setattr(stage, "run_loop", lambda *args, **options: Progress(logs=()))
+    monkeypatch.setattr(rows, "choosing_score", pretend)
     result = fine_tune(pairs_dir, tmp_path / "model", CONFIG, weights="random")
+    assert seen == [{3}] * 5
     assert result.kept == "off_the_shelf_pca"
-    assert result.train.verdict.endswith("; the best of all rows, off the shelf pca, is kept")
+    assert result.train.chosen_on == "places set aside"
+    assert result.train.verdict.endswith(
+        "; the best of all rows on the places set aside for choosing, off the shelf pca, is kept"
+    )
+    assert result.evaluation["off_the_shelf_pca"].places == 1
     assert load(tmp_path / "model").whitening.kind == "pca"
 
 
-def test_whitening_sees_no_held_out_image(pairs_dir, collection, tmp_path, monkeypatch):
-    seen = {}
-    real_pca, real_learned = whitenings.pca_whitening, whitenings.learn_whitening
+def test_without_places_set_aside_the_reported_ones_choose(pairs_dir, tmp_path):
+    result = fine_tune(pairs_dir, tmp_path / "model", CONFIG, weights="random")
+    assert result.train.chosen_on == "reported places"
+    for scores in result.evaluation.values():
+        assert list(scores.situations) == ["unseen_database", "own_collection"]
+        assert scores.situations["unseen_database"].crop.map == scores.map
+
+
+def test_the_whitening_that_is_handed_out_sees_no_held_out_image(
+    pairs_dir, collection, tmp_path, monkeypatch
+):
+    seen = []
+    real_pca, real_gather = rows.pca_whitening, whitenings.gather
 
     def pca(vectors, **options):
-        seen["pca"] = len(vectors)
+        seen.append(("pca", len(vectors)))
         return real_pca(vectors, **options)
 
-    def learned(vectors, queries, positives, **options):
-        seen["learned"] = len(vectors)
-        seen["positives"] = np.flatnonzero(~collection.table.is_val)[positives]
-        return real_learned(vectors, queries, positives, **options)
+    def gather(vectors, queries, positives, **options):
+        seen.append(("learned", len(vectors)))
+        searched = np.arange(16) if len(vectors) == 16 else np.flatnonzero(~collection.table.is_val)
+        assert not collection.table.is_val[searched[positives]].any()
+        assert (collection.table.place[searched[positives]] >= 0).all()
+        return real_gather(vectors, queries, positives, **options)
 
-    monkeypatch.setattr(whitenings, "pca_whitening", pca)
-    monkeypatch.setattr(whitenings, "learn_whitening", learned)
-    fine_tune(pairs_dir, tmp_path / "model", CONFIG, weights="random")
-    assert (seen["pca"], seen["learned"]) == (10, 10)
-    assert not collection.table.is_val[seen["positives"]].any()
-    assert (collection.table.place[seen["positives"]] >= 0).all()
+    monkeypatch.setattr(rows, "pca_whitening", pca)
+    monkeypatch.setattr(whitenings, "gather", gather)
+    kept = CONFIG.model_copy(update={"keep": "fine_tuned_whitened"})
+    fine_tune(pairs_dir, tmp_path / "model", kept, weights="random")
+    # Each once without what is held out, and once with the whole collection, for the situation of that name.
+    assert seen == [(kind, count) for kind in ("learned", "pca", "learned") for count in (10, 16)]
+    assert "and 10 descriptors" in load(tmp_path / "model").whitening.note
+
+
+def test_what_follows_the_loop_may_change_and_epochs_be_added(pairs_dir, tmp_path, monkeypatch):
+    out, learned = tmp_path / "model", []
+    real = loop_module._learn_epoch
+
+    def watch(training, learner, epoch, keep):
+        learned.append(epoch)
+        return real(training, learner, epoch, keep)
+
+    monkeypatch.setattr(loop_module, "_learn_epoch", watch)
+    fine_tune(pairs_dir, out, CONFIG, weights="random")
+    whitening = CONFIG.whitening.model_copy(update={"dim": 8, "scales": (1.0, 0.5)})
+    loop = CONFIG.loop.model_copy(update={"initial_share": 0.5, "validation_epochs": 3})
+    other = CONFIG.model_copy(update={"whitening": whitening, "loop": loop, "keep": "fine_tuned_whitened"})
+    fine_tune(pairs_dir, out, other, weights="random")
+    assert learned == [1]
+    more = CONFIG.model_copy(update={"loop": CONFIG.loop.model_copy(update={"epochs": 2})})
+    result = fine_tune(pairs_dir, out, more, weights="random")
+    assert learned == [1, 2]
+    assert result.evaluation == fine_tune(pairs_dir, tmp_path / "anew", more, weights="random").evaluation
+    learned.clear()
+    fewer = CONFIG.model_copy(update={"loop": CONFIG.loop.model_copy(update={"epochs": 0})})
+    fine_tune(pairs_dir, out, fewer, weights="random")
+    fine_tune(pairs_dir, out, CONFIG, weights="random")
+    assert learned == [1]
 
 
 @pytest.mark.parametrize("through", [True, False])
@@ -350,12 +394,13 @@ def test_one_place_is_trained_with_negatives_of_its_own_and_the_verdict_says_wha
         cluster=np.where(table.place >= 0, 0, -1),
         place=np.where(table.place >= 0, 0, -1),
         is_val=np.zeros(16, bool),
+        is_choosing=np.zeros(16, bool),
         apart=ApartPairs(**dict(zip(("query", "negative"), np.array(different).T, strict=True))),
     )
     folder = tmp_path / "pairs"
     write_pair_table(one, folder)
     write_heldout([replace(query, place=0) for query in heldout], folder / "heldout.parquet")
-    write_json(folder / "photos.json", {"version": 1, "photos": str(collection.photos)})
+    write_json(folder / "photos.json", {"version": 1, "photos": str(collection.photos), "content": "of it"})
     mark_done(folder, "mine", "key of mining")
 
     result = fine_tune(folder, tmp_path / "model", CONFIG, weights="random")

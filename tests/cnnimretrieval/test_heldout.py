@@ -1,16 +1,21 @@
 import json
+from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from cnnimretrieval.evaluation.heldout import HeldoutTest, Proof, gain, heldout_test, prove
+from cnnimretrieval.descriptors.distort import Relit
+from cnnimretrieval.descriptors.retake import Retaken
+from cnnimretrieval.evaluation.heldout import KindProof, Proof, gain, prove, ranking_table
+from cnnimretrieval.evaluation.metrics import Relevance, score_rankings
+from cnnimretrieval.evaluation.queries import query_set
+from groundwork.top_k import search
 from pairs.heldout import HeldoutQuery
 
 
 @pytest.fixture
-def test_set(collection, heldout):
-    return heldout_test(heldout, collection.table.names, collection.photos)
+def queries(collection, heldout):
+    return query_set(heldout, collection.table, collection.photos)
 
 
 def _database(collection) -> np.ndarray:
@@ -20,81 +25,127 @@ def _database(collection) -> np.ndarray:
     return (vectors + noise) / np.linalg.norm(vectors + noise, axis=1, keepdims=True)
 
 
-def test_perfect_descriptors_score_one(collection, test_set):
+def _rows(collection, queries) -> np.ndarray:
+    return np.array([collection.table.names.index(query.query) for query in queries.queries])
+
+
+def _training_queries(table) -> list[HeldoutQuery]:
+    """A crop of the first image of every training place, one for either purpose."""
+    firsts = [row for row in range(table.num_images) if table.names[row].endswith("-0.png")]
+    return [
+        HeldoutQuery(
+            query=table.names[row],
+            kind="crop",
+            purpose=purpose,
+            box=(1, 2, 40, 41),
+            rotation_deg=0.0,
+            seed=row,
+            positives=(table.names[row + 1], table.names[row + 2]),
+            far=(table.names[row + 2],),
+            place=int(table.place[row]),
+        )
+        for row in firsts
+        if not table.is_val[row]
+        for purpose in ("report", "choose")
+    ]
+
+
+def test_the_situations_of_reported_queries(collection, heldout):
+    drawn = [*heldout, *_training_queries(collection.table)]
+    found = query_set(drawn, collection.table, collection.photos).situations("report")
+    assert [one.name for one in found] == ["unseen_database", "own_collection", "own_places"]
+    unseen, own, trained = found
+    assert unseen.database.tolist() == np.flatnonzero(collection.table.is_val).tolist()
+    assert own.database is trained.database is None
+    assert unseen.queries.tolist() == own.queries.tolist() == list(range(len(heldout)))
+    assert [drawn[number].purpose for number in trained.queries] == ["report"] * 3
+
+
+def test_choices_see_no_photo_of_a_reported_place(collection, heldout):
+    table = collection.table
+    is_loose = table.place < 0
+    split = replace(table, is_choosing=table.place == 3, is_val=table.is_val | is_loose)
+    drawn = [replace(query, purpose="choose" if query.place == 3 else "report") for query in heldout]
+    (unseen, own) = query_set(drawn, split, collection.photos).situations("choose")
+    assert {drawn[number].place for number in unseen.queries} == {3}
+    assert unseen.database.tolist() == np.flatnonzero((table.place == 3) | is_loose).tolist()
+    assert own.database is None
+    (reported, _) = query_set(drawn, split, collection.photos).situations("report")
+    assert reported.database.tolist() == np.flatnonzero(split.is_val).tolist()
+
+
+def test_perfect_descriptors_score_one(collection, queries):
     database = _database(collection)
-    rows = [collection.table.names.index(query.query) for query in test_set.queries]
-    proof = prove(test_set, database[rows], database)
-    for kind in ("crop", "whole"):
-        scores = proof.scores[kind]
-        assert (scores.map, scores.recall_at_1, scores.map_per_query) == (1.0, 1.0, 1.0)
-        assert (scores.queries, scores.places) == (6, 2)
+    for situation in queries.situations("report"):
+        proof = prove(queries, situation, database[_rows(collection, queries)], database)
+        assert list(proof.scores) == ["crop", "whole"]
+        assert proof.decisive == "crop"
+        for scores in proof.scores.values():
+            assert (scores.map, scores.recall_at_1, scores.map_per_query) == (1.0, 1.0, 1.0)
+            assert (scores.queries, scores.places) == (6, 2)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_scores_are_those_of_whole_rankings(collection, heldout, number):
+    """By sorting the whole database, the slow way; far views once as positives of their own."""
+    table, rng = collection.table, np.random.default_rng(7)
+    drawn = [replace(query, far=query.positives[1:]) for query in heldout]
+    queries = query_set(drawn, table, collection.photos)
+    database = rng.normal(size=(table.num_images, 4)).astype(np.float32)
+    database /= np.linalg.norm(database, axis=1, keepdims=True)
+    asked = database[_rows(collection, queries)] + rng.normal(size=(len(drawn), 4)).astype(np.float32) / 2
+    situation = queries.situations("report")[number]
+    proof = prove(queries, situation, asked, database)
+    rows = np.arange(table.num_images) if situation.database is None else situation.database
+    for kind in ("crop", "whole", "far"):
+        of_kind = [n for n, query in enumerate(drawn) if query.kind == kind.replace("far", "crop")]
+        relevance = []
+        for n in of_kind:
+            names = drawn[n].far if kind == "far" else drawn[n].positives
+            members = np.flatnonzero(table.place[rows] == drawn[n].place)
+            positives = np.array([m for m in members if table.names[rows[m]] in names])
+            relevance.append(Relevance(positives=positives, junk=np.setdiff1d(members, positives)))
+        expected = score_rankings(search(asked[of_kind], database[rows]).rows, relevance, cutoffs=(1,))
+        np.testing.assert_allclose(proof.kinds[kind].average_precision, expected.average_precision)
+        np.testing.assert_array_equal(proof.kinds[kind].precision_at_1, expected.recall[:, 0])
 
 
 def test_a_place_counts_once_however_many_queries_it_has(collection, heldout):
     # Place 1 keeps one crop query, which fails; the three of place 3 succeed.
-    crops = [query for query in heldout if query.kind == "crop"]
-    kept = [query for query in crops if query.place == 3 or query.query == "1-0.png"]
-    test = heldout_test(kept, collection.table.names, collection.photos)
+    kept = [q for q in heldout if q.kind == "crop" and (q.place == 3 or q.query == "1-0.png")]
+    queries = query_set(kept, collection.table, collection.photos)
     database = _database(collection)
-    rows = [collection.table.names.index(query.query) for query in kept]
-    queries = database[rows].copy()
-    queries[rows.index(3)] = np.eye(6, dtype=np.float32)[0]
-    scores = prove(test, queries, database).scores["crop"]
+    rows = _rows(collection, queries)
+    vectors = database[rows].copy()
+    vectors[rows.tolist().index(3)] = np.eye(6, dtype=np.float32)[0]
+    own = queries.situations("report")[1]
+    scores = prove(queries, own, vectors, database).scores["crop"]
     assert scores.recall_at_1 == 0.5
     assert scores.recall_at_1_per_query == 0.75
     assert scores.map < scores.map_per_query < 1.0
 
 
-def test_the_querys_own_photo_is_junk(collection, test_set):
+def test_the_ranking_table_says_what_was_found(collection, queries):
     database = _database(collection)
-    first = test_set.queries[0]
-    rows = [collection.table.names.index(query.query) for query in test_set.queries]
-    proof = prove(test_set, database[rows], database)
-    assert proof.rankings["ranked"][0][0] == first.query
-    assert proof.average_precision[0] == 1.0
+    vectors = database[_rows(collection, queries)]
+    situation = queries.situations("report")[0]
+    proof = prove(queries, situation, vectors, database)
+    table = ranking_table(queries, situation, vectors, database, proof)
+    first = queries.queries[0]
+    assert table["ranked"][0][0] == first.query
+    assert table["junk"][0] == [first.query]
+    assert set(table["positives"][0]) == set(first.positives)
+    assert table["average_precision"].tolist() == [1.0] * 12
+    assert {name for ranked in table["ranked"] for name in ranked} <= {
+        collection.table.names[row] for row in situation.database
+    }
 
 
-def test_the_gain_is_paired_over_places(collection, test_set):
-    database = _database(collection)
-    rows = np.array([collection.table.names.index(query.query) for query in test_set.queries])
-    good = prove(test_set, database[rows], database)
-    blurred = database[rows].copy()
-    blurred[collection.table.place[rows] == 3] = np.eye(6, dtype=np.float32)[0]
-    bad = prove(test_set, blurred, database)
-    found = gain(test_set, good, bad)
-    loss = 1.0 - np.mean(
-        [bad.average_precision[i] for i in range(len(rows)) if test_set.queries[i].place == 3]
-    )
-    assert found.kind == "crop"
-    assert (found.places_better, found.places_worse) == (1, 0)
-    assert found.map == pytest.approx(loss / 2)
-    assert found.standard_error == pytest.approx(loss / 2)
-    assert gain(test_set, bad, good).map == -found.map
-    assert (found.places, found.proven) == (2, False)
-
-
-def _gain(differences):
-    """Of places whose mAPs differ by these: one query each."""
-    queries = [
-        HeldoutQuery(
-            query="q",
-            kind="crop",
-            box=(0, 0, 9, 9),
-            rotation_deg=0.0,
-            seed=1,
-            positives=("p",),
-            junk=(),
-            place=n,
-        )
-        for n in range(len(differences))
-    ]
-    test = HeldoutTest(queries=tuple(queries), requests=(), relevance=(), names=())
-    rankings = pd.DataFrame()
-    ours, theirs = (
-        Proof(scores={}, average_precision=np.array(values, dtype=np.float64), rankings=rankings)
-        for values in ([0.5 + d for d in differences], [0.5] * len(differences))
-    )
-    return gain(test, ours, theirs)
+def _proof(values) -> Proof:
+    """Of places with these mAPs: one query each."""
+    precision = np.array(values, dtype=np.float64)
+    kind = KindProof(average_precision=precision, precision_at_1=precision, place=np.arange(len(precision)))
+    return Proof(situation="unseen_database", kinds={"crop": kind})
 
 
 @pytest.mark.parametrize(
@@ -113,37 +164,31 @@ def _gain(differences):
     ],
 )
 def test_what_is_not_known_of_a_gain_is_said(differences, error, proven, words):
-    found = _gain(differences)
+    found = gain(_proof([0.5 + d for d in differences]), _proof([0.5] * len(differences)))
     assert found.standard_error == (None if error is None else pytest.approx(error, abs=1e-4))
     assert (found.proven, str(found)) == (proven, words)
     assert json.loads(found.model_dump_json())["standard_error"] == found.standard_error
 
 
-def test_the_error_of_a_gain_over_one_place_is_unknown(collection, heldout):
-    one = [query for query in heldout if query.place == 3]
-    test = heldout_test(one, collection.table.names, collection.photos)
-    database = _database(collection)
-    rows = np.array([collection.table.names.index(query.query) for query in one])
-    proof = prove(test, database[rows], database)
-    found = gain(test, proof, proof)
-    assert found.standard_error is None
-    assert str(found).endswith("(standard error unknown over 1 place)")
+def test_the_gain_is_paired_over_places():
+    found = gain(_proof([0.9, 0.4, 0.7]), _proof([0.8, 0.5, 0.7]))
+    assert (found.kind, found.places, found.places_better, found.places_worse) == ("crop", 3, 1, 1)
+    assert found.map == pytest.approx(0.0)
 
 
-def test_crops_are_photos_of_their_own_and_relit(collection, test_set):
-    crop = next(
-        request
-        for query, request in zip(test_set.queries, test_set.requests, strict=True)
-        if query.kind == "crop"
-    )
-    assert crop.as_photo
-    assert crop.edit is not None
-    assert crop.box == (10.0, 5.0, 50.0, 40.0)
+def test_crops_are_photos_of_their_own_relit_or_retaken(collection, heldout):
+    retaken = [replace(query, kind="retaken") for query in heldout if query.kind == "crop"]
+    queries = query_set([*heldout, *retaken], collection.table, collection.photos)
+    edits = {"whole": type(None), "crop": Relit, "retaken": Retaken}
+    for query, request in zip(queries.queries, queries.requests, strict=True):
+        assert isinstance(request.edit, edits[query.kind])
+        assert request.as_photo == (query.kind != "whole")
+        assert request.box == (None if query.kind == "whole" else (10.0, 5.0, 50.0, 40.0))
 
 
 def test_no_query_is_an_error_that_says_what_to_do(collection):
     with pytest.raises(ValueError, match=r"^held-out places: ") as error:
-        heldout_test([], collection.table.names, collection.photos)
+        query_set([], collection.table, collection.photos)
     assert str(error.value) == (
         "held-out places: expected at least one test query, got none; "
         "add photos that overlap more, or lower pairs.heldout.min_shared_points"

@@ -7,17 +7,18 @@ import pytest
 
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.inputs import Inputs, KeepConfig, keep_inputs
-from cnnimretrieval.evaluation.heldout import heldout_test
+from cnnimretrieval.evaluation.queries import query_set
 from cnnimretrieval.networks.network import NetworkConfig, build
 from cnnimretrieval.training import descriptions as descriptions_module
 from cnnimretrieval.training import mining
 from cnnimretrieval.training.collection import QueryConfig
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.descriptions import Descriptions
-from cnnimretrieval.training.fine_tune import TrainConfig, fine_tune
+from cnnimretrieval.training.fine_tune import fine_tune
 from cnnimretrieval.training.loop import run_loop
 from cnnimretrieval.training.optimiser import num_frozen
 from cnnimretrieval.training.settings import LoopConfig
+from cnnimretrieval.training.train_config import TrainConfig
 from pairs.negatives import NegativesConfig
 
 LOOP = LoopConfig(
@@ -98,15 +99,14 @@ def test_how_much_is_kept_changes_no_weight(collection, tmp_path, kept_as):
 
 
 def _descriptions(collection, heldout, folder, **options) -> Descriptions:
-    test = heldout_test(heldout, collection.table.names, collection.photos)
     return Descriptions(
         collection=collection,
-        test=test,
+        queries=query_set(heldout, collection.table, collection.photos),
         folder=folder,
         image_size=64,
         device="cpu",
         workers=0,
-        **{"key": "k", **options},
+        **{"content": "k", **options},
     )
 
 
@@ -121,11 +121,11 @@ def test_photos_as_they_are_are_described_once(collection, heldout, tmp_path, ne
     for module in (descriptions_module, mining):
         monkeypatch.setattr(module, "describe", counted)
     made = _descriptions(collection, heldout, tmp_path / "d")
-    queries = made.queries(network)
+    queries = made.query_vectors(network)
     whole = [request for request in described if request.edit is None]
     assert len(whole) == collection.table.num_images
     assert len(described) == len(whole) + len(heldout) // 2
-    plain = real(network, made.test.requests, ExtractConfig(image_size=64)).vectors
+    plain = real(network, made.queries.requests, ExtractConfig(image_size=64)).vectors
     np.testing.assert_array_equal(queries, plain)
 
     described.clear()

@@ -142,12 +142,14 @@ def test_a_network_without_head_is_what_it_always_was(tmp_path):
     assert sorted(written) == [
         "backbone",
         "gem_p",
+        "image_size",
         "local_whitening",
         "mean",
         "pooling",
         "projection",
         "region_whitening",
         "regional",
+        "scales",
         "std",
     ]
     # Of the weights and settings before there were local heads.

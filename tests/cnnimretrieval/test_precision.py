@@ -4,8 +4,9 @@ import torch
 from cnnimretrieval.networks import precision as module
 from cnnimretrieval.networks.network import NetworkConfig
 from cnnimretrieval.networks.precision import choose_precision, cpu_flags
-from cnnimretrieval.training.fine_tune import TrainConfig, fine_tune
+from cnnimretrieval.training.fine_tune import fine_tune
 from cnnimretrieval.training.settings import LoopConfig
+from cnnimretrieval.training.train_config import TrainConfig
 
 
 def test_what_a_person_says_is_not_tried(monkeypatch):

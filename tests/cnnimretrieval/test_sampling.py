@@ -55,7 +55,7 @@ def test_without_training_pairs_it_says_what_to_do(collection):
     only_val = type(table)(
         **{
             name: getattr(table, name)
-            for name in ("names", "cluster", "place", "is_val", "sizes", "orientation")
+            for name in ("names", "cluster", "place", "is_val", "is_choosing", "sizes", "orientation")
         },
         positives=table.positives_of("val"),
     )

@@ -6,15 +6,16 @@ from torch import nn
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import open_request
 from cnnimretrieval.descriptors.tensors import normalise, to_levels
-from cnnimretrieval.evaluation.heldout import heldout_test
+from cnnimretrieval.evaluation.queries import query_set
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork
 from cnnimretrieval.networks.pooling import l2_normalise
 from cnnimretrieval.networks.regions import region_grid
 from cnnimretrieval.networks.trunk import Trunk
 from cnnimretrieval.training import whitening_layers as module
 from cnnimretrieval.training.collection import QueryConfig
-from cnnimretrieval.training.collection_whitening import WhiteningConfig, learned_from_pairs
+from cnnimretrieval.training.collection_whitening import WhiteningConfig, sample_pairs
 from cnnimretrieval.training.descriptions import Descriptions
+from cnnimretrieval.training.rows import fit_learned
 from cnnimretrieval.training.whitening_layers import LayersConfig, mutual_nearest, start_layers
 from cnnimretrieval.whitening.estimates import pca_whitening
 
@@ -34,9 +35,9 @@ def _network(**parts):
 def descriptions(collection, heldout, tmp_path):
     return Descriptions(
         collection=collection,
-        test=heldout_test(heldout, collection.table.names, collection.photos),
+        queries=query_set(heldout, collection.table, collection.photos),
         folder=tmp_path / "descriptors",
-        key="",
+        content="",
         image_size=SIDE,
         device="cpu",
         workers=0,
@@ -95,8 +96,8 @@ def test_a_projection_starts_from_the_whitening_of_pooled_vectors(descriptions, 
         found = describe(plain, [collection.whole(row) for row in rows], ExtractConfig(image_size=SIDE))
         expected = pca_whitening(found.require_all(), shrinkage=0.0)
     else:
-        every_axis = WHITENING.model_copy(update={"dim": None})
-        expected = learned_from_pairs(descriptions, plain, every_axis, QueryConfig(), 3)
+        sample = sample_pairs(descriptions, plain, WHITENING, QueryConfig(), 3)
+        expected = fit_learned(descriptions, plain, sample, WHITENING.given, None).handed_out
     first = expected.projection[:4]
     np.testing.assert_allclose(network.projection.weight.detach(), first, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(network.projection.bias.detach(), -first @ expected.mean, rtol=1e-4, atol=1e-4)

@@ -117,7 +117,7 @@ def test_a_setting_is_refused_before_any_work(run, setting, line):
         (
             "train.loop.loss=foo",
             "train.loop.loss: expected one of 'contrastive', 'triplet', 'multi_similarity', 'supcon', "
-            "'smooth_ap', 'quantised_ap', got 'foo'",
+            "'smooth_ap', 'quantised_ap', 'arcface', 'cosface', 'sphereface', 'subcentre_arcface', got 'foo'",
         ),
         (
             "train.keep=foo",

@@ -68,9 +68,7 @@ def test_what_is_held_out(file, photos, tmp_path):
     path = {cid: photo_of(cid) for cid in VAL}
     assert (first.query, first.box, first.kind) == (path["dd000002"], (0, 0, 10, 24), "whole")
     assert set(first.positives) == {path["bb000003"], path["ee000008"]}
-    assert set(first.junk) == {path["dd000002"], path["ff000004"]}
     assert (second.query, second.positives) == (path["ff000004"], (path["bb000003"],))
-    assert set(second.junk) == {path["ff000004"], path["dd000002"], path["ee000008"]}
 
 
 def test_done_once(file, photos, tmp_path):
@@ -153,7 +151,7 @@ def test_with_nothing_held_out_the_trained_queries_are_the_test(file, photos, tm
     assert not table.is_val.any()
     queries = read_heldout(tmp_path / "pairs" / "heldout.parquet")
     assert [query.query for query in queries] == ["01/00/00/aa000001", "09/00/00/zz000009"]
-    assert queries[0].junk == ("01/00/00/aa000001",)
+    assert {query.purpose for query in queries} == {"report"}
     assert caplog.messages[0] == (f"pairs {file}: no pair is held out; scores will be of what is trained on")
 
 

@@ -131,7 +131,6 @@ def test_a_copy_is_neither_positive_nor_right_answer(ring_model, tmp_path, strat
             any(pair <= {query.query, *query.positives} for query in asked),
             len(asked) > 0,
         )
-        assert all(pair <= {*query.positives, *query.junk} for query in asked)
         dropped = result.stats["dropped"].get("pair: near-copies", 0)
         assert dropped == (2 if near_copies else 0)
     assert found[True][:2] == (False, False)

@@ -22,6 +22,7 @@ def mined(names=NAMES) -> PairTable:
         cluster=np.array([0, 0, 1, -1, 2, 2]),
         place=np.array([0, 0, 0, -1, 1, 1]),
         is_val=np.array([False] * 4 + [True] * 2),
+        is_choosing=np.zeros(6, np.bool_),
         sizes=np.tile([40, 30], (6, 1)),
         orientation=np.ones(6, np.int64),
         positives=Positives(

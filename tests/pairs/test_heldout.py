@@ -6,9 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from groundwork.orientation import upright_size, upright_xy
-from pairs.heldout import HeldoutConfig, draw_queries, read_heldout, write_heldout
+from pairs.heldout import HeldoutConfig, TestPlace, draw_queries, read_heldout, write_heldout
 
-CONFIG = HeldoutConfig(min_shared_points=10)
+CONFIG = HeldoutConfig(min_shared_points=10, retaken_per_image=0)
 
 
 def orientations(model, *others) -> dict[str, int]:
@@ -16,10 +16,11 @@ def orientations(model, *others) -> dict[str, int]:
     return {name: int(value) for name, value in cycle.items()} | dict.fromkeys(others, 1)
 
 
-def draw(place, models, orientation, seed, config):
+def draw(place, models, orientation, seed, config, **more):
     """The queries of photos whose content is in the order of their names."""
     photos = pd.DataFrame(sorted(orientation.items()), columns=["name", "orientation"])
-    return draw_queries(place, models, photos.assign(content=photos["name"]), seed, config)
+    photos = photos.assign(content=photos["name"])
+    return draw_queries(TestPlace(number=place, models=models, photos=photos, **more), seed, config)
 
 
 def naive_positives(model, orientation, query) -> list[str]:
@@ -36,7 +37,7 @@ def naive_positives(model, orientation, query) -> list[str]:
     return [model.names[i] for i in range(model.num_images) if i != row and len(seen[i] & inside) >= 10]
 
 
-def test_positives_share_enough_points_inside_the_box_and_the_rest_of_the_place_is_junk(ring_model):
+def test_positives_share_enough_points_inside_the_box(ring_model):
     model = ring_model(2)
     orientation = orientations(model, "loose.jpg")
     queries, dropped = draw(4, [model], orientation, 0, CONFIG)
@@ -48,10 +49,9 @@ def test_positives_share_enough_points_inside_the_box_and_the_rest_of_the_place_
     for query in queries:
         assert list(query.positives) == naive_positives(model, orientation, query)
         assert query.positives
-        assert query.query in query.junk
-        assert "loose.jpg" in query.junk
-        assert sorted(query.positives + query.junk) == sorted(orientation)
-        assert query.place == 4
+        assert query.query not in query.positives
+        assert "loose.jpg" not in query.positives
+        assert (query.place, query.purpose, query.far) == (4, "report", ())
 
 
 def test_whole_queries_are_the_upright_photo_and_crops_12_to_36_percent_of_it(ring_model):
@@ -127,7 +127,11 @@ def test_of_two_models_with_the_image_the_one_that_shares_more_counts(ring_model
 def test_images_that_share_too_little_are_counted_not_asked(ring_model):
     model = ring_model(2)
     queries, dropped = draw(
-        0, [model], orientations(model), 0, HeldoutConfig(min_shared_points=10_000, crops_per_image=1)
+        0,
+        [model],
+        orientations(model),
+        0,
+        HeldoutConfig(min_shared_points=10_000, crops_per_image=1, retaken_per_image=0),
     )
     assert queries == []
     assert dropped == {
@@ -150,3 +154,45 @@ def test_crops_larger_than_the_photo_are_refused():
         ValidationError, match=r"expected min_area <= max_area <= 1 / max_stretch, got 0.12, 0.9 and 1.33333"
     ):
         HeldoutConfig(max_area=0.9)
+
+
+def test_retaken_crops_have_boxes_of_their_own(ring_model):
+    model = ring_model(2)
+    queries, _ = draw(0, [model], orientations(model), 0, HeldoutConfig(min_shared_points=10))
+    retaken = [query for query in queries if query.kind == "retaken"]
+    assert 0 < len(retaken) <= model.num_images
+    assert not {query.box for query in retaken} & {query.box for query in queries if query.kind == "crop"}
+    without, _ = draw(0, [model], orientations(model), 0, CONFIG)
+    assert [query for query in queries if query.kind != "retaken"] == without
+
+
+def test_a_large_place_is_asked_by_some_of_its_photos(ring_model):
+    model = ring_model(2)
+    all_of_them, _ = draw(0, [model], orientations(model), 0, CONFIG)
+    few = CONFIG.model_copy(update={"images_per_place": 3})
+    asked, _ = draw(0, [model], orientations(model), 0, few)
+    names = sorted({query.query for query in asked})
+    assert len(names) == 3
+    assert asked == [query for query in all_of_them if query.query in names]
+    other_seed, _ = draw(0, [model], orientations(model), 1, few)
+    assert names != sorted({query.query for query in other_seed})
+
+
+def test_a_training_place_is_asked_by_crops_for_either_purpose(ring_model):
+    model = ring_model(2)
+    queries, _ = draw(0, [model], orientations(model), 0, HeldoutConfig(min_shared_points=10), purpose=None)
+    assert {query.kind for query in queries} == {"crop"}
+    assert len({query.query for query in queries}) <= 5
+    assert {query.purpose for query in queries} == {"report", "choose"}
+
+
+def test_far_views_are_told_apart_from_other_positives(ring_model):
+    model = ring_model(2)
+    orientation = orientations(model)
+    plain, _ = draw(0, [model], orientation, 0, CONFIG)
+    first = plain[0]
+    far = {first.query: frozenset([first.positives[0], "nobody.jpg"])}
+    told, _ = draw(0, [model], orientation, 0, CONFIG, far=far)
+    assert told[0].far == (first.positives[0],)
+    assert told[0].positives == first.positives
+    assert all(not query.far for query in told if query.query != first.query)

@@ -1,3 +1,4 @@
+import json
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -72,14 +73,14 @@ def test_other_names_give_the_same_pairs(ring_model, tmp_path):
     (first, one), (other, two) = found
     assert one.names != tuple(sorted(two.names))
     assert tuple(map(backwards, one.names)) == two.names
-    for array in ("cluster", "place", "is_val", "sizes"):
+    for array in ("cluster", "place", "is_val", "is_choosing", "sizes"):
         np.testing.assert_array_equal(getattr(one, array), getattr(two, array))
     for field in fields(one.positives):
         np.testing.assert_array_equal(getattr(one.positives, field.name), getattr(two.positives, field.name))
     for query, renamed in zip(first.heldout, other.heldout, strict=True):
         assert (renamed.query, renamed.box, renamed.seed) == (backwards(query.query), query.box, query.seed)
         assert set(renamed.positives) == set(map(backwards, query.positives))
-        assert set(renamed.junk) == set(map(backwards, query.junk))
+        assert (renamed.purpose, set(renamed.far)) == (query.purpose, set(map(backwards, query.far)))
 
 
 def test_tables_without_digests_are_mined_by_name(ring_model, tmp_path):
@@ -103,8 +104,8 @@ def test_the_files_hold_what_the_models_prove(reconstruction, tmp_path):
     assert images.loc["01-013.jpg", ["cluster", "place"]].tolist() == [1, 1]
     assert images.loc["08-000.jpg", ["cluster", "place"]].tolist() == [3, 1]
     assert images.loc["00-loose.jpg", ["cluster", "place"]].tolist() == [-1, 0]
-    assert images.loc["neither.jpg", ["cluster", "place", "split"]].tolist() == [-1, -1, "train"]
-    assert images.groupby("place")["split"].nunique().max() == 1
+    assert images.loc["neither.jpg", ["cluster", "place"]].tolist() == [-1, -1]
+    assert images[images["place"] >= 0].groupby("place")["split"].nunique().max() == 1
 
     positives = pd.read_parquet(out / "positives.parquet")
     candidates = pd.read_parquet(out / "candidates.parquet")
@@ -119,12 +120,20 @@ def test_the_files_hold_what_the_models_prove(reconstruction, tmp_path):
     assert of_shared == {"01", "08"}
 
     heldout = pd.read_parquet(out / "heldout.parquet")
-    assert set(heldout["place"]) == set(images["place"][images["split"] == "val"])
-    assert set(heldout["kind"]) == {"whole", "crop"}
+    held_out = set(images["place"][(images["split"] == "val") & (images["place"] >= 0)])
+    assert set(heldout["place"]) > held_out
+    of_held_out = heldout["place"].isin(held_out)
+    assert set(heldout["kind"][of_held_out]) == {"whole", "crop", "retaken"}
+    assert set(heldout["kind"][~of_held_out]) == {"crop"}
+    assert set(heldout["purpose"][of_held_out]) == {"report"}
+    assert set(heldout["purpose"][~of_held_out]) == {"report", "choose"}
     for row in heldout.itertuples():
-        assert sorted([*row.positives, *row.junk]) == sorted(images.index[images["place"] == row.place])
+        assert set(row.far) <= set(row.positives) <= set(images.index[images["place"] == row.place])
+        assert row.query not in row.positives
     assert result.stats["heldout"] == heldout["kind"].value_counts().to_dict()
-    assert (out / "photos.json").read_bytes() == (reconstruction / "photos.json").read_bytes()
+    photos = json.loads((out / "photos.json").read_bytes())
+    assert len(photos.pop("content")) == 64
+    assert photos == json.loads((reconstruction / "photos.json").read_bytes())
 
 
 def test_everything_dropped_is_counted_by_reason(reconstruction, tmp_path):
@@ -247,3 +256,26 @@ def test_other_descriptors_mine_again_but_not_the_same_ones_elsewhere(reconstruc
 def test_m1_without_descriptors_says_what_to_do(reconstruction, tmp_path):
     with pytest.raises(FileNotFoundError, match="run extract on the photos and give its folder"):
         mine(reconstruction, tmp_path / "pairs", CONFIG.model_copy(update={"strategy": "m1"}))
+
+
+def test_photos_without_a_place_are_held_out_in_the_same_share(ring_model, tmp_path):
+    models = [ring_model(seed, place=seed) for seed in range(4)]
+    loose = [(f"loose-{number:02d}.jpg", "unregistered", -1) for number in range(20)]
+    write_reconstruction(tmp_path, models, loose)
+    split = {"val_share": 0.25, "choosing_share": 0}
+    table = mine(tmp_path, tmp_path / "pairs", MineConfig.model_validate({"split": split})).table
+    assert (table.is_val & (table.place < 0)).sum() == 5
+    assert len(np.unique(table.place[table.is_val & (table.place >= 0)])) == 1
+
+
+def test_places_to_choose_by_are_asked_for_that_purpose(ring_model, tmp_path):
+    write_reconstruction(tmp_path, [ring_model(seed, place=seed) for seed in range(6)])
+    split = {"val_share": 0.2, "choosing_share": 0.35}
+    config = MineConfig.model_validate({"split": split, "heldout": {"min_shared_points": 10}})
+    mined = mine(tmp_path, tmp_path / "pairs", config)
+    table = mined.table
+    choosing = set(table.place[table.is_choosing].tolist())
+    reported = set(table.place[table.is_val & ~table.is_choosing].tolist())
+    assert (len(choosing), len(reported)) == (2, 1)
+    purposes = {query.place: query.purpose for query in mined.heldout if query.kind == "whole"}
+    assert purposes == dict.fromkeys(choosing, "choose") | dict.fromkeys(reported, "report")

@@ -34,6 +34,7 @@ def table(**changes) -> PairTable:
         "cluster": np.array([0, 0, -1, 3, 3]),
         "place": np.array([2, 2, -1, 5, 5]),
         "is_val": np.array([False, False, False, True, True]),
+        "is_choosing": np.array([False, False, False, True, True]),
         "sizes": np.array([[640, 480], [480, 640], [3, 4], [5, 6], [7, 8]]),
         "orientation": np.array([1, 6, 1, 8, 1]),
         "positives": positives(),
@@ -46,7 +47,7 @@ def test_files_bring_back_the_same_table(tmp_path):
     write_pair_table(written, tmp_path)
     read = read_pair_table(tmp_path)
     assert read.names == written.names
-    for name in ("cluster", "place", "is_val", "sizes", "orientation"):
+    for name in ("cluster", "place", "is_val", "is_choosing", "sizes", "orientation"):
         np.testing.assert_array_equal(getattr(read, name), getattr(written, name))
     for name in Positives.LAYOUT:
         np.testing.assert_array_equal(getattr(read.positives, name), getattr(written.positives, name))
@@ -55,7 +56,8 @@ def test_files_bring_back_the_same_table(tmp_path):
 def test_columns_that_others_read(tmp_path):
     write_pair_table(table(), tmp_path)
     images = pd.read_parquet(tmp_path / "images.parquet")
-    assert list(images) == ["name", "cluster", "place", "split", "width", "height", "orientation", "row"]
+    columns = ["name", "cluster", "place", "split", "choosing", "width", "height", "orientation", "row"]
+    assert list(images) == columns
     assert images["split"].tolist() == ["train", "train", "train", "val", "val"]
     pairs = pd.read_parquet(tmp_path / "positives.parquet")
     assert list(pairs) == [
@@ -117,7 +119,11 @@ def test_a_name_that_is_no_image_stops_the_reading(tmp_path):
         ({"cluster": np.array([0, 0, 1, 3, 3])}, "a place for every image of a cluster"),
         ({"cluster": np.array([0, 0, -1, 0, 0])}, "one place for every cluster"),
         ({"is_val": np.array([False, True, False, True, True])}, "every place on one side of the split"),
-        ({"is_val": np.array([False, False, True, True, True])}, "images without a place in train"),
+        ({"is_choosing": np.array([True, True, False, False, False])}, "images to choose by to be held out"),
+        (
+            {"is_choosing": np.array([False, False, False, True, False])},
+            "places to choose by apart from others",
+        ),
         ({"orientation": np.array([1, 6, 0, 8, 1])}, "orientations in 1..8"),
         ({"sizes": np.array([[640, 480], [480, 640], [3, 0], [5, 6], [7, 8]])}, "sizes > 0"),
         ({"positives": positives((0,), (3,))}, "the two images of a pair in one place"),
@@ -127,3 +133,15 @@ def test_a_name_that_is_no_image_stops_the_reading(tmp_path):
 def test_contradictions_are_refused(changes, expected):
     with pytest.raises(ValueError, match=expected):
         table(**changes)
+
+
+def test_a_table_without_the_choosing_places_is_of_another_version(tmp_path):
+    write_pair_table(table(), tmp_path)
+    images = pd.read_parquet(tmp_path / "images.parquet").drop(columns="choosing")
+    images.to_parquet(tmp_path / "images.parquet")
+    with pytest.raises(ValueError, match="pairs") as error:
+        read_pair_table(tmp_path)
+    assert str(error.value) == (
+        f"pairs {tmp_path}: expected an images.parquet of this version, got one without the column choosing; "
+        "mine again"
+    )

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pairs.split import SplitConfig, choose_val_places
+from pairs.split import SplitConfig, choose_choosing_places, choose_val_places
 
 SIZES = st.lists(st.integers(1, 60), min_size=2, max_size=30)
 
@@ -61,3 +61,24 @@ def test_one_place_may_do_and_then_nothing_is_held_out():
     one = choose_val_places(np.array([4, 4]), SplitConfig(), rng, one_place_will_do=True)
     two = choose_val_places(np.array([4, 4, 7]), SplitConfig(), rng, one_place_will_do=True)
     assert (len(one), len(two)) == (0, 1)
+
+
+@given(sizes=SIZES, seed=st.integers(0, 1000), share=st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9]))
+def test_places_to_choose_by_are_neither_reported_nor_trained_on(sizes, seed, share):
+    place, config = places_of(sizes), SplitConfig(choosing_share=share)
+    rng = np.random.default_rng(seed)
+    reported = choose_val_places(place, config, rng)
+    choosing = choose_choosing_places(place, reported, config, rng)
+    left = len(sizes) - len(reported) - len(choosing)
+    assert not set(choosing.tolist()) & set(reported.tolist())
+    assert len(choosing) in (0, round(share * len(sizes)))
+    assert len(choosing) == 0 or (len(choosing) >= 2 and left >= 2)
+
+
+def test_few_places_are_not_split_three_ways():
+    place = places_of([4] * 9)
+    reported = np.unique(place)[:3]
+    rng = np.random.default_rng(0)
+    assert len(choose_choosing_places(place, reported, SplitConfig(), rng)) == 0
+    assert len(choose_choosing_places(place, reported, SplitConfig(choosing_share=0.4), rng)) == 4
+    assert len(choose_choosing_places(place, reported, SplitConfig(choosing_share=0.6), rng)) == 0

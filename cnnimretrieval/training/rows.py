@@ -1,0 +1,145 @@
+"""The rows of the proof: networks with whitenings as they could be handed out, and what each reaches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from cnnimretrieval.evaluation.heldout import Proof, prove, ranking_table
+from cnnimretrieval.evaluation.queries import Situation, SituationName
+from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.training.collection_whitening import PairSample, Shares
+from cnnimretrieval.training.descriptions import Descriptions
+from cnnimretrieval.whitening.apply import Whitening, apply
+from cnnimretrieval.whitening.estimates import pca_whitening
+from pairs.heldout import Purpose
+
+Row = Literal[
+    "off_the_shelf",
+    "off_the_shelf_pca",
+    "off_the_shelf_whitened",
+    "fine_tuned",
+    "fine_tuned_loss_whitening",
+    "fine_tuned_whitened",
+]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fitted:
+    """A whitening estimated twice, from the descriptors of `network`.
+
+    `handed_out` has seen nothing that is held out. `whole_collection` has all photos in its covariance, those
+    of held-out places too, though never their pairs: so is the whitening of somebody who searches the photos
+    that it was fitted to.
+    """
+
+    network: RetrievalNetwork
+    handed_out: Whitening
+    whole_collection: Whitening
+
+    def of(self, situation: SituationName) -> Whitening:
+        """The one that a situation is about."""
+        return self.whole_collection if situation == "own_collection" else self.handed_out
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Candidate:
+    """A network as it could be handed out, `whitened` or not, and what it reaches.
+
+    `reported` and `choosing` are its proofs on the queries of either purpose, the situation that decides
+    first; `rankings` are of the first reported one.
+    """
+
+    network: RetrievalNetwork
+    whitened: Fitted | None
+    reported: tuple[Proof, ...]
+    choosing: tuple[Proof, ...]
+    rankings: pd.DataFrame
+
+    @property
+    def score(self) -> float:
+        """What candidates are compared by; where no place could be set aside, what is reported."""
+        return choosing_score(self.choosing or self.reported)
+
+
+def choosing_score(proofs: Sequence[Proof]) -> float:
+    """Mean mAP over the situations of places that are not trained on, where there are some.
+
+    Queries of training places choose the shares of whitening; here they would favour whatever fits most.
+    """
+    unseen = [proof for proof in proofs if proof.situation != "own_places"] or proofs
+    return float(np.mean([proof.scores[proof.decisive].map for proof in unseen]))
+
+
+def fit_pca(
+    descriptions: Descriptions,
+    network: RetrievalNetwork,
+    shrinkage: float | None,
+    dim: int | None,
+    *,
+    scales: Sequence[float] = (1.0,),
+) -> Fitted:
+    """PCA whitening of the descriptors of `network`."""
+    database = descriptions.database(network, scales)
+    seen = ~descriptions.collection.table.is_val
+    return Fitted(
+        network=network,
+        handed_out=pca_whitening(database[seen], dim=dim, shrinkage=shrinkage),
+        whole_collection=pca_whitening(database, dim=dim, shrinkage=shrinkage),
+    )
+
+
+def fit_learned(
+    descriptions: Descriptions,
+    network: RetrievalNetwork,
+    sample: PairSample,
+    shares: Shares,
+    dim: int | None,
+) -> Fitted:
+    """Learned whitening of the descriptors of `network`, of which `sample` is."""
+    seen = ~descriptions.collection.table.is_val
+    handed_out, whole_collection = (
+        sample.statistics(fitted).whitening(
+            dim=dim, shrinkage=shares.shrinkage, collection_share=shares.collection
+        )
+        for fitted in (seen, np.ones_like(seen))
+    )
+    return Fitted(network=network, handed_out=handed_out, whole_collection=whole_collection)
+
+
+def candidate(descriptions: Descriptions, network: RetrievalNetwork, whitened: Fitted | None) -> Candidate:
+    """`network`, whitened or not, in every situation that there are queries for."""
+    reported = proofs(descriptions, network, whitened, "report")
+    situation = descriptions.queries.situations("report")[0]
+    vectors = _vectors(descriptions, network, whitened, situation)
+    return Candidate(
+        network=network,
+        whitened=whitened,
+        reported=reported,
+        choosing=proofs(descriptions, network, whitened, "choose"),
+        rankings=ranking_table(descriptions.queries, situation, *vectors, reported[0]),
+    )
+
+
+def proofs(
+    descriptions: Descriptions, network: RetrievalNetwork, whitened: Fitted | None, purpose: Purpose
+) -> tuple[Proof, ...]:
+    """What `network` reaches in each situation that there are queries of this purpose for."""
+    return tuple(
+        prove(descriptions.queries, situation, *_vectors(descriptions, network, whitened, situation))
+        for situation in descriptions.queries.situations(purpose)
+    )
+
+
+def _vectors(
+    descriptions: Descriptions, network: RetrievalNetwork, whitened: Fitted | None, situation: Situation
+) -> tuple[Float[np.ndarray, "q k"], Float[np.ndarray, "n k"]]:
+    """The descriptors of queries and collection as they are in this situation."""
+    queries, database = descriptions.query_vectors(network), descriptions.database(network)
+    if whitened is None:
+        return queries, database
+    whitening = whitened.of(situation.name)
+    return apply(whitening, queries), apply(whitening, database)

@@ -1,0 +1,114 @@
+"""The shares of a learned whitening, chosen by leaving out training places: no held-out one is looked at."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from cnnimretrieval.evaluation.heldout import prove
+from cnnimretrieval.evaluation.queries import QuerySet, Situation
+from cnnimretrieval.training.collection_whitening import PairSample, Shares, WhiteningConfig
+from cnnimretrieval.whitening.apply import apply
+
+logger = logging.getLogger(__name__)
+
+_FOLDS = 4
+_SHRINKAGES = (0.1, 0.25, 0.5, 0.75, 0.9)
+_COLLECTION_SHARES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+# Where nothing can be left out.
+_UNCHOSEN = Shares(shrinkage=0.5, collection=0.1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Fold:
+    """Training places left out: their numbers, their queries, and all images that go with them."""
+
+    places: Int[np.ndarray, " p"]
+    queries: Int[np.ndarray, " q"]
+    images: Bool[np.ndarray, " n"]
+
+
+def choose_shares(
+    sample: PairSample,
+    queries: QuerySet,
+    query_vectors: Float[np.ndarray, "q d"],
+    config: WhiteningConfig,
+    seed: int,
+) -> Shares:
+    """The shares in `config`, with numbers in place of what is to be chosen there.
+
+    Training places are left out in turn, with their part of the photos without a place. The shares with the
+    highest mAP, averaged over the queries of these places in three situations as in `evaluation.queries`, are
+    taken: among photos that were left out too, among photos that were not, and as places learned from.
+    `query_vectors` are of all `queries`, not whitened.
+    """
+    if not config.is_chosen:
+        return config.given
+    folds = list(_folds(queries, seed))
+    if not folds:
+        logger.warning("whitening: too few training places to choose its shares by; %s are taken", _UNCHOSEN)
+        return _UNCHOSEN
+    tried = [_Trial(sample, queries, query_vectors, fold) for fold in folds]
+    grid = [
+        Shares(shrinkage=shrinkage, collection=share)
+        for shrinkage, share in product(
+            _SHRINKAGES if config.shrinkage == "chosen" else (config.given.shrinkage,),
+            _COLLECTION_SHARES if config.collection_share == "chosen" else (config.given.collection,),
+        )
+    ]
+    scores = {shares: float(np.mean([trial.score(shares) for trial in tried])) for shares in grid}
+    best = max(scores, key=scores.__getitem__)
+    logger.info("whitening: %s, mAP %.4f with training places left out", best, scores[best])
+    return best
+
+
+def _folds(queries: QuerySet, seed: int) -> Iterator[_Fold]:
+    """Training places dealt out, with the queries of theirs to choose by."""
+    table = queries.table
+    place = np.array([query.place for query in queries.queries])
+    is_held_out = np.isin(place, table.place[table.is_val])
+    ours = np.array([query.purpose == "choose" for query in queries.queries]) & ~is_held_out
+    places = np.random.default_rng(seed).permutation(np.unique(place[ours]))
+    loose = np.flatnonzero(~table.is_val & (table.place < 0))
+    count = min(_FOLDS, len(places) // 2)
+    for number in range(count):
+        left_out = places[number::count]
+        images = np.isin(table.place, left_out)
+        images[loose[number::count]] = True
+        yield _Fold(places=left_out, queries=np.flatnonzero(ours & np.isin(place, left_out)), images=images)
+
+
+class _Trial:
+    """One fold's queries in the three situations, with what a whitening is learned from in each."""
+
+    def __init__(
+        self, sample: PairSample, queries: QuerySet, query_vectors: Float[np.ndarray, "q d"], fold: _Fold
+    ) -> None:
+        self._queries, self._query_vectors, self._database = queries, query_vectors, sample.database
+        fitted, others = ~queries.table.is_val, sample.without(fold.places)
+        among_others = Situation(
+            name="unseen_database", queries=fold.queries, database=np.flatnonzero(fold.images)
+        )
+        among_all = Situation(name="own_places", queries=fold.queries, database=np.flatnonzero(fitted))
+        self._situations = (
+            (among_others, others.statistics(fitted & ~fold.images)),
+            (among_all, others.statistics(fitted)),
+            (among_all, sample.statistics(fitted)),
+        )
+
+    def score(self, shares: Shares) -> float:
+        """Mean mAP over the situations."""
+        maps = []
+        for situation, statistics in self._situations:
+            metric = statistics.metric(shrinkage=shares.shrinkage, collection_share=shares.collection)
+            proof = prove(
+                self._queries,
+                situation,
+                apply(metric, self._query_vectors),
+                apply(metric, self._database),
+            )
+            maps.append(proof.scores[proof.decisive].map)
+        return float(np.mean(maps))
