@@ -108,18 +108,17 @@ class Proof:
 def prove(
     queries: QuerySet,
     situation: Situation,
-    query_vectors: Float[np.ndarray, "q d"],
-    database: Float[np.ndarray, "n d"],
+    asked: Float[np.ndarray, "q d"],
+    searched: Float[np.ndarray, "n d"],
 ) -> Proof:
-    """Score unit descriptors of all queries of the set and of all images of its table in one situation.
+    """Score unit descriptors of the queries of one situation, and of what is searched in it, in their order.
 
     Of a query only the ranks of the images of its own place are kept: memory does not grow with the square
     of the collection.
     """
     truths = [queries.truth(number, situation) for number in situation.queries]
     judged = [np.concatenate(truth) for truth in truths]
-    chosen = _rows_of(database, situation.database)
-    ranks = judged_ranks(query_vectors[situation.queries], chosen, judged)
+    ranks = judged_ranks(asked, searched, judged)
     found: dict[str, list[tuple[float, float, int]]] = {}
     for number, truth, rank in zip(situation.queries.tolist(), truths, ranks, strict=True):
         query = queries.queries[number]
@@ -156,16 +155,16 @@ def gain(proof: Proof, over: Proof) -> Gain:
 def ranking_table(
     queries: QuerySet,
     situation: Situation,
-    query_vectors: Float[np.ndarray, "q d"],
-    database: Float[np.ndarray, "n d"],
+    asked: Float[np.ndarray, "q d"],
+    searched: Float[np.ndarray, "n d"],
     proof: Proof,
 ) -> pd.DataFrame:
     """One row a query of the situation: how it is made, the first names of its ranking, and its score.
 
     `junk` is that among the ranked names.
     """
-    ranking = search(query_vectors[situation.queries], _rows_of(database, situation.database), _KEPT)
-    rows = np.arange(len(database)) if situation.database is None else situation.database
+    ranking = search(asked, searched, _KEPT)
+    rows = np.arange(len(searched)) if situation.database is None else situation.database
     precision = {kind: iter(one.average_precision.tolist()) for kind, one in proof.kinds.items()}
     table = []
     for number, ranked, scores in zip(situation.queries.tolist(), ranking.rows, ranking.scores, strict=True):
@@ -189,12 +188,6 @@ def ranking_table(
             }
         )
     return pd.DataFrame(table)
-
-
-def _rows_of(
-    database: Float[np.ndarray, "n d"], rows: Int[np.ndarray, " k"] | None
-) -> Float[np.ndarray, "k d"]:
-    return database if rows is None else database[rows]
 
 
 def _of_kind(rows: Sequence[tuple[float, float, int]]) -> KindProof:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from cnnimretrieval.descriptors.distort import Relit
 from cnnimretrieval.descriptors.images import Edit, ImageRequest
@@ -35,6 +35,10 @@ class Situation:
     name: SituationName
     queries: Rows
     database: Rows | None
+
+    def searched(self, database: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "k d"]:
+        """Of the descriptors of the whole table those that are searched."""
+        return database if self.database is None else database[self.database]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

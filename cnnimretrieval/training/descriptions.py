@@ -10,7 +10,7 @@ from jaxtyping import Float
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.inputs import Inputs
-from cnnimretrieval.evaluation.queries import QuerySet
+from cnnimretrieval.evaluation.queries import QuerySet, Situation
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.divergence import sound_descriptors
@@ -41,6 +41,20 @@ class Descriptions:
     ) -> Float[np.ndarray, "n d"]:
         """Unit descriptors of the whole collection, not whitened, in the order of the pair table."""
         return self.of(network, "database", self._whole(), scales)
+
+    def of_situation(
+        self, network: RetrievalNetwork, situation: Situation
+    ) -> tuple[Float[np.ndarray, "q d"], Float[np.ndarray, "k d"]]:
+        """What is asked and what is searched in a situation; nothing else of the collection is described."""
+        if situation.database is None or self.known_database(network) is not None:
+            queries = self.query_vectors(network)[situation.queries]
+            return queries, situation.searched(self.database(network))
+        asked = [self.queries.requests[number] for number in situation.queries]
+        searched = [self.collection.whole(row) for row in situation.database]
+        return (
+            self._made(network, f"queries of {situation.name}", asked, (1.0,)),
+            self._made(network, f"photos of {situation.name}", searched, (1.0,)),
+        )
 
     def known_database(self, network: RetrievalNetwork) -> Float[np.ndarray, "n d"] | None:
         """What `database` gives, if these weights have described the collection already."""
@@ -102,7 +116,7 @@ class Descriptions:
             for name, one in zip(self._names(requests), requests, strict=True)
         ]
         key = key_of(self.content, asked, self.image_size, list(scales), network.fingerprint())
-        return self.folder / f"{what}-{key[:16]}.npy"
+        return self.folder / f"{what.replace(' ', '-')}-{key[:16]}.npy"
 
     def _names(self, requests: Sequence[ImageRequest]) -> list[str]:
         return [request.path.relative_to(self.collection.photos).as_posix() for request in requests]

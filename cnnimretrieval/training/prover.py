@@ -46,11 +46,12 @@ class Prover:
     def validation(self, network: RetrievalNetwork, through: Fitted | None) -> dict[str, float]:
         """The mAP of each kind of query to choose by, of the descriptors that the loss sees.
 
+        Nothing but these queries and what they are searched among is described.
         Of the queries to report of where no place could be set aside.
         """
         queries = self.descriptions.queries
         situation = (queries.situations("choose") or queries.situations("report"))[0]
-        vectors = self.descriptions.query_vectors(network), self.descriptions.database(network)
+        vectors = self.descriptions.of_situation(network, situation)
         if through is not None:
             vectors = apply(through.handed_out, vectors[0]), apply(through.handed_out, vectors[1])
         scores = prove(queries, situation, *vectors).scores

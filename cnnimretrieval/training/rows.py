@@ -137,8 +137,9 @@ def proofs(
 def _vectors(
     descriptions: Descriptions, network: RetrievalNetwork, whitened: Fitted | None, situation: Situation
 ) -> tuple[Float[np.ndarray, "q k"], Float[np.ndarray, "n k"]]:
-    """The descriptors of queries and collection as they are in this situation."""
-    queries, database = descriptions.query_vectors(network), descriptions.database(network)
+    """The descriptors of what is asked and of what is searched in this situation."""
+    queries = descriptions.query_vectors(network)[situation.queries]
+    database = situation.searched(descriptions.database(network))
     if whitened is None:
         return queries, database
     whitening = whitened.of(situation.name)

@@ -107,8 +107,8 @@ class _Trial:
             proof = prove(
                 self._queries,
                 situation,
-                apply(metric, self._query_vectors),
-                apply(metric, self._database),
+                apply(metric, self._query_vectors[situation.queries]),
+                apply(metric, situation.searched(self._database)),
             )
             maps.append(proof.scores[proof.decisive].map)
         return float(np.mean(maps))

@@ -77,7 +77,8 @@ def test_choices_see_no_photo_of_a_reported_place(collection, heldout):
 def test_perfect_descriptors_score_one(collection, queries):
     database = _database(collection)
     for situation in queries.situations("report"):
-        proof = prove(queries, situation, database[_rows(collection, queries)], database)
+        asked = database[_rows(collection, queries)][situation.queries]
+        proof = prove(queries, situation, asked, situation.searched(database))
         assert list(proof.scores) == ["crop", "whole"]
         assert proof.decisive == "crop"
         for scores in proof.scores.values():
@@ -95,7 +96,7 @@ def test_scores_are_those_of_whole_rankings(collection, heldout, number):
     database /= np.linalg.norm(database, axis=1, keepdims=True)
     asked = database[_rows(collection, queries)] + rng.normal(size=(len(drawn), 4)).astype(np.float32) / 2
     situation = queries.situations("report")[number]
-    proof = prove(queries, situation, asked, database)
+    proof = prove(queries, situation, asked, situation.searched(database))
     rows = np.arange(table.num_images) if situation.database is None else situation.database
     for kind in ("crop", "whole", "far"):
         of_kind = [n for n, query in enumerate(drawn) if query.kind == kind.replace("far", "crop")]
@@ -127,10 +128,10 @@ def test_a_place_counts_once_however_many_queries_it_has(collection, heldout):
 
 def test_the_ranking_table_says_what_was_found(collection, queries):
     database = _database(collection)
-    vectors = database[_rows(collection, queries)]
     situation = queries.situations("report")[0]
-    proof = prove(queries, situation, vectors, database)
-    table = ranking_table(queries, situation, vectors, database, proof)
+    vectors = database[_rows(collection, queries)], situation.searched(database)
+    proof = prove(queries, situation, *vectors)
+    table = ranking_table(queries, situation, *vectors, proof)
     first = queries.queries[0]
     assert table["ranked"][0][0] == first.query
     assert table["junk"][0] == [first.query]

@@ -126,7 +126,10 @@ def test_the_choice_is_that_of_whitenings_learned_the_plain_way(given, monkeypat
                     )
                     situation = Situation(name="own_places", queries=fold.queries, database=database)
                     found = prove(
-                        queries, situation, apply(learned, vectors), apply(learned, sample.database)
+                        queries,
+                        situation,
+                        apply(learned, vectors)[situation.queries],
+                        situation.searched(apply(learned, sample.database)),
                     )
                     maps.append(found.scores["crop"].map)
             scores[Shares(shrinkage=shrinkage, collection=share)] = np.mean(maps)
