@@ -29,7 +29,7 @@ class WhiteningConfig(Settings):
     shrinkage: float | Chosen | None = Field(
         default=None,
         description="towards a multiple of the identity, 0 to 1; by formula where data are few if not set; "
-        "or chosen, for the learned one by leaving training places out, together with collection_share; both",
+        "or chosen, by leaving training places out, for each of the two; both",
     )
     collection_share: float | Chosen = Field(
         default=0.0,
@@ -71,18 +71,21 @@ class WhiteningConfig(Settings):
     @property
     def given(self) -> "Shares":
         """The shares as they are given; what is left to be chosen as if it was not set."""
+        shrinkage = None if self.shrinkage == "chosen" else self.shrinkage
         return Shares(
-            shrinkage=None if self.shrinkage == "chosen" else self.shrinkage,
+            shrinkage=shrinkage,
             collection=0.0 if self.collection_share == "chosen" else self.collection_share,
+            pca_shrinkage=shrinkage,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shares:
-    """The two numbers that make few pairs usable: see `whitening.estimates.learn_whitening`."""
+    """What makes few pairs usable, see `whitening.estimates.learn_whitening`; and the same for PCA."""
 
     shrinkage: float | None
     collection: float
+    pca_shrinkage: float | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

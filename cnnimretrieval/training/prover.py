@@ -41,7 +41,7 @@ class Prover:
     def pca(self, network: RetrievalNetwork, scales: Sequence[float] = (1.0,)) -> Fitted:
         """PCA whitening, in the same way."""
         settings = self.config.whitening
-        return fit_pca(self.descriptions, network, settings.given.shrinkage, settings.dim, scales=scales)
+        return fit_pca(self.descriptions, network, self.shares.pca_shrinkage, settings.dim, scales=scales)
 
     def validation(self, network: RetrievalNetwork, through: Fitted | None) -> dict[str, float]:
         """The mAP of each kind of query to choose by, of the descriptors that the loss sees.

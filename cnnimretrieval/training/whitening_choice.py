@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float, Int
 from cnnimretrieval.evaluation.heldout import prove
 from cnnimretrieval.evaluation.queries import QuerySet, Situation
 from cnnimretrieval.training.collection_whitening import PairSample, Shares, WhiteningConfig
-from cnnimretrieval.whitening.apply import apply
+from cnnimretrieval.whitening.apply import Whitening, apply
+from cnnimretrieval.whitening.estimates import pca_metric
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ _FOLDS = 4
 _SHRINKAGES = (0.1, 0.25, 0.5, 0.75, 0.9)
 _COLLECTION_SHARES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 # Where nothing can be left out.
-_UNCHOSEN = Shares(shrinkage=0.5, collection=0.1)
+_UNCHOSEN = Shares(shrinkage=0.5, collection=0.1, pca_shrinkage=0.5)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,7 +54,7 @@ def choose_shares(
         return _UNCHOSEN
     tried = [_Trial(sample, queries, query_vectors, fold) for fold in folds]
     grid = [
-        Shares(shrinkage=shrinkage, collection=share)
+        replace(config.given, shrinkage=shrinkage, collection=share)
         for shrinkage, share in product(
             _SHRINKAGES if config.shrinkage == "chosen" else (config.given.shrinkage,),
             _COLLECTION_SHARES if config.collection_share == "chosen" else (config.given.collection,),
@@ -61,7 +62,10 @@ def choose_shares(
     ]
     scores = {shares: float(np.mean([trial.score(shares) for trial in tried])) for shares in grid}
     best = max(scores, key=scores.__getitem__)
-    logger.info("whitening: %s, mAP %.4f with training places left out", best, scores[best])
+    if config.shrinkage == "chosen":
+        by_pca = {one: float(np.mean([trial.pca_score(one) for trial in tried])) for one in _SHRINKAGES}
+        best = replace(best, pca_shrinkage=max(by_pca, key=by_pca.__getitem__))
+    logger.info("whitening: %s, mAP %.4f with training places left out", best, max(scores.values()))
     return best
 
 
@@ -98,17 +102,28 @@ class _Trial:
             (among_all, others.statistics(fitted)),
             (among_all, sample.statistics(fitted)),
         )
+        self._fitted = ((among_others, fitted & ~fold.images), (among_all, fitted))
 
     def score(self, shares: Shares) -> float:
-        """Mean mAP over the situations."""
-        maps = []
-        for situation, statistics in self._situations:
-            metric = statistics.metric(shrinkage=shares.shrinkage, collection_share=shares.collection)
-            proof = prove(
-                self._queries,
-                situation,
-                apply(metric, self._query_vectors[situation.queries]),
-                apply(metric, situation.searched(self._database)),
-            )
-            maps.append(proof.scores[proof.decisive].map)
-        return float(np.mean(maps))
+        """Mean mAP of learned whitening over the situations."""
+        metrics = (
+            (situation, of.metric(shrinkage=shares.shrinkage, collection_share=shares.collection))
+            for situation, of in self._situations
+        )
+        return float(np.mean([self._map(*one) for one in metrics]))
+
+    def pca_score(self, shrinkage: float) -> float:
+        """Mean mAP of PCA whitening over the situations, of which two are one to it."""
+        metrics = (
+            (situation, pca_metric(self._database[rows], shrinkage)) for situation, rows in self._fitted
+        )
+        return float(np.mean([self._map(*one) for one in metrics]))
+
+    def _map(self, situation: Situation, metric: Whitening) -> float:
+        proof = prove(
+            self._queries,
+            situation,
+            apply(metric, self._query_vectors[situation.queries]),
+            apply(metric, situation.searched(self._database)),
+        )
+        return proof.scores[proof.decisive].map

@@ -4,10 +4,11 @@ Descriptors may be a memory map of float32; what is estimated is float64.
 """
 
 import numpy as np
+import scipy.linalg
 from jaxtyping import Float, Int
 
 from cnnimretrieval.whitening.apply import Whitening, check_dim
-from cnnimretrieval.whitening.covariance import falling_eigh, num_axes
+from cnnimretrieval.whitening.covariance import falling_eigh, num_axes, root, towards
 from cnnimretrieval.whitening.moments import centred_moments, mean_of, shrinkage_of
 from cnnimretrieval.whitening.pair_statistics import LEAST_SHRINKAGE, ROWS_A_DIMENSION, gather
 
@@ -80,6 +81,20 @@ def pca_whitening(
     chosen = " chosen for so few" if shrinkage is None and used > 0.0 else ""
     note = f"PCA of {n} descriptors, {kept} of {d} dimensions, shrinkage {used:.4g}{chosen}"
     return Whitening(mean=mean, projection=np.ascontiguousarray(projection), kind="pca", note=note)
+
+
+def pca_metric(vectors: Float[np.ndarray, "n d"], shrinkage: float) -> Whitening:
+    """A whitening of all axes with the inner products of `pca_whitening`, without its axes.
+
+    It leaves out the eigenvectors, which are most of the work: for trying many values of `shrinkage` > 0.
+    """
+    _check(vectors, None, shrinkage)
+    mean = mean_of(vectors, np.arange(len(vectors)))
+    covariance = centred_moments(vectors, mean).second
+    lower = root(towards(covariance, np.eye(len(mean)), shrinkage), np.inf)
+    assert lower is not None  # its condition is at most d / shrinkage
+    inverse = scipy.linalg.solve_triangular(lower, np.eye(len(mean)), lower=True, check_finite=False)
+    return Whitening(mean=mean, projection=inverse, kind="pca", note=f"metric, shrinkage {shrinkage:g}")
 
 
 def _check(vectors: Float[np.ndarray, "n d"], dim: int | None, shrinkage: float | None) -> None:

@@ -11,6 +11,7 @@ from cnnimretrieval.training import whitening_choice
 from cnnimretrieval.training.collection_whitening import PairSample, Shares, WhiteningConfig
 from cnnimretrieval.training.whitening_choice import choose_shares
 from cnnimretrieval.whitening.apply import apply
+from cnnimretrieval.whitening.estimates import pca_whitening
 from pairs.heldout import HeldoutQuery
 from pairs.image_pairs import Positives
 from pairs.pair_table import PairTable
@@ -90,8 +91,10 @@ def given(tmp_path):
 
 def test_given_shares_are_left_as_they_are(given):
     config = WhiteningConfig(shrinkage=0.3, collection_share=0.2)
-    assert choose_shares(*given, config, 0) == Shares(shrinkage=0.3, collection=0.2)
-    assert choose_shares(*given, WhiteningConfig(), 0) == Shares(shrinkage=None, collection=0.0)
+    assert choose_shares(*given, config, 0) == Shares(shrinkage=0.3, collection=0.2, pca_shrinkage=0.3)
+    assert choose_shares(*given, WhiteningConfig(), 0) == Shares(
+        shrinkage=None, collection=0.0, pca_shrinkage=None
+    )
 
 
 def test_what_is_given_of_the_two_is_kept(given):
@@ -132,10 +135,35 @@ def test_the_choice_is_that_of_whitenings_learned_the_plain_way(given, monkeypat
                         situation.searched(apply(learned, sample.database)),
                     )
                     maps.append(found.scores["crop"].map)
-            scores[Shares(shrinkage=shrinkage, collection=share)] = np.mean(maps)
-    assert chosen == max(scores, key=scores.__getitem__)
+            scores[shrinkage, share] = np.mean(maps)
+    assert (chosen.shrinkage, chosen.collection) == max(scores, key=scores.__getitem__)
     assert len(set(scores.values())) > 1
     assert f"mAP {max(scores.values()):.4f} with training places left out" in caplog.messages[0]
+
+
+def test_the_shrinkage_of_pca_is_chosen_for_itself_the_plain_way(given, monkeypatch):
+    sample, queries, vectors = given
+    monkeypatch.setattr(whitening_choice, "_SHRINKAGES", (0.05, 0.9))
+    chosen = choose_shares(sample, queries, vectors, BOTH, 0)
+    fitted, scores = ~queries.table.is_val, {}
+    for shrinkage in (0.05, 0.9):
+        maps = []
+        for fold in whitening_choice._folds(queries, 0):
+            for rows, searched in ((fitted & ~fold.images, fold.images), (fitted, fitted)):
+                pca = pca_whitening(sample.database[rows], shrinkage=shrinkage)
+                situation = Situation(
+                    name="own_places", queries=fold.queries, database=np.flatnonzero(searched)
+                )
+                found = prove(
+                    queries,
+                    situation,
+                    apply(pca, vectors)[situation.queries],
+                    situation.searched(apply(pca, sample.database)),
+                )
+                maps.append(found.scores["crop"].map)
+        scores[shrinkage] = np.mean(maps)
+    assert len(set(scores.values())) == 2
+    assert chosen.pca_shrinkage == max(scores, key=scores.__getitem__)
 
 
 def test_no_held_out_place_is_looked_at(given):
@@ -166,7 +194,7 @@ def test_too_few_places_are_not_chosen_by(given, caplog):
     kept = query_set(few, queries.table, Path())
     rows = [number for number, query in enumerate(queries.queries) if query in few]
     shares = choose_shares(sample, kept, vectors[rows], BOTH, 0)
-    assert shares == Shares(shrinkage=0.5, collection=0.1)
+    assert shares == Shares(shrinkage=0.5, collection=0.1, pca_shrinkage=0.5)
     assert "too few training places to choose its shares by" in caplog.messages[0]
 
 
