@@ -60,7 +60,8 @@ class QuerySet:
         unseen = table.is_val & ((purpose == "report") | table.is_choosing | (table.place < 0))
         asked = {
             "held out": np.flatnonzero(of_purpose & is_held_out),
-            "trained on": np.flatnonzero(of_purpose & ~is_held_out),
+            # Networks are never chosen by places that they were trained on; only whitening's shares are.
+            "trained on": np.flatnonzero(of_purpose & ~is_held_out & (purpose == "report")),
         }
         found = (
             Situation(name="unseen_database", queries=asked["held out"], database=np.flatnonzero(unseen)),

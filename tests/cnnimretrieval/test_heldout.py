@@ -59,6 +59,8 @@ def test_the_situations_of_reported_queries(collection, heldout):
     assert own.database is trained.database is None
     assert unseen.queries.tolist() == own.queries.tolist() == list(range(len(heldout)))
     assert [drawn[number].purpose for number in trained.queries] == ["report"] * 3
+    # No place is set aside here, and those trained on are no ground to choose a network by.
+    assert query_set(drawn, collection.table, collection.photos).situations("choose") == ()
 
 
 def test_choices_see_no_photo_of_a_reported_place(collection, heldout):
