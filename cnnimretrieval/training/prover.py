@@ -46,8 +46,8 @@ class Prover:
     def validation(self, network: RetrievalNetwork, through: Fitted | None) -> dict[str, float]:
         """The mAP of each kind of query to choose by, of the descriptors that the loss sees.
 
-        Nothing but these queries and what they are searched among is described.
-        Of the queries to report of where no place could be set aside.
+        Where no place could be set aside, they are those to report of. Nothing but these queries and what
+        they are searched among is described.
         """
         queries = self.descriptions.queries
         situation = (queries.situations("choose") or queries.situations("report"))[0]

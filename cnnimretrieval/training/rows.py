@@ -112,15 +112,15 @@ def fit_learned(
 
 def candidate(descriptions: Descriptions, network: RetrievalNetwork, whitened: Fitted | None) -> Candidate:
     """`network`, whitened or not, in every situation that there are queries for."""
-    reported = proofs(descriptions, network, whitened, "report")
-    situation = descriptions.queries.situations("report")[0]
-    vectors = _vectors(descriptions, network, whitened, situation)
+    shown = _Shown(descriptions, network, whitened)
+    first = descriptions.queries.situations("report")[0]
+    reported = shown.proofs("report")
     return Candidate(
         network=network,
         whitened=whitened,
         reported=reported,
-        choosing=proofs(descriptions, network, whitened, "choose"),
-        rankings=ranking_table(descriptions.queries, situation, *vectors, reported[0]),
+        choosing=shown.proofs("choose"),
+        rankings=ranking_table(descriptions.queries, first, *shown.vectors(first), reported[0]),
     )
 
 
@@ -128,19 +128,29 @@ def proofs(
     descriptions: Descriptions, network: RetrievalNetwork, whitened: Fitted | None, purpose: Purpose
 ) -> tuple[Proof, ...]:
     """What `network` reaches in each situation that there are queries of this purpose for."""
-    return tuple(
-        prove(descriptions.queries, situation, *_vectors(descriptions, network, whitened, situation))
-        for situation in descriptions.queries.situations(purpose)
-    )
+    return _Shown(descriptions, network, whitened).proofs(purpose)
 
 
-def _vectors(
-    descriptions: Descriptions, network: RetrievalNetwork, whitened: Fitted | None, situation: Situation
-) -> tuple[Float[np.ndarray, "q k"], Float[np.ndarray, "n k"]]:
-    """The descriptors of what is asked and of what is searched in this situation."""
-    queries = descriptions.query_vectors(network)[situation.queries]
-    database = situation.searched(descriptions.database(network))
-    if whitened is None:
-        return queries, database
-    whitening = whitened.of(situation.name)
-    return apply(whitening, queries), apply(whitening, database)
+class _Shown:
+    """The descriptors of one network, asked for once, as each situation shows them."""
+
+    def __init__(
+        self, descriptions: Descriptions, network: RetrievalNetwork, whitened: Fitted | None
+    ) -> None:
+        self._queries, self._whitened = descriptions.queries, whitened
+        self._asked, self._database = descriptions.query_vectors(network), descriptions.database(network)
+
+    def proofs(self, purpose: Purpose) -> tuple[Proof, ...]:
+        """What is reached in each situation that there are queries of this purpose for."""
+        return tuple(
+            prove(self._queries, situation, *self.vectors(situation))
+            for situation in self._queries.situations(purpose)
+        )
+
+    def vectors(self, situation: Situation) -> tuple[Float[np.ndarray, "q k"], Float[np.ndarray, "n k"]]:
+        """The descriptors of what is asked and of what is searched in this situation."""
+        asked, searched = self._asked[situation.queries], situation.searched(self._database)
+        if self._whitened is None:
+            return asked, searched
+        whitening = self._whitened.of(situation.name)
+        return apply(whitening, asked), apply(whitening, searched)
