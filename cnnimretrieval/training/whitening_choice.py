@@ -20,7 +20,7 @@ _FOLDS = 4
 _SHRINKAGES = (0.1, 0.25, 0.5, 0.75, 0.9)
 _COLLECTION_SHARES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 # Where nothing can be left out.
-_UNCHOSEN = Shares(shrinkage=0.5, collection=0.1, pca_shrinkage=0.5)
+_UNCHOSEN_SHRINKAGE, _UNCHOSEN_COLLECTION_SHARE = 0.5, 0.1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,8 +50,9 @@ def choose_shares(
         return config.given
     folds = list(_folds(queries, seed))
     if not folds:
-        logger.warning("whitening: too few training places to choose its shares by; %s are taken", _UNCHOSEN)
-        return _UNCHOSEN
+        shares = _unchosen(config)
+        logger.warning("whitening: too few training places to choose its shares by; %s are taken", shares)
+        return shares
     tried = [_Trial(sample, queries, query_vectors, fold) for fold in folds]
     grid = [
         replace(config.given, shrinkage=shrinkage, collection=share)
@@ -67,6 +68,15 @@ def choose_shares(
         best = replace(best, pca_shrinkage=max(by_pca, key=by_pca.__getitem__))
     logger.info("whitening: %s, mAP %.4f with training places left out", best, max(scores.values()))
     return best
+
+
+def _unchosen(config: WhiteningConfig) -> Shares:
+    shares = config.given
+    if config.shrinkage == "chosen":
+        shares = replace(shares, shrinkage=_UNCHOSEN_SHRINKAGE, pca_shrinkage=_UNCHOSEN_SHRINKAGE)
+    if config.collection_share == "chosen":
+        shares = replace(shares, collection=_UNCHOSEN_COLLECTION_SHARE)
+    return shares
 
 
 def _folds(queries: QuerySet, seed: int) -> Iterator[_Fold]:
