@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Query, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Query, UploadFile
 from fastapi.responses import HTMLResponse, JSONResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -24,6 +24,7 @@ _GROUPS_A_PAGE, _PHOTOS_A_GROUP, _GROUPS_SHOWN = 30, 14, 200
 Texts = Annotated[list[str], Form()]
 Text = Annotated[str, Form()]
 Asks = Annotated[list[str], Query()]
+Upload = Annotated[UploadFile | None, File()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,20 @@ class Wish:
     step: Sequence[str] = ()
     right: Sequence[str] = ()
     page: str = "1"
+
+
+async def _filled(
+    row: Text = "",
+    box: Text = "",
+    step: Texts = [],  # noqa: B006
+    right: Texts = [],  # noqa: B006
+    page: Text = "1",
+) -> Wish:
+    """What was sent with the form."""
+    return Wish(row=row, box=box, step=step, right=right, page=page)
+
+
+Filled = Annotated[Wish, Depends(_filled)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,34 +80,18 @@ def routes(site: Site) -> APIRouter:
         return await shown.search_page(wish, answer)
 
     @pages.post("/")
-    async def searched_page(
-        photo: Annotated[UploadFile | None, File()] = None,
-        row: Text = "",
-        box: Text = "",
-        step: Texts = [],  # noqa: B006
-        right: Texts = [],  # noqa: B006
-        page: Text = "1",
-    ) -> HTMLResponse:
-        wish = Wish(row=row, box=box, step=step, right=right, page=page)
+    async def searched_page(wish: Filled, photo: Upload = None) -> HTMLResponse:
         return await shown.search_page(wish, await shown.answer(wish, photo))
 
     @pages.post("/results")
-    async def results(
-        photo: Annotated[UploadFile | None, File()] = None,
-        row: Text = "",
-        box: Text = "",
-        step: Texts = [],  # noqa: B006
-        right: Texts = [],  # noqa: B006
-        page: Text = "1",
-    ) -> HTMLResponse:
+    async def results(wish: Filled, photo: Upload = None) -> HTMLResponse:
         # Messages for a person come with status 200: browsers log others as errors of the page.
-        wish = Wish(row=row, box=box, step=step, right=right, page=page)
         return shown.render("answer.html", wish=wish, answer=await shown.answer(wish, photo))
 
     @pages.post("/points")
     async def points(
         to: Text,
-        photo: Annotated[UploadFile | None, File()] = None,
+        photo: Upload = None,
         name: Text = "",
         box: Text = "",
     ) -> JSONResponse:
