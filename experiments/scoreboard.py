@@ -19,6 +19,13 @@ ROWS: Mapping[str, str] = {
     "fine_tuned_loss_whitening": "fine-tuned + the loss's whitening",
     "fine_tuned_whitened": "fine-tuned + learned whitening",
 }
+# The kinds of query, the one that decides first; not every run has every kind.
+KINDS: Mapping[str, str] = {
+    "crop": "crop queries",
+    "retaken": "retaken crops",
+    "far": "crops, far views only",
+    "whole": "whole photos",
+}
 # What is searched, for what: see cnnimretrieval.evaluation.queries.
 SITUATIONS: Mapping[str, str] = {
     "unseen_database": "unseen photos",
@@ -69,5 +76,5 @@ def _situations(evaluation: "Mapping[Row, RowScores]", kept: "Row") -> list[str]
 
 
 def _by_kind(scores: "SituationScores") -> "dict[str, KindScores]":
-    kinds = {"crop": scores.crop, "retaken": scores.retaken, "far": scores.far, "whole": scores.whole}
+    kinds = {kind: getattr(scores, kind) for kind in KINDS}
     return {kind: found for kind, found in kinds.items() if found is not None}

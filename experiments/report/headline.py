@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from cnnimretrieval.evaluation.metrics import MIN_PLACES
 from experiments.report.reading import Json, RunFiles
-from experiments.report.tables import KINDS, score_kinds
-from experiments.scoreboard import ROWS
+from experiments.report.tables import score_kinds
+from experiments.scoreboard import KINDS, ROWS
 
 START = "off_the_shelf"
 _NO_PROOF = " So few places do not prove such a difference."

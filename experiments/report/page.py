@@ -15,7 +15,7 @@ from experiments.report.reading import Json, RunFiles, read_run
 from experiments.report.thumbnails import Thumbnails
 from experiments.report.upright import upright
 from experiments.report.viewer import DrawnModel
-from experiments.scoreboard import ROWS
+from experiments.scoreboard import KINDS, ROWS
 from groundwork.files import atomic_path
 from sfm.model import Model
 
@@ -116,7 +116,7 @@ def _scores(files: RunFiles) -> dict[str, Any]:
     train, evaluation = files.train or {}, files.evaluation or {}
     epochs = train.get("epochs", [])
     return {
-        "kinds": [tables.KINDS[kind] for kind in tables.score_kinds(evaluation)] if evaluation else [],
+        "kinds": [KINDS[kind] for kind in tables.score_kinds(evaluation)] if evaluation else [],
         "score_rows": tables.score_rows(evaluation, train.get("kept")) if evaluation else (),
         **_situations(evaluation, train),
         "round_rows": tables.round_rows(files.rounds, FINE_TUNED[-1]),
@@ -134,7 +134,7 @@ def _situations(evaluation: Json, train: Json) -> dict[str, Any]:
     return {
         "situations": names,
         "situation_rows": rows,
-        "situation_kind": tables.KINDS.get(kind, ""),
+        "situation_kind": KINDS.get(kind, ""),
         "chosen_on": chosen,
     }
 

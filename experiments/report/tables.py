@@ -5,14 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.report.reading import Json
-from experiments.scoreboard import ROWS, SITUATIONS
-
-KINDS = {
-    "crop": "crop queries",
-    "retaken": "retaken crops",
-    "far": "crops, far views only",
-    "whole": "whole photos",
-}
+from experiments.scoreboard import KINDS, ROWS, SITUATIONS
 
 
 @dataclass(frozen=True, kw_only=True)
