@@ -58,8 +58,9 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     table = _table(cell)
     source = read_json(cell.pairs / "photos.json")
     drawn = read_heldout(cell.pairs / "heldout.parquet")
-    # What is reported of a split is no ground to choose by; a set of queries needs one all the same.
-    asked = [query for query in drawn if query.kind == "crop" and query.purpose == "choose"]
+    # Neither what is reported of a split nor what is trained on is ground to choose by.
+    aside = set(table.place[table.is_choosing].tolist())
+    asked = [query for query in drawn if query.kind == "crop" and query.place in aside]
     descriptions = Descriptions(
         collection=Collection(photos=Path(source["photos"]), table=table),
         queries=query_set(asked, table, Path(source["photos"]), needed="choose"),

@@ -1,8 +1,8 @@
 """Which positives, pooling and loss: each choice trained for the same time, on photos of your own.
 
 Starts from a finished WORK/sfm. One axis at a time is varied around m3, GeM and triplet, all else being that
-of protocol `small`, whose pooling was chosen by this table. Every cell trains for the same processor time and
-is scored by the mAP of crop queries of held-out places, with the whitening learned from the pairs at hand. A
+of protocol `small`. Every cell trains for the same processor time and is scored by the mAP of crop queries of
+places set aside to choose by, with the whitening learned from the pairs at hand. A
 seed has a split of its own, the same for all choices, so differences are taken within a seed. Cells that are
 done are not done again.
 """
@@ -22,7 +22,10 @@ from experiments.settings.run_config import RunConfig
 from groundwork.executors import LocalExecutor
 from groundwork.files import read_json, write_json
 from pairs.mine import MineConfig, mine
+from pairs.split import SplitConfig
 
+# Nothing is reported here, so as many places as that takes are set aside to choose by.
+_SPLIT = SplitConfig(choosing_share=0.3)
 # What differs from the first, by name.
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "m3-gem-triplet": (),
@@ -91,7 +94,7 @@ def _cell(given: Any, choice: str, seed: int, common: Sequence[str]) -> Cell:
     overrides = [*common, *CHOICES[choice]]
     config = protocol.read(protocol.DEFAULT, overrides, seed=seed, weights=given.weights).resolve(RunConfig)
     pairs, photos = given.out / f"pairs-{seed}", Path(read_json(given.sfm / "photos.json")["photos"])
-    mine(given.sfm, pairs, MineConfig(seed=seed))
+    mine(given.sfm, pairs, MineConfig(seed=seed, split=_SPLIT))
     descriptors = given.out / "initial"
     mining = with_descriptors(config, photos, given.sfm, descriptors, device="cpu", workers=0)
     return Cell(
