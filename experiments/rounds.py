@@ -167,6 +167,6 @@ def _codes(path: Path) -> Int64[np.ndarray, " p"]:
 
 def _heldout_key(work: Path) -> str:
     queries = read_table(work / "pairs/heldout.parquet").drop(columns="place")
-    answers = {name: queries[name].map(lambda names: "\0".join(names)) for name in ("positives", "junk")}
+    answers = {name: queries[name].map(lambda names: "\0".join(names)) for name in ("positives", "far")}
     images = read_table(work / "pairs/images.parquet", ["name", "split"])
     return key_of(key_of_table(queries.assign(**answers)), key_of_table(images[images["split"] == "val"]))
