@@ -128,7 +128,7 @@ class PhotoFeatures:
 def _detect(config: FeatureConfig, request: ImageRequest) -> Detected:
     try:
         picture = open_request(request, config.max_side_px)
-        width, height = _full_size(request)
+        width, height = full_size(request)
         gray = np.asarray(picture.convert("L"), dtype=np.uint8)
         keypoints, descriptors = find(_detector(config), gray)
     except (OSError, ValueError, UnusablePhoto, FeatureFault) as fault:
@@ -148,7 +148,8 @@ def _detector(config: FeatureConfig) -> Detector:
     )
 
 
-def _full_size(request: ImageRequest) -> tuple[float, float]:
+def full_size(request: ImageRequest) -> tuple[float, float]:
+    """Width and height of what a request shows, in px of the photo, which keypoints are counted in."""
     width, height = upright_size(*stored_shape(request.path))
     if request.box is None:
         return width, height

@@ -1,6 +1,7 @@
 """Local features of pictures: the maps of a pyramid of scales, of all their places those of highest score."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -55,6 +56,14 @@ class PyramidConfig(Settings):
         return require_factors(scales)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Attention:
+    """The scores of all places of a picture; `box` is what they fill: x1, y1, x2, y2 in px."""
+
+    scores: Float32[np.ndarray, "h w"]
+    box: tuple[float, float, float, float]
+
+
 class LocalDescriber:
     """Finds the local features of pictures with one network; ValueError when that has no local head."""
 
@@ -88,6 +97,20 @@ class LocalDescriber:
             scores[kept],
             descriptors[kept],
         ).best(self._config.number)
+
+    def attention(self, levels: UInt8[Tensor, "3 h w"]) -> Attention | None:
+        """The scores at the size that a picture has; None for one that is smaller than the stride."""
+        height, width = levels.shape[1:]
+        if max(height, width) < self._stage.stride:
+            return None
+        images = normalise(levels[None], self._network.trunk.mean, self._network.trunk.std)
+        with torch.inference_mode():
+            scores = self._network.local_maps(images).scores[0].cpu().numpy()
+        field = self._fields.of(height, width)
+        centres = field.centres(*scores.shape)
+        half = np.array([field.x.stride, field.y.stride]) / 2.0
+        (x1, y1), (x2, y2) = (centres[0] - half).tolist(), (centres[-1] + half).tolist()
+        return Attention(scores=scores, box=(x1, y1, x2, y2))
 
     def _at(
         self, images: Float[Tensor, "1 3 h w"], scale: float

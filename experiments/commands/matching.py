@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from experiments.commands import options
 from experiments.exit_codes import UsageFault
+
+if TYPE_CHECKING:
+    from experiments.report.shown import Shown
 
 _SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
 
@@ -19,8 +22,9 @@ def match(
     features: Annotated[
         str,
         typer.Option(
-            metavar="sift|NAME",
-            help="Local features: sift, or a plug-in as features.method names one.",
+            metavar="sift|NAME|MODEL",
+            help="Local features: sift, a plug-in as features.method names one, or the folder of a network "
+            "with a local head, whose attention is drawn, too.",
         ),
     ] = "sift",
     geometry: Annotated[
@@ -39,7 +43,7 @@ def match(
         raise UsageFault(f"--out: expected a name that ends in .png or .jpg, got {out}; choose another")
     from cnnimretrieval.local.pairing import PairConfig, pair
     from experiments.commands import photo_features
-    from experiments.report.match_figure import match_picture
+    from experiments.report.match_figure import match_caption, match_picture
     from experiments.settings.protocol import Protocol
     from groundwork.files import atomic_path
 
@@ -48,10 +52,8 @@ def match(
     config = Protocol(source="match", values=values, overrides=given).resolve(PairConfig)
     one, two = photo_features.shown([first, second], features, config.max_features)
     paired = pair(one.features, two.features, config)
-    caption = (
-        f"{len(one.features):,} and {len(two.features):,} keypoints ({features}), {len(paired.matches):,} "
-        f"matches, {paired.num_inliers:,} inliers ({geometry})"
-    )
+    method = Path(features).name if photo_features.is_network(features) else features
+    caption = match_caption(one, two, paired, method, geometry)
     content = match_picture(one, two, paired, caption, format=_SUFFIXES[out.suffix.lower()])
     with atomic_path(out) as unfinished:
         unfinished.write_bytes(content)
@@ -67,6 +69,15 @@ def match(
         "matches": len(paired.matches),
         "inliers": paired.num_inliers,
         "matrix": paired.verified.matrix.tolist() if paired.num_inliers else None,
+        "attention": [_attention(one), _attention(two)],
         "picture": str(out),
     }
     print(json.dumps(facts, indent=1))
+
+
+def _attention(shown: "Shown") -> dict[str, float] | None:
+    """The scores of a photo's places in short; None where nothing attends to them."""
+    if shown.attention is None:
+        return None
+    scores = shown.attention.scores
+    return {"mean": float(scores.mean()), "largest": float(scores.max())}

@@ -5,37 +5,45 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from cnnimretrieval.descriptors.images import ImageRequest, open_request
-from cnnimretrieval.local.detected import LONGEST_PX, detect_each, detection
+from cnnimretrieval.descriptors.images import ImageRequest
+from cnnimretrieval.local.detected import detection
+from cnnimretrieval.local.pyramid import PyramidConfig
+from experiments import machine
 from experiments.exit_codes import UsageFault
-from experiments.report.match_figure import Shown
-from groundwork.orientation import upright_size
-from groundwork.photos import stored_shape
+from experiments.report.shown import Shown, by_method, by_network
+
+
+def is_network(features: str) -> bool:
+    """Whether `--features` gives a network, which is a folder or file that is there; a method has a name."""
+    return Path(features).exists()
 
 
 def shown(photos: Sequence[Path], features: str, max_features: int) -> list[Shown]:
     """The photos with their features.
 
     Raises:
-        UsageFault: no such method.
+        UsageFault: no such method, or a network without a local head.
         OSError: a photo that cannot be used, by its name.
 
     """
+    requests = [ImageRequest(path=path) for path in photos]
+    if is_network(features):
+        network = machine.load_network(features, None)
+        machine.require_local(network, features)
+        pyramid = PyramidConfig(number=max_features)
+        return by_network(requests, network, pyramid, device=machine.device("auto"))
     try:
         config = detection(features, max_features)
     except ValidationError as error:
         message = str(error.errors()[0]["ctx"]["error"])
-        raise UsageFault(message.replace("features.method", "--features", 1)) from error
-    requests = [ImageRequest(path=path) for path in photos]
-    pictures = [open_request(request, LONGEST_PX) for request in requests]
-    found = detect_each(requests, config, workers=len(photos))
-    shown = []
-    for request, picture, detected in zip(requests, pictures, found, strict=True):
-        if detected.reason:
+        raise UsageFault(
+            message.replace("features.method: expected ", "--features: expected the folder of a network, ", 1)
+        ) from error
+    found = by_method(requests, config, workers=len(photos))
+    for path, one in zip(photos, found, strict=True):
+        if one.reason:
             raise OSError(
-                f"photo {request.path}: expected local features, got '{detected.reason}'; take another "
-                "photo or another method"
+                f"photo {path}: expected local features, got '{one.reason}'; take another photo or another "
+                "method"
             )
-        width = upright_size(*stored_shape(request.path))[0]
-        shown.append(Shown(picture=picture, width=float(width), features=detected.features()))
-    return shown
+    return found

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnnimretrieval.descriptors.images import ImageRequest
+from cnnimretrieval.local.pyramid import PyramidConfig
+from cnnimretrieval.networks.local_head import LocalConfig
+from cnnimretrieval.networks.network import NetworkConfig, build, save
 from experiments import cli
+from experiments.report.shown import by_network
 
 
 @pytest.fixture
@@ -69,8 +74,8 @@ def test_flat_photos_give_a_picture_without_inliers(two_photos, tmp_path, capsys
         (
             ["--out", "m.png", "--features", "surf"],
             2,
-            "--features: expected sift, xfeat or path/to/file.py:function, got 'surf'; check the name, or "
-            "install the package that brings it",
+            "--features: expected the folder of a network, sift, xfeat or path/to/file.py:function, got "
+            "'surf'; check the name, or install the package that brings it",
         ),
         (
             ["--out", "m.png", "--geometry", "afine"],
@@ -93,4 +98,86 @@ def test_a_file_that_is_no_photo(two_photos, tmp_path, capsys):
     assert errors == (
         f"cnnimretrieval: photo {broken}: expected an image, got 'not an image'; replace or remove it\n"
     )
+    assert not (tmp_path / "m.png").exists()
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A network that knows nothing, whose head attends to what activates it."""
+    head = LocalConfig(reduction="whitening", attention="norm", dim=16)
+    save(build(NetworkConfig(backbone="squeezenet1_1", local=head), "random", seed=3), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_network_matches_and_its_attention_lies_below(two_photos, model, tmp_path, capsys):
+    one, _ = two_photos
+    options = ("--geometry", "affine", "--out", tmp_path / "m.png")
+    code, text, _ = _run(capsys, one, one, "--features", model, *options, "--json")
+    facts = json.loads(text)
+    assert (code, facts["features"]) == (0, str(model))
+    # A photo matches itself: each feature is its own nearest, and stays where it is.
+    assert facts["inliers"] == facts["keypoints"][0] == 1000
+    np.testing.assert_allclose(facts["matrix"], np.eye(3), atol=1e-3)
+    assert facts["attention"][0]["largest"] >= facts["attention"][0]["mean"] > 0
+    _, text, _ = _run(capsys, one, one, "--features", model, *options)
+    assert "1,000 and 1,000 keypoints (model), 1,000 matches, 1,000 inliers (affine)\nattention, from" in text
+    with Image.open(tmp_path / "m.png") as picture:
+        levels = np.asarray(picture.convert("RGB")).astype(int)
+    # Two rows of photos, each 1400 px wide for 480 + 12 + 480, and the caption.
+    half = round(1400 * 360 / 972)
+    assert len(levels) == pytest.approx(2 * half + 58, abs=2)
+    # The second row is darker but for what is attended to, up to the edges of both photos.
+    above, below = levels[:half].mean(axis=2), levels[half : 2 * half].mean(axis=2)
+    for columns in (slice(2, 20), slice(670, 688), slice(712, 730), slice(1380, 1398)):
+        assert (np.abs(above[:, columns] - below[:, columns]) > 8).mean() > 0.8
+
+
+def test_attention_is_the_head_s_scores_and_fills_the_picture(two_photos, model, tmp_path):
+    import torch
+
+    from cnnimretrieval.descriptors.images import read_levels
+    from cnnimretrieval.descriptors.tensors import normalise
+    from cnnimretrieval.networks.network import read_folder
+
+    network = read_folder(model).eval()
+    request = ImageRequest(path=two_photos[1])
+    (shown,) = by_network([request], network, PyramidConfig())
+    levels = torch.from_numpy(read_levels(request, 1024))[None]
+    with torch.inference_mode():
+        scores = network.local_maps(normalise(levels, network.trunk.mean, network.trunk.std)).scores[0]
+    np.testing.assert_array_equal(shown.attention.scores, scores.numpy())
+    # squeezenet's places: centres at 15.5 + 16 k, as docs/local_features.md says, each 16 px wide.
+    height, width = scores.shape
+    assert shown.attention.box == (7.5, 7.5, 7.5 + 16 * width, 7.5 + 16 * height)
+    small = tmp_path / "small.png"
+    Image.new("RGB", (9, 7), (3, 200, 90)).save(small)
+    (nothing,) = by_network([ImageRequest(path=small)], network, PyramidConfig())
+    assert nothing.attention is None
+    assert len(nothing.features) == 0
+
+
+def test_photos_too_small_for_a_network_give_an_empty_picture(two_photos, model, tmp_path, capsys):
+    small = tmp_path / "small.png"
+    Image.new("RGB", (9, 7), (3, 200, 90)).save(small)
+    options = ("--features", model, "--out", tmp_path / "m.png", "--json")
+    code, text, _ = _run(capsys, two_photos[0], small, *options)
+    facts = json.loads(text)
+    assert (code, facts["inliers"], facts["keypoints"][1], facts["attention"][1]) == (0, 0, 0, None)
+    assert (tmp_path / "m.png").is_file()
+
+
+def test_networks_that_have_no_local_features(two_photos, tmp_path, capsys):
+    plain = tmp_path / "plain"
+    save(build(NetworkConfig(backbone="squeezenet1_1"), "random"), plain)
+    out = ("--out", tmp_path / "m.png")
+    code, _, errors = _run(capsys, *two_photos, *out, "--features", plain)
+    assert (code, errors) == (
+        2,
+        f"cnnimretrieval: {plain}: network: expected one with a local head, got squeezenet1_1:gem without; "
+        "train one with train.network.local.reduction set\n",
+    )
+    code, _, errors = _run(capsys, *two_photos, *out, "--features", tmp_path)
+    assert code == 2
+    assert errors.startswith(f"cnnimretrieval: network {tmp_path}: expected a folder with network.json, got")
+    assert errors.count("\n") == 1
     assert not (tmp_path / "m.png").exists()
