@@ -19,6 +19,7 @@ from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import Box, ImageRequest
 from cnnimretrieval.descriptors.store import DescriptorStore, read_store
 from cnnimretrieval.descriptors.store import extract as extract_stage
+from cnnimretrieval.descriptors.windows import RegionConfig
 from cnnimretrieval.search.index import open_index
 from cnnimretrieval.search.ranking import Answer, rank, rank_locally
 from cnnimretrieval.search.rerank import RerankConfig
@@ -89,10 +90,14 @@ def extract(
     out: Location,
     config: ExtractConfig | None = None,
     *,
+    regions: Sequence[int] = (),
     whiten: bool = True,
     workers: int | None = None,
 ) -> DescriptorStore:
-    """Describe every photo below `photos` into the folder `out`, for `search`; others are listed in it."""
+    """Describe every photo below `photos` into the folder `out`, for `search`; others are listed in it.
+
+    `regions` n, or several, describe n x n overlapping windows beside each photo: `search` takes the best.
+    """
     describer, top = _opened(model), Path(photos)
     files = list_files(top, Path(out))
     with hold(Path(out)):
@@ -102,6 +107,7 @@ def extract(
             top,
             Path(out),
             config or ExtractConfig.meant_for(describer.network.config),
+            regions=RegionConfig(grids=tuple(regions)) if regions else None,
             passed_over=reasons_by_name(files),
             whiten=whiten,
             device=describer.device,

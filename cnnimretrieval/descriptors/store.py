@@ -16,6 +16,7 @@ from cnnimretrieval.descriptors import growth
 from cnnimretrieval.descriptors.describer import Describer
 from cnnimretrieval.descriptors.extract import Described, ExtractConfig
 from cnnimretrieval.descriptors.images import ImageRequest
+from cnnimretrieval.descriptors.windows import RegionConfig, with_windows
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork
 from cnnimretrieval.whitening.apply import Whitening
 from groundwork.descriptor_folder import (
@@ -40,7 +41,10 @@ _VERSION = 3
 
 
 class StoreMeta(Values):
-    """How the descriptors of a folder were made; `network` is the fingerprint of network and whitening."""
+    """How the descriptors of a folder were made; `network` is the fingerprint of network and whitening.
+
+    With `regions`, windows of every photo are described beside it: `described` counts them, too.
+    """
 
     version: int = VERSION
     photos: str
@@ -48,6 +52,7 @@ class StoreMeta(Values):
     network: str
     whitening: str | None
     extraction: ExtractConfig
+    regions: RegionConfig | None = None
     described: int
     rejected: int
 
@@ -72,6 +77,11 @@ class DescriptorStore:
         box = None if np.isnan(sides[0]) else (sides[0], sides[1], sides[2], sides[3])
         return ImageRequest(path=Path(self.meta.photos) / str(image["name"]), box=box)
 
+    def photo_request(self, row: int) -> ImageRequest:
+        """What the result of a row shows: of a window all of its photo, else what the row describes."""
+        request = self.request(row)
+        return request if self.meta.regions is None else ImageRequest(path=request.path)
+
     def require_network(self, network: RetrievalNetwork) -> None:
         """ValueError unless `network`, with its whitening as it is, made these descriptors."""
         learned = network.whitening_for(self.meta.extraction.scales)
@@ -91,6 +101,7 @@ def extract(
     out: Path,
     config: ExtractConfig,
     *,
+    regions: RegionConfig | None = None,
     passed_over: Mapping[str, str] = MappingProxyType({}),
     whiten: bool = True,
     device: str = "cpu",
@@ -101,6 +112,8 @@ def extract(
     Where `out` holds descriptors that the same network made with the same settings, photos are known by their
     content: only new ones are described, and those that are gone are marked so in contents.parquet. The
     result is that of a new folder, on a CPU to the last bit but for the rounding of a whitening.
+    With `regions` the windows of a photo are rows behind its own; a window in which the network sees nothing
+    has none, and whoever searches takes the best row of a photo (`cnnimretrieval.search.photo_rows`).
     The network's whitening is applied when it has one and `whiten` is left on. A photo that cannot be read
     is listed in rejected.parquet, as is what was passed over before: names and reasons. Names are paths below
     `photos`. ValueError when nothing could be described.
@@ -112,10 +125,13 @@ def extract(
     if not requests:
         raise _nothing_readable(passed_over.values())
     started = time.perf_counter()
+    if regions is not None:
+        requests = with_windows(requests, regions)
     whitening = network.whitening_for(config.scales) if whiten else None
     fingerprint = _fingerprint(network, whitening)
     facts = [_facts(request, photos) for request in requests]
-    key = key_of(STAGE, _VERSION, fingerprint, config, facts, dict(passed_over))
+    windows = () if regions is None else (regions,)
+    key = key_of(STAGE, _VERSION, fingerprint, config, facts, dict(passed_over), *windows)
     if load_done(out, STAGE, key) is None:
         made = key_of(_VERSION, fingerprint, config)
         earlier = growth.read_earlier(out, key, made)
@@ -126,7 +142,7 @@ def extract(
             (out / VECTORS).unlink()
             raise _nothing_readable([failure.reason for failure in described.failures])
         write_table(out / IMAGES, _images(requests, photos, described))
-        rejected = _rejected(photos, described, passed_over)
+        rejected = _rejected(photos, described, passed_over, requests if regions else ())
         write_table(out / REJECTED, rejected)
         write_table(out / growth.CONTENTS, growth.with_rows(contents, described.positions, earlier))
         meta = StoreMeta(
@@ -135,10 +151,11 @@ def extract(
             network=fingerprint,
             whitening=None if whitening is None else whitening.note,
             extraction=config,
+            regions=regions,
             described=len(described.positions),
             rejected=len(rejected),
         )
-        write_json(out / META, meta.model_dump(mode="json"))
+        write_json(out / META, meta.model_dump(mode="json", exclude=None if regions else {"regions"}))
         outputs = [out / name for name in (VECTORS, IMAGES, REJECTED, growth.CONTENTS, META)]
         seconds = time.perf_counter() - started
         mark_done(out, STAGE, key, seconds=seconds, basis={"made": made}, outputs=outputs)
@@ -211,7 +228,17 @@ def _images(requests: Sequence[ImageRequest], photos: Path, described: Described
     return table.assign(x1=boxes[:, 0], y1=boxes[:, 1], x2=boxes[:, 2], y2=boxes[:, 3])
 
 
-def _rejected(photos: Path, described: Described, passed_over: Mapping[str, str]) -> pd.DataFrame:
-    rows = [(_name(failure.path, photos), failure.reason) for failure in described.failures]
+def _rejected(
+    photos: Path,
+    described: Described,
+    passed_over: Mapping[str, str],
+    with_windows: Sequence[ImageRequest],
+) -> pd.DataFrame:
+    """Names and reasons; a window of `with_windows` that could not be described is no photo."""
+    rows = [
+        (_name(failure.path, photos), failure.reason)
+        for failure in described.failures
+        if not with_windows or with_windows[failure.position].box is None
+    ]
     table = pd.DataFrame([*rows, *passed_over.items()], columns=["name", "reason"], dtype=str)
     return table.sort_values("name", kind="stable", ignore_index=True)

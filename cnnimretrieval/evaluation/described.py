@@ -10,6 +10,7 @@ from jaxtyping import Int
 from cnnimretrieval.descriptors.images import Box, ImageRequest
 from cnnimretrieval.descriptors.store import DescriptorStore, read_store
 from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.search.photo_rows import PhotoRows
 from groundwork.shards import Rows, Selection
 
 
@@ -17,12 +18,14 @@ from groundwork.shards import Rows, Selection
 class Located:
     """The descriptors of some photos: that of photo i is row `row_of[i]`, -1 where it could not be read.
 
-    `unreadable` has the names of the latter and the reasons.
+    `unreadable` has the names of the latter and the reasons. `photo_rows` where photos have several rows: the
+    one in `row_of` is the first of them.
     """
 
     vectors: Rows
     row_of: Int[np.ndarray, " n"]
     unreadable: Mapping[str, str]
+    photo_rows: PhotoRows | None = None
 
 
 def read_ready(folder: Path, network: RetrievalNetwork, *, whiten: bool) -> DescriptorStore:
@@ -80,11 +83,29 @@ def locate(store: DescriptorStore, requests: Sequence[ImageRequest], photos: Pat
 def _selected(store: DescriptorStore, rows: Int[np.ndarray, " n"], unreadable: Mapping[str, str]) -> Located:
     found = rows >= 0
     used = rows[found]
+    if store.meta.regions is not None:
+        return _with_their_windows(store, rows, unreadable)
     row_of = np.where(found, np.cumsum(found) - 1, -1)
     # Photos that no request asks for are not searched, nor read.
     everything = np.array_equal(used, np.arange(len(store.vectors)))
     vectors = store.vectors if everything else Selection(store.vectors, used)
     return Located(vectors=vectors, row_of=row_of, unreadable=unreadable)
+
+
+def _with_their_windows(
+    store: DescriptorStore, rows: Int[np.ndarray, " n"], unreadable: Mapping[str, str]
+) -> Located:
+    """As `_selected`, with all rows of each photo."""
+    first_row = PhotoRows.of_names(store.images["name"]).first_row
+    used = np.flatnonzero(np.isin(first_row, rows))
+    row_of = np.where(rows >= 0, np.searchsorted(used, rows), -1)
+    everything = len(used) == len(store.vectors)
+    return Located(
+        vectors=store.vectors if everything else Selection(store.vectors, used),
+        row_of=row_of,
+        unreadable=unreadable,
+        photo_rows=PhotoRows(first_row=np.searchsorted(used, first_row[used])),
+    )
 
 
 def _shown(name: str, box: Box | None) -> str:

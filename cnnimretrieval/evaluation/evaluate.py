@@ -18,6 +18,7 @@ from cnnimretrieval.local.extract import extract_local
 from cnnimretrieval.local.pyramid import PyramidConfig
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.search.evidence import CACHE, Searched, local_features, verifiers
+from cnnimretrieval.search.photo_rows import PhotoRows
 from cnnimretrieval.search.rerank import RerankConfig
 from cnnimretrieval.search.spatial import LOCAL, Verifier
 from groundwork.settings import Settings
@@ -82,7 +83,7 @@ def evaluate(
     The network's whitening is applied when it has one and `config.whiten` is left on. A query is cut out
     first and then scaled by the factor of its whole photo, as published. Descriptors that are not `ready` are
     made, and lie in a temporary folder meanwhile: memory does not grow with the database. Photos are only
-    needed where they are to be described.
+    needed where they are to be described. Of ready photos with regions the best row is a photo's score.
 
     ValueError for ready descriptors of another network, extraction or kind, FileNotFoundError for missing
     photos, OSError when a query cannot be read.
@@ -122,13 +123,25 @@ def evaluate(
             proving = verifiers(
                 config.rerank.spatial, network, requests, _searched(parts), device=device, workers=workers
             )
+        photo_rows = _photo_rows(photos, [stores[folder] for folder in ready.distractors])
+        num_photos = len(photos.vectors) if photos.photo_rows is None else len(photos.photo_rows.photos)
+        num_searched = len(database) if photo_rows is None else len(photo_rows.photos)
         return Evaluation(
             benchmark=benchmark,
             config=config.model_copy(update={"extraction": extraction}),
-            scored=score(benchmark, vectors, database, photos.row_of, config.rerank, proving),
-            num_distractors=len(database) - len(photos.vectors),
+            scored=score(benchmark, vectors, database, photos.row_of, config.rerank, proving, photo_rows),
+            num_distractors=num_searched - num_photos,
             unreadable=photos.unreadable,
         )
+
+
+def _photo_rows(photos: Located, distractors: Sequence[DescriptorStore]) -> PhotoRows | None:
+    """Which rows of the whole database are of one photo; None where each is of its own."""
+    of_each = [photos.photo_rows or len(photos.vectors)]
+    for store in distractors:
+        has_regions = store.meta.regions is not None
+        of_each.append(PhotoRows.of_names(store.images["name"]) if has_regions else len(store.vectors))
+    return PhotoRows.below_each_other(of_each) if any(isinstance(one, PhotoRows) for one in of_each) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +166,7 @@ def _searched(parts: Sequence[_Part]) -> Searched:
 
     def request_of(row: int) -> ImageRequest:
         number, inside = store_of(row)
-        return stores[number].request(inside)
+        return stores[number].photo_request(inside)
 
     return Searched(
         request_of=request_of,

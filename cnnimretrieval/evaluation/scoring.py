@@ -1,6 +1,6 @@
 """Descriptors of a benchmark to its scores: rank, by inner product or re-ranked, and compare."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from cnnimretrieval.evaluation.benchmark import Benchmark
 from cnnimretrieval.evaluation.metrics import Relevance, Scores, places_without_junk, score_places
 from cnnimretrieval.evaluation.ranks import NEVER, judged_ranks, ranks_in
 from cnnimretrieval.search.diffusion import diffuse
+from cnnimretrieval.search.photo_rows import ByPhoto, PhotoRows
 from cnnimretrieval.search.rerank import Moved, RerankConfig, move
 from cnnimretrieval.search.spatial import Verifier, spatial_order
 from groundwork.shards import Rows
@@ -36,11 +37,13 @@ def score(
     row_of: Int[np.ndarray, " n"],
     rerank: RerankConfig,
     verifiers: Sequence[Verifier] = (),
+    photo_rows: PhotoRows | None = None,
 ) -> Scored:
     """Score the unit descriptors `queries` against `database`, (m, d), by every protocol with positives.
 
     Photo i of the benchmark is row `row_of[i]` of `database`, and never found where that is -1; the other
-    rows are distractors. Neither a matrix of scores nor one of ranks is held.
+    rows are distractors. Neither a matrix of scores nor one of ranks is held. Where `photo_rows` says that
+    photos have several rows, photos are ranked by the best of them, and `row_of` has the first of each.
 
     A spatial step, for which there is one of `verifiers` a query, looks at the first photos of a ranking that
     are no junk: each protocol has candidates of its own.
@@ -50,8 +53,9 @@ def score(
         for truths in zip(*benchmark.protocols.values(), strict=True)
     ]
     rows = [row_of[photos] for photos in judged]
-    moved = move(queries, database, rerank, verifiers=verifiers)
-    found, heads = _ranks(moved, [some[some >= 0] for some in rows], rerank)
+    by_photo = None if photo_rows is None else ByPhoto(photo_rows, database)
+    moved = move(queries, database, rerank, by_photo, verifiers)
+    found, heads = _ranks(moved, [some[some >= 0] for some in rows], rerank, by_photo)
     ranks = [np.full(len(photos), NEVER) for photos in judged]
     for some, all_ranks, its_ranks in zip(rows, ranks, found, strict=True):
         all_ranks[some >= 0] = its_ranks
@@ -65,7 +69,8 @@ def score(
         for protocol, relevance in benchmark.scored_protocols().items()
     }
     limit = None if rerank.diffusion is None else rerank.diffusion.truncation
-    truncated_to = limit if limit is not None and limit < len(database) else None
+    searched = len(database) if photo_rows is None else len(photo_rows.photos)
+    truncated_to = limit if limit is not None and limit < searched else None
     return Scored(
         scores=scores,
         truncated_to=truncated_to,
@@ -103,12 +108,15 @@ class _Spatial:
 
 
 def _ranks(
-    moved: Moved, judged: Sequence[Int[np.ndarray, " j"]], config: RerankConfig
+    moved: Moved,
+    judged: Sequence[Int[np.ndarray, " j"]],
+    config: RerankConfig,
+    by_photo: ByPhoto | None = None,
 ) -> tuple[list[Int[np.ndarray, " j"]], list[Ranking]]:
     """Ranks of the judged rows, and with a spatial step the heads of the rankings that it looks at."""
     # Whatever of it is junk: as many candidates are left.
     depth = 0 if config.spatial is None else config.spatial.candidates + max(map(len, judged))
-    if config.diffusion is None:
+    if config.diffusion is None and by_photo is None:
         ranks = judged_ranks(moved.queries, moved.database, judged)
         if not depth:
             return ranks, []
@@ -116,11 +124,22 @@ def _ranks(
         parts = zip(found.rows, found.scores, strict=True)
         return ranks, [Ranking(rows=rows[None], scores=scores[None]) for rows, scores in parts]
     ranks, heads = [], []
-    rankings = diffuse(moved.queries, moved.database, config.diffusion)
-    for ranking, rows in zip(rankings, judged, strict=True):
+    for ranking, rows in zip(_whole_rankings(moved, config, by_photo), judged, strict=True):
         ranks.append(ranks_in(ranking.rows[0], rows))
         heads.append(Ranking(rows=ranking.rows[:, :depth], scores=ranking.scores[:, :depth]))
     return ranks, heads
+
+
+def _whole_rankings(moved: Moved, config: RerankConfig, by_photo: ByPhoto | None) -> Iterator[Ranking]:
+    """One query's ranking at a time; where photos have several rows, each by the first of them."""
+    if config.diffusion is not None:
+        rankings = diffuse(moved.queries, moved.database, config.diffusion, by_photo)
+    else:
+        assert by_photo is not None
+        rankings = (by_photo(query[None], len(moved.database)) for query in moved.queries)
+    for ranking in rankings:
+        rows = ranking.rows if by_photo is None else by_photo.photo_rows.first_row[ranking.rows]
+        yield Ranking(rows=rows, scores=ranking.scores)
 
 
 def _protocol_scores(

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 
 from groundwork.settings import Settings
 from groundwork.shards import Rows
-from groundwork.top_k import Ranking, nearest_others, search
+from groundwork.top_k import Nearest, Ranking, nearest_others, search
 
 
 class DiffusionConfig(Settings):
@@ -33,7 +33,12 @@ class DiffusionConfig(Settings):
     )
 
 
-def diffuse(queries: Float[np.ndarray, "q d"], database: Rows, config: DiffusionConfig) -> Iterator[Ranking]:
+def diffuse(
+    queries: Float[np.ndarray, "q d"],
+    database: Rows,
+    config: DiffusionConfig,
+    nearest: Nearest | None = None,
+) -> Iterator[Ranking]:
     """A ranking for each query, (1, n) rows and diffused scores, best first; equal scores by rising row.
 
     The scores f solve (I - alpha S) f = y: S is the graph of `transition` and y holds, at the query's nearest
@@ -43,16 +48,18 @@ def diffuse(queries: Float[np.ndarray, "q d"], database: Rows, config: Diffusion
 
     With `truncation` = T the ranking ends after the T rows of highest inner product, and the graph is built
     among those alone for each query, where the paper cuts it out of the whole database's: a row's neighbours
-    are then its nearest within the T.
+    are then its nearest within the T. `nearest` finds those T in place of exact search; without `truncation`
+    it is not asked.
     """
     top = config.truncation
+    first_of = nearest or (lambda query, top: search(query, database, top))
     if top is None:
         whole = transition(database, config)
         for query in queries:
             yield _diffused(search(query[None], database), whole, config)
         return
     for query in queries:
-        first = search(query[None], database, top)
+        first = first_of(query[None], top)
         among = np.sort(first.rows[0])
         found = _diffused(_renumbered(first, among), transition(database[among], config), config)
         yield Ranking(rows=among[found.rows], scores=found.scores)

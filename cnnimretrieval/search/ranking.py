@@ -14,6 +14,7 @@ from cnnimretrieval.local.inverted_file import open_index
 from cnnimretrieval.local.pyramid import PyramidConfig, describe_locally
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.search.evidence import CACHE, Searched, local_features, verifiers
+from cnnimretrieval.search.photo_rows import ByPhoto, PhotoRows
 from cnnimretrieval.search.rerank import RerankConfig, reranked
 from cnnimretrieval.search.spatial import UNSEEN, Reranked, Verifier, rerank_spatially
 from cnnimretrieval.whitening.apply import apply
@@ -56,6 +57,8 @@ def rank(
 ) -> list[Answer]:
     """The `top` best rows of `store` for each query, described the way the store was, and re-ranked.
 
+    Of a store with regions they are photos, each with the best of its rows.
+
     `nearest` searches the store in place of exact search, as its index does. A spatial step needs the
     `folder` that the store was read from: local features lie there.
 
@@ -75,6 +78,8 @@ def rank(
             f"query {queries[blind[0]].path}: expected a descriptor of length 1, got "
             f"{np.linalg.norm(vectors[blind[0]]):.4g} after whitening; search with another photo or network"
         )
+    if store.meta.regions is not None:
+        nearest = ByPhoto(PhotoRows.of_names(store.images["name"]), store.vectors, nearest)
     proving: list[Verifier] = []
     if rerank.spatial is not None:
         searched = _searched(store, folder)
@@ -133,7 +138,7 @@ def _searched(store: DescriptorStore, folder: Path | None) -> Searched:
     if folder is None:
         raise ValueError("rank: expected the folder of the store for a spatial step, got None; give it")
     return Searched(
-        request_of=store.request,
+        request_of=store.photo_request,
         stores=lambda: [local_features(folder, store.images)],
         store_of=lambda row: (0, row),
         cache=folder / CACHE,

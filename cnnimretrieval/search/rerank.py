@@ -17,6 +17,7 @@ from cnnimretrieval.search.expansion import (
     expand,
     expand_by,
 )
+from cnnimretrieval.search.photo_rows import ByPhoto
 from cnnimretrieval.search.spatial import SpatialConfig, Verifier, rerank_spatially
 from groundwork.files import reserve
 from groundwork.settings import Settings
@@ -64,6 +65,8 @@ def move(
     `verifiers`, one a query, choose what takes part in a `qe` that is to be verified: of the rows nearest to
     a query, as many as the spatial step has candidates, those that geometry proves to show the same.
     """
+    if isinstance(nearest, ByPhoto):
+        _require_photos(config)
     if config.dba is not None:
         # Without a name: the disk gives the room back when nobody holds the map any more.
         with TemporaryFile() as file:
@@ -94,7 +97,8 @@ def reranked(
     Scores are inner products, of expanded descriptors where there are such, or diffused scores. `nearest`
     searches `database` in place of exact search, as an index does; an augmented database, and the graph of
     the diffusion, are searched exactly. With a `spatial` step, for which there is one of `verifiers` a query,
-    the ranking is a `spatial.Reranked`.
+    the ranking is a `spatial.Reranked`. With `ByPhoto` as `nearest` photos are ranked, each by one row, and
+    of a diffusion the graph is one of photos, too; ValueError for steps that cannot be.
     """
     if config.spatial is not None and len(verifiers) != len(queries):
         raise ValueError(
@@ -116,7 +120,8 @@ def reranked(
 
 def _rankings(moved: Moved, config: RerankConfig, top: int, nearest: Nearest | None) -> Iterator[Ranking]:
     if config.diffusion is not None:
-        for ranking in diffuse(moved.queries, moved.database, config.diffusion):
+        by_photo = nearest if isinstance(nearest, ByPhoto) else None
+        for ranking in diffuse(moved.queries, moved.database, config.diffusion, by_photo):
             yield Ranking(rows=ranking.rows[:, :top], scores=ranking.scores[:, :top])
         return
     ranking = _first(moved.queries, moved.database, top, nearest)
@@ -126,3 +131,17 @@ def _rankings(moved: Moved, config: RerankConfig, top: int, nearest: Nearest | N
 
 def _first(queries: Float[np.ndarray, "q d"], database: Rows, top: int, nearest: Nearest | None) -> Ranking:
     return search(queries, database, top) if nearest is None else nearest(queries, top)
+
+
+def _require_photos(config: RerankConfig) -> None:
+    """ValueError for steps over a graph of all rows, in which those of one photo would be neighbours."""
+    if config.dba is not None:
+        raise ValueError(
+            "dba: expected one descriptor a photo, got those of regions, too; leave it out, or extract "
+            "without --regions"
+        )
+    if config.diffusion is not None and config.diffusion.truncation is None:
+        raise ValueError(
+            "diffusion.truncation: expected a number for descriptors of regions, got none; add "
+            "diffusion:truncation=1000, or extract without --regions"
+        )

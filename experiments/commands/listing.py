@@ -7,6 +7,7 @@ from typing import Any
 
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import Box, ImageRequest
+from cnnimretrieval.descriptors.windows import MOST_ALONG, RegionConfig
 from cnnimretrieval.evaluation.benchmark import Benchmark
 from cnnimretrieval.evaluation.datasets import LAYOUTS, read_benchmark, read_test_set
 from cnnimretrieval.evaluation.groundtruth import judged_benchmark
@@ -38,6 +39,23 @@ def extraction(scales: str | None, image_size: int | None) -> Callable[[NetworkC
     checked = Protocol(source="extract", values=values, overrides=given).resolve(ExtractConfig)
     factors = None if scales is None else checked.scales
     return partial(ExtractConfig.meant_for, image_size=image_size, scales=factors)
+
+
+def regions(text: str | None) -> RegionConfig | None:
+    """The windows of --regions N[,N...]; None for none.
+
+    Raises:
+        UsageFault: other than different numbers in range.
+
+    """
+    if text is None:
+        return None
+    try:
+        return RegionConfig(grids=tuple(map(int, text.split(","))))
+    except ValueError as error:
+        raise UsageFault(
+            f"--regions: expected different numbers from 2 to {MOST_ALONG}, got '{text}'; write 2 or 2,3"
+        ) from error
 
 
 def pyramid(settings: Sequence[str], *, asked: bool) -> PyramidConfig:

@@ -70,7 +70,10 @@ def serve(
             print(f"serve: {_OPEN_TO_OTHERS.format(host=host)}", file=sys.stderr)
         hosts = app.LOOPBACK | {host.lower()} if local else None
         application = app.application(site, cnnimretrieval.__version__, hosts)
-        print(f"{len(site.served):,} photos at {server.address_of(listening, host)} until Ctrl-C", flush=True)
+        print(
+            f"{len(site.served.shown):,} photos at {server.address_of(listening, host)} until Ctrl-C",
+            flush=True,
+        )
         try:
             server.server(application).run(sockets=[listening])
         except KeyboardInterrupt:

@@ -80,14 +80,16 @@ def routes(site: Site) -> APIRouter:
     async def collection() -> CollectionFacts:
         """What is searched, and how it can be re-ranked."""
         served = site.served
-        return CollectionFacts(photos=len(served), length=served.vectors.shape[1], rerank=site.steps)
+        return CollectionFacts(photos=len(served.shown), length=served.vectors.shape[1], rerank=site.steps)
 
     @api.get("/photos")
     async def photos(
         start: Annotated[int, Query(ge=0)] = 0, count: Annotated[int, Query(ge=1, le=1000)] = 100
     ) -> Names:
         """Names of photos of the collection."""
-        return Names(photos=len(site.served), names=site.served.names[start : start + count])
+        served = site.served
+        some = served.shown[start : start + count].tolist()
+        return Names(photos=len(served.shown), names=[served.names[row] for row in some])
 
     @api.post("/search", response_model_exclude_none=True)
     async def search(

@@ -15,6 +15,7 @@ from cnnimretrieval.descriptors.store import read_store
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.search.evidence import CACHE
 from cnnimretrieval.search.index import open_index
+from cnnimretrieval.search.photo_rows import ByPhoto, PhotoRows
 from experiments.exit_codes import UsageFault
 from experiments.web.collection import Served
 from experiments.web.glance import Glance, Group, read_places
@@ -67,7 +68,11 @@ def assembled(network: RetrievalNetwork, model: str, serving: Serving) -> Iterat
     index = open_index(serving.folder, _held(store.vectors), store.meta.network)
     photos = _photos(serving, store.meta.photos)
     version = key_of(folder_key(serving.folder), str(photos.resolve()))[:12]
-    served = Served(photos=photos, vectors=index.vectors, images=store.images, version=version)
+    photo_rows = None if store.meta.regions is None else PhotoRows.of_names(store.images["name"])
+    served = Served(
+        photos=photos, vectors=index.vectors, images=store.images, version=version, photo_rows=photo_rows
+    )
+    by_photo = None if photo_rows is None else ByPhoto(photo_rows, index.vectors, index.search)
     scales = store.meta.extraction.scales
     describing = Describing(
         network=network.to(serving.device).eval(),
@@ -98,7 +103,7 @@ def assembled(network: RetrievalNetwork, model: str, serving: Serving) -> Iterat
             searcher=Searcher(
                 served=served,
                 describing=describing,
-                nearest=index.search,
+                nearest=by_photo or index.search,
                 children=children,
                 threads=threads,
                 keypoints=serving.folder / CACHE,

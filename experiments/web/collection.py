@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from cnnimretrieval.descriptors.images import Box
+from cnnimretrieval.search.photo_rows import PhotoRows
 from experiments.web.faults import RequestFault
 from groundwork.descriptor_folder import BOX
 from groundwork.names import printable
@@ -21,6 +22,7 @@ from groundwork.names import printable
 class Served:
     """Descriptors and the photos they describe. Row r of all is one photo, or a box of one.
 
+    Where `photo_rows` says that a photo has several, the first stands for it wherever photos are shown.
     `version` changes with the descriptors: addresses of pictures carry it, so that browsers may keep them.
     """
 
@@ -28,9 +30,15 @@ class Served:
     vectors: Float[np.ndarray, "n d"]
     images: pd.DataFrame
     version: str
+    photo_rows: PhotoRows | None = None
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    @cached_property
+    def shown(self) -> Int[np.ndarray, " p"]:
+        """The rows that photos are shown by, rising."""
+        return np.arange(len(self)) if self.photo_rows is None else self.photo_rows.photos
 
     @cached_property
     def names(self) -> list[str]:
@@ -110,7 +118,8 @@ class Served:
     def matching(self, text: str) -> Int[np.ndarray, " m"]:
         """The rows whose names contain a text, in any case."""
         wanted = text.casefold()
-        return np.array([row for row, name in enumerate(self.names) if wanted in name.casefold()], np.int64)
+        found = [row for row in self.shown.tolist() if wanted in self.names[row].casefold()]
+        return np.array(found, np.int64)
 
     def rows_named(self, names: Iterable[str], field: str) -> tuple[int, ...]:
         """The rows of several names."""

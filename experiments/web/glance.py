@@ -74,11 +74,11 @@ class Glance:
         return await asyncio.shield(begun)
 
     async def _look_for_copies(self) -> tuple[Group, ...]:
-        if len(self.served) > _MOST_COMPARED:
+        if len(self.served.shown) > _MOST_COMPARED:
             raise RequestFault(
                 "",
                 f"near-copies: expected at most {_MOST_COMPARED:,} photos to compare here, got "
-                f"{len(self.served):,}; cnnimretrieval duplicates {self.folder} lists them",
+                f"{len(self.served.shown):,}; cnnimretrieval duplicates {self.folder} lists them",
             )
         task = Guarded(fn=copies.groups_of_copies, memory_bytes=500_000_000, limits=_LIMITS)
         found = await self._by_child(task, self.folder, self.served.photos)
@@ -92,8 +92,8 @@ class Glance:
             raise RequestFault("", f"expected it to be found out, got '{fault}'; try again", 503) from fault
 
     async def _lay_out(self) -> Map:
-        n = len(self.served)
-        rows = np.unique(np.linspace(0, n - 1, min(n, MOST_ON_MAP)).astype(np.int64))
+        n = len(self.served.shown)
+        rows = self.served.shown[np.unique(np.linspace(0, n - 1, min(n, MOST_ON_MAP)).astype(np.int64))]
         vectors = np.asarray(self.served.vectors[rows], np.float32)
         task = Guarded(fn=layout.lay_out, memory_bytes=500_000_000, limits=_LIMITS)
         positions, method = await self._by_child(task, vectors)

@@ -162,7 +162,7 @@ class _Shown:
         site = self._site
         try:
             async with kept_meanwhile(photo, site.uploads, site.max_bytes) as upload:
-                pages = min(_MOST_PAGES, -(-len(site.served) // _RESULTS_A_PAGE))
+                pages = min(_MOST_PAGES, -(-len(site.served.shown) // _RESULTS_A_PAGE))
                 page = min(max(1, _number(wish.page, "page")), pages)
                 asked = Asked(
                     row=site.served.checked(_number(wish.row, "row")) if wish.row and not upload else None,

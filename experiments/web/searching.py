@@ -168,30 +168,35 @@ class Searcher:
         return decoded  # type: ignore[no-any-return]
 
     def _ranked(self, vector: Float[np.ndarray, "1 d"], asked: Asked) -> list[Found]:
-        query = towards(vector, np.asarray(self.served.vectors[np.array(asked.right, np.int64)], np.float32))
+        served, right = self.served, asked.right
+        if served.photo_rows is not None:
+            right = tuple(served.photo_rows.best(vector[0], row, served.vectors) for row in right)
+        query = towards(vector, np.asarray(served.vectors[np.array(right, np.int64)], np.float32))
         own = asked.row if asked.box is None else None
-        top = min(asked.top + (own is not None), len(self.served))
+        num_photos = len(served.shown)
+        top = min(asked.top + (own is not None), num_photos)
         config = RerankConfig(
             qe=ExpansionConfig() if "qe" in asked.steps else None,
-            diffusion=DiffusionConfig(truncation=min(_DIFFUSED, len(self.served)))
-            if "diffusion" in asked.steps and len(self.served) > 1
+            diffusion=DiffusionConfig(truncation=min(_DIFFUSED, num_photos))
+            if "diffusion" in asked.steps and num_photos > 1
             else None,
             spatial=_SPATIAL if "spatial" in asked.steps else None,
         )
         proving = [self._verifier(asked)] if config.spatial is not None else []
-        ranking = next(iter(reranked(query, self.served.vectors, config, top, self.nearest, proving)))
+        ranking = next(iter(reranked(query, served.vectors, config, top, self.nearest, proving)))
         inliers = ranking.inliers[0].tolist() if isinstance(ranking, Reranked) else [UNSEEN] * top
         rows, scores = ranking.rows[0].tolist(), ranking.scores[0].tolist()
+        shown_by = rows if served.photo_rows is None else served.photo_rows.first_row[rows].tolist()
         found = [
             Found(
-                row=row,
-                name=self.served.names[row],
+                row=by,
+                name=served.names[row],
                 score=score,
-                box=self.served.box(row),
+                box=served.box(row),
                 inliers=None if count == UNSEEN else count,
             )
-            for row, score, count in zip(rows, scores, inliers, strict=False)
-            if row != own
+            for row, by, score, count in zip(rows, shown_by, scores, inliers, strict=False)
+            if by != own
         ]
         return found[: asked.top]
 
@@ -207,8 +212,9 @@ class Searcher:
 
     def _request(self, row: int) -> ImageRequest:
         """What a row shows; of one whose photo is gone, a file that is not there, which proves nothing."""
+        box = self.served.box(row) if self.served.photo_rows is None else None
         try:
-            return ImageRequest(path=self.served.path(row), box=self.served.box(row))
+            return ImageRequest(path=self.served.path(row), box=box)
         except RequestFault:
             return ImageRequest(path=self.keypoints / "gone")
 

@@ -24,7 +24,7 @@ COMMANDS = {
     "extract": (
         ["MODEL", "PHOTOS"],
         {"--out", "--scales", "--image-size", "--whitening", "--no-whitening", "--list", "--weights"}
-        | {"--whitening-from", "--local", "--local-set"}
+        | {"--whitening-from", "--local", "--local-set", "--regions"}
         | MACHINE,
     ),
     "index": (["DIR"], {"--kind", "--local", "--words"}),

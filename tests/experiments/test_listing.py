@@ -10,10 +10,12 @@ from PIL import Image
 
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.store import extract
+from cnnimretrieval.descriptors.windows import RegionConfig
 from cnnimretrieval.networks.network import NetworkConfig, build
 from cnnimretrieval.search.ranking import Answer, Hit
-from experiments.commands.listing import all_below, judged
+from experiments.commands.listing import all_below, judged, regions
 from experiments.commands.ranking import as_table
+from experiments.exit_codes import UsageFault
 from groundwork.executors import SerialExecutor
 from groundwork.lock import hold
 from sfm.collection import ScanConfig, scan
@@ -79,3 +81,17 @@ def test_names_cannot_command_the_terminal() -> None:
     hits = (Hit(name="b\n\x1b[2Jc\u202e.jpg", score=0.5, box=None),)
     table = as_table([Answer(query=Path("q\t.jpg"), hits=hits)])
     assert table == "q\\t.jpg\n    1   0.5000  b\\n\\x1b[2Jc\\u202e.jpg"
+
+
+@pytest.mark.parametrize("text", ["1", "x", "2,2", "2,9", ""])
+def test_other_regions_than_grids_are_refused(text):
+    with pytest.raises(UsageFault, match="--regions") as error:
+        regions(text)
+    assert str(error.value) == (
+        f"--regions: expected different numbers from 2 to 6, got '{text}'; write 2 or 2,3"
+    )
+
+
+def test_regions_are_grids():
+    assert regions("3,2") == RegionConfig(grids=(3, 2))
+    assert regions(None) is None
