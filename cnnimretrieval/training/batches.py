@@ -53,12 +53,12 @@ class LoadedExample(NamedTuple):
 Batch = tuple[LoadedExample, ...]
 
 
-def load_batches(examples: Examples, training: Training) -> Iterator[Batch]:
-    """The batches in the order of learning, the last one smaller.
+def load_batches(examples: Examples, training: Training, *, done: int = 0) -> Iterator[Batch]:
+    """The batches in the order of learning, the last one smaller, but for those that are `done` already.
 
     OSError naming the photo that cannot be read.
     """
-    order = examples.order.tolist()
+    order = examples.order[done * examples.batch_size :].tolist()
     rows = [[row for row in examples.rows[position].tolist() if row >= 0] for position in order]
     whole = training.collection.whole
     requests = [
@@ -69,7 +69,13 @@ def load_batches(examples: Examples, training: Training) -> Iterator[Batch]:
     given = training.inputs.each(
         training.network, requests, training.look, device=training.device, workers=training.workers
     )
-    bar = progress(rows, desc="learn", unit="example")
+    bar = progress(
+        rows,
+        desc="learn",
+        unit="example",
+        total=len(examples.order),
+        initial=len(examples.order) - len(order),
+    )
     loaded = (
         LoadedExample(rows=its_rows, pictures=[_only_part(next(given)) for _ in its_rows]) for its_rows in bar
     )

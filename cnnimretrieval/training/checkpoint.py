@@ -1,13 +1,14 @@
-"""The state of a training between two epochs: enough to go on as if it had never stopped."""
+"""The state of a training, after an epoch or inside one: enough to go on as if it had never stopped."""
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from pydantic import Field
-from torch import nn
-from torch.optim import Optimizer
 
 from groundwork.files import atomic_path
 from groundwork.settings import Values
@@ -27,11 +28,34 @@ class EpochLog(Values):
     validation: dict[str, float] = Field(default_factory=dict)
 
 
+class Stateful(Protocol):
+    """What a checkpoint holds a part of: a network, an optimiser."""
+
+    def state_dict(self) -> Any:
+        """All that it is, as tensors and plain values."""
+
+    def load_state_dict(self, state: Any) -> Any:
+        """Become what `state_dict` told."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a training has come: one log per finished epoch, that of the initial network first."""
+    """How far a training has come.
 
-    logs: tuple[EpochLog, ...]
+    Attributes:
+        logs: one per finished epoch, that of the initial network first.
+        begun: the state of an epoch after these that has begun, as plain values and tensors; else None.
+
+    """
+
+    logs: tuple[EpochLog, ...] = ()
+    begun: Mapping[str, Any] | None = None
+
+    def __str__(self) -> str:
+        """Which weights these are."""
+        if self.begun is None:
+            return f"after epoch {self.epoch}, the last sound one,"
+        return f"inside epoch {self.epoch + 1}, the last that were kept,"
 
     @property
     def epoch(self) -> int:
@@ -39,39 +63,65 @@ class Progress:
         return self.logs[-1].epoch if self.logs else -1
 
 
-def save_checkpoint(
-    path: Path, key: str, network: nn.Module, optimizer: Optimizer, progress: Progress
-) -> None:
-    """Write everything that the next epoch depends on, whole or not at all.
+class Checkpoints:
+    """The one file that a training goes on from, under the `key` of all that its weights hang on.
 
-    No random state is kept: every epoch draws from a generator of its own, seeded by run and epoch.
+    `parts` are what learns and what moves it; loading changes them in place.
     """
-    state = {
-        "version": _VERSION,
-        "key": key,
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "logs": [log.model_dump(mode="json") for log in progress.logs],
-    }
-    with atomic_path(path) as unfinished:
-        torch.save(state, unfinished)
 
+    def __init__(self, path: Path, key: str, parts: Mapping[str, Stateful], *, minutes: float = 0.0) -> None:
+        self.path = path
+        self._key, self._parts = key, parts
+        self._seconds, self._since = 60.0 * minutes, time.monotonic()
+        self._latest = Progress()
 
-def load_checkpoint(
-    path: Path, key: str, network: nn.Module, optimizer: Optimizer, *, most_epochs: int
-) -> Progress:
-    """Put the state in `path` into network and optimizer; no progress when none was saved with this key.
+    def __str__(self) -> str:
+        """Which weights are kept, and where."""
+        return f"weights {self._latest} are in {self.path}"
 
-    Neither when it is of more epochs than `most_epochs`: there is no way back from it.
-    """
-    if not path.is_file():
-        return Progress(logs=())
-    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    if state["version"] != _VERSION or state["key"] != key:
-        return Progress(logs=())
-    progress = Progress(logs=tuple(EpochLog.model_validate(log) for log in state["logs"]))
-    if progress.epoch > most_epochs:
-        return Progress(logs=())
-    network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
-    return progress
+    @property
+    def due(self) -> bool:
+        """Whether the last one is as old as they may get."""
+        return time.monotonic() - self._since >= self._seconds
+
+    def save(self, progress: Progress) -> None:
+        """Write everything that the rest hangs on, whole or not at all; OSError naming the file.
+
+        No random state is kept after an epoch: each draws from a generator of its own, seeded by run and
+        epoch.
+        """
+        state = {
+            "version": _VERSION,
+            "key": self._key,
+            **{name: part.state_dict() for name, part in self._parts.items()},
+            "logs": [log.model_dump(mode="json") for log in progress.logs],
+            "begun": progress.begun,
+        }
+        # Not into the file: where a write fails, as at a full disk, torch may end the process.
+        content = BytesIO()
+        torch.save(state, content)
+        try:
+            with atomic_path(self.path) as unfinished:
+                unfinished.write_bytes(content.getbuffer())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        self._since, self._latest = time.monotonic(), progress
+
+    def load(self, *, most_epochs: int) -> Progress:
+        """Put what is in the file into the parts; no progress when none was saved with this key.
+
+        Neither when it is of more epochs than `most_epochs`: there is no way back from it.
+        """
+        if not self.path.is_file():
+            return Progress()
+        state: dict[str, Any] = torch.load(self.path, weights_only=True, map_location="cpu")
+        if state["version"] != _VERSION or state["key"] != self._key:
+            return Progress()
+        logs = tuple(EpochLog.model_validate(log) for log in state["logs"])
+        progress = Progress(logs=logs, begun=state.get("begun"))
+        if progress.epoch + (progress.begun is not None) > most_epochs:
+            return Progress()
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self._latest = progress
+        return progress

@@ -8,6 +8,7 @@ from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.settings import LoopConfig
+from cnnimretrieval.training.watch import WatchConfig
 from cnnimretrieval.whitening.apply import Whitening
 
 
@@ -28,6 +29,7 @@ class Training:
     workers: int = 0
     inputs: Inputs = field(default_factory=Inputs)
     descriptions: Descriptions | None = None
+    watch: WatchConfig = field(default_factory=WatchConfig)
 
     @property
     def look(self) -> Look:

@@ -1,5 +1,7 @@
 """Cross-batch memory: descriptors of the latest steps, which serve the next ones as more negatives."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -35,3 +37,13 @@ class CrossBatchMemory:
         kept = new if self._vectors is None else torch.cat([self._vectors, new])
         self._vectors = kept[-self.size :]
         self._rows = torch.cat([self._rows, rows])[-self.size :]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is kept, for a checkpoint."""
+        return {"vectors": self._vectors, "rows": self._rows}
+
+    def load_state_dict(self, state: dict[str, Any], device: str) -> None:
+        """Keep what `state_dict` told instead."""
+        vectors = state["vectors"]
+        self._vectors = None if vectors is None else vectors.to(device)
+        self._rows = state["rows"]

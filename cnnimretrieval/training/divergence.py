@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,14 +28,13 @@ def before_training() -> Iterator[None]:
         raise _damaged(found) from found
 
 
-def stopped(found: Diverged, *, epoch: int, step: int, rate: float, checkpoint: Path) -> ValueError:
-    """What is said of a training that stops in this step; `checkpoint` is of the epoch before."""
+def stopped(found: Diverged, *, epoch: int, step: int, rate: float, kept: object) -> ValueError:
+    """What is said of a training that stops in this step; `kept` says which weights are where."""
     if (epoch, step) == (1, 0):
         return _damaged(found)
     return ValueError(
         f"training, epoch {epoch}, step {step}: {found}; "
-        f"learning rate {rate:g} is too large: lower train.loop.learning_rate "
-        f"(weights after epoch {epoch - 1}, the last sound one, are in {checkpoint})"
+        f"learning rate {rate:g} is too large: lower train.loop.learning_rate ({kept})"
     )
 
 

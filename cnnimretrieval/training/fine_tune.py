@@ -28,6 +28,7 @@ from cnnimretrieval.training.optimiser import num_frozen
 from cnnimretrieval.training.prover import prover
 from cnnimretrieval.training.result import TrainResult, judge, read_result, write_result, write_tuples
 from cnnimretrieval.training.train_config import TrainConfig
+from cnnimretrieval.training.watch import WatchConfig
 from cnnimretrieval.training.whitening_layers import load_layers, start_layers
 from groundwork.files import discard, read_json, write_json
 from groundwork.keys import key_of
@@ -61,8 +62,8 @@ def fine_tune(
     """Fine-tune on the pairs in `pairs_dir`, whiten, prove, and write the network of one row to `out`.
 
     A local head, where the network has one, is learned last, on the row that is kept, from the tracks of the
-    reconstruction. `weights` as in `backbones.build_trunk`. An interrupted call goes on at the last finished
-    epoch, and so does one that differs in what follows the loop only: more epochs, other whitening or
+    reconstruction. `weights` as in `backbones.build_trunk`. An interrupted call goes on at the last
+    checkpoint, and so does one that differs in what follows the loop only: more epochs, other whitening or
     queries. Returns at once when `out` holds the result already. ValueError when there is nothing to train
     or to test with or a file for a layer does not fit it, FileNotFoundError when mining has not finished or
     the tracks are not there, OSError when a photo cannot be read any more.
@@ -97,6 +98,7 @@ def fine_tune(
         workers=workers,
         inputs=inputs,
         descriptions=descriptions,
+        watch=config.watch,
     )
     progress = run_loop(
         training,
@@ -147,8 +149,12 @@ def initial_network(config: TrainConfig, weights: str = "pretrained") -> Retriev
 
 
 def _key(mined: str, config: TrainConfig, initial: RetrievalNetwork) -> str:
-    # What the files of layers hold decides, not where they lie; and how much is kept decides nothing.
-    without = {"layers": config.layers.without_paths(), "inputs": config.inputs.without_limit()}
+    # What the files of layers hold decides, not where they lie; how much is kept and told decides nothing.
+    without = {
+        "layers": config.layers.without_paths(),
+        "inputs": config.inputs.without_limit(),
+        "watch": WatchConfig(),
+    }
     settings = config.model_copy(update=without)
     return key_of(
         _STAGE, _REVISION, _versions(), mined, settings, list(config.layers.files), initial.fingerprint()

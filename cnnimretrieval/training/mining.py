@@ -1,6 +1,7 @@
 """What an epoch learns from: tuples mined with the network as it is, or batches of clusters."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -11,25 +12,43 @@ from cnnimretrieval.training.batches import Examples
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.divergence import sound_descriptors
 from cnnimretrieval.training.sampling import draw_clusters, draw_pairs, draw_pool
+from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.whitening.apply import apply as apply_whitening
 from pairs.negatives import mine_hard_negatives
 from pairs.same_place_negatives import ApartPairs
 
 
-def examples_of_epoch(training: Training, rng: np.random.Generator) -> Iterator[Examples]:
-    """The examples of an epoch, in parts, each drawn when the one before has been learned from.
+class Mined(NamedTuple):
+    """What a network found for tuples: it cannot be found again once the network has learned from them."""
+
+    negatives: Int[np.ndarray, "t n"]
+    negative_distance: float | None
+
+
+def num_parts(config: LoopConfig) -> int:
+    """Parts that an epoch has, each drawn when the one before has been learned from."""
+    return len(_sizes(config))
+
+
+def examples_of_part(
+    training: Training, part: int, rng: np.random.Generator, mined: Mined | None = None
+) -> Examples:
+    """The examples of a part of an epoch, counted from 0; `mined` are its negatives, if they are known.
 
     ValueError when the training places give no pair or no negative.
     """
-    config = training.config
+    if training.config.sampling == "clusters":
+        return sample_clusters(training, rng)
+    return mine_tuples(training, _sizes(training.config)[part], rng, mined)
+
+
+def _sizes(config: LoopConfig) -> list[int]:
+    """Tuples of each part, as even as whole numbers allow; together `tuples_per_epoch`."""
     if config.sampling == "clusters":
-        yield sample_clusters(training, rng)
-        return
-    for number in range(config.minings_per_epoch):
-        # As even as whole numbers allow; together `tuples_per_epoch`.
-        count = (config.tuples_per_epoch + number) // config.minings_per_epoch
-        if count:
-            yield mine_tuples(training, count, rng)
+        return [config.tuples_per_epoch]
+    parts = config.minings_per_epoch
+    sizes = [(config.tuples_per_epoch + number) // parts for number in range(parts)]
+    return [size for size in sizes if size]
 
 
 def sample_clusters(training: Training, rng: np.random.Generator) -> Examples:
@@ -49,14 +68,39 @@ def sample_clusters(training: Training, rng: np.random.Generator) -> Examples:
     )
 
 
-def mine_tuples(training: Training, num_tuples: int, rng: np.random.Generator) -> Examples:
-    """Tuples with the hard negatives of the network as it is, to learn from in random order."""
+def mine_tuples(
+    training: Training, num_tuples: int, rng: np.random.Generator, mined: Mined | None = None
+) -> Examples:
+    """Tuples with the hard negatives of the network as it is, to learn from in random order.
+
+    With `mined`, what an earlier call found, it draws the same again and asks no network.
+    """
     collection, config = training.collection, training.config
     table = collection.table
     query, positive = draw_pairs(table, num_tuples, rng, by=config.drawn_by)
     requests = tuple(collection.query(int(row), config.query, rng) for row in query)
     first = np.unique([query, positive]) if config.pool_holds_pairs else np.empty(0, np.int64)
     pool = draw_pool(table, config.pool_size, config.negatives.allow_unplaced, rng, first=first)
+    if mined is None:
+        mined = _mined(training, requests, query, pool)
+    return Examples(
+        rows=np.column_stack([query, positive, mined.negatives]),
+        num_positives=1,
+        requests=requests,
+        # A tuple without any negative has nothing to hold the descriptors apart.
+        order=rng.permutation(np.flatnonzero((mined.negatives >= 0).any(axis=1))),
+        batch_size=config.batch_tuples,
+        negative_distance=mined.negative_distance,
+    )
+
+
+def _mined(
+    training: Training,
+    requests: Sequence[ImageRequest],
+    query: Int[np.ndarray, " t"],
+    pool: Int[np.ndarray, " p"],
+) -> Mined:
+    table = training.collection.table
     query_vectors, pool_vectors = _described(training, requests, query, pool)
     found = mine_hard_negatives(
         query_vectors,
@@ -64,7 +108,7 @@ def mine_tuples(training: Training, num_tuples: int, rng: np.random.Generator) -
         pool_vectors,
         table.cluster[pool],
         table.place[pool],
-        config.negatives,
+        training.config.negatives,
         _apart(table.apart, query, pool),
     )
     if not found.count.any():
@@ -74,15 +118,7 @@ def mine_tuples(training: Training, num_tuples: int, rng: np.random.Generator) -
         )
     distances = np.sqrt(np.clip(2.0 - 2.0 * found.score[found.pool_row >= 0], 0.0, None))
     negatives = np.where(found.pool_row >= 0, pool[found.pool_row], -1)
-    return Examples(
-        rows=np.column_stack([query, positive, negatives]),
-        num_positives=1,
-        requests=requests,
-        # A tuple without any negative has nothing to hold the descriptors apart.
-        order=rng.permutation(np.flatnonzero(found.count)),
-        batch_size=config.batch_tuples,
-        negative_distance=float(distances.mean()),
-    )
+    return Mined(negatives, float(distances.mean()))
 
 
 def _described(

@@ -1,6 +1,7 @@
 """One step of learning: pictures through the network, loss, gradient, optimiser."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,7 @@ from cnnimretrieval.training.pair_masks import PairMasks
 class Learner:
     """Moves the weights of a training by one step at a time; `steps` counts them.
 
-    Its memory, if the training has one, begins empty: a learner serves one epoch, so that an interrupted
-    training goes on like an unbroken one.
+    Its memory, if the training has one, begins empty: a learner serves one epoch.
     """
 
     def __init__(self, training: Training, optimizer: Optimizer, classes: Classes | None = None) -> None:
@@ -148,6 +148,17 @@ class Learner:
             names = self._names([row for example in self._latest for row in example.rows])
             differ = any(not torch.equal(pictures[0], picture) for picture in pictures)
             check_descriptors(descriptors, names, differ=differ)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next step hangs on besides weights and optimiser, for a checkpoint inside an epoch."""
+        memory = None if self._memory is None else self._memory.state_dict()
+        return {"steps": self.steps, "memory": memory}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` told."""
+        self.steps = state["steps"]
+        if self._memory is not None:
+            self._memory.load_state_dict(state["memory"], self._training.device)
 
     def _queries(self, batch: Batch) -> list[str]:
         return self._names([example.rows[0] for example in batch])

@@ -10,6 +10,7 @@ from cnnimretrieval.training.collection_whitening import WhiteningConfig
 from cnnimretrieval.training.local_settings import LocalTrainingConfig
 from cnnimretrieval.training.rows import Row
 from cnnimretrieval.training.settings import LoopConfig
+from cnnimretrieval.training.watch import WatchConfig
 from cnnimretrieval.training.whitening_layers import LayersConfig
 from groundwork.settings import Settings
 
@@ -30,6 +31,11 @@ class TrainConfig(Settings):
         default=LocalTrainingConfig(),
         exclude_if=lambda local: local == LocalTrainingConfig(),
         description="how the head of network.local is learned",
+    )
+    watch: WatchConfig = Field(
+        default=WatchConfig(),
+        exclude_if=lambda watch: watch == WatchConfig(),
+        description="what is written while training runs; it changes no result",
     )
     seed: int = Field(default=0, ge=0, description="of pairs, pools, order and distortions")
 

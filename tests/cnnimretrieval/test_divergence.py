@@ -6,7 +6,7 @@ import torch
 
 from cnnimretrieval.networks.network import NetworkConfig, build
 from cnnimretrieval.training.batches import load_batches
-from cnnimretrieval.training.checkpoint import load_checkpoint
+from cnnimretrieval.training.checkpoint import Checkpoints
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.divergence import (
     Diverged,
@@ -16,7 +16,7 @@ from cnnimretrieval.training.divergence import (
     listed,
 )
 from cnnimretrieval.training.loop import run_loop
-from cnnimretrieval.training.mining import examples_of_epoch
+from cnnimretrieval.training.mining import examples_of_part
 from cnnimretrieval.training.optimiser import build_optimizer
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.step import Learner
@@ -96,9 +96,8 @@ def test_the_checkpoint_holds_the_last_sound_epoch(collection, tmp_path):
         )
     assert str(tmp_path / "b" / "c.pt") in str(error.value)
     kept = _network()
-    progress = load_checkpoint(
-        tmp_path / "b" / "c.pt", "key", kept, build_optimizer(kept, training.config), most_epochs=9
-    )
+    parts = {"network": kept, "optimizer": build_optimizer(kept, training.config)}
+    progress = Checkpoints(tmp_path / "b" / "c.pt", "key", parts).load(most_epochs=9)
     assert progress.epoch == 1
     assert kept.fingerprint() == sound.network.fingerprint()
 
@@ -150,9 +149,8 @@ def test_weights_found_unsound_by_the_scores_do_not_reach_the_checkpoint(collect
         _run(_training(collection), tmp_path, validate)
     kept = _network()
     training = _training(collection)
-    progress = load_checkpoint(
-        tmp_path / "checkpoint.pt", "key", kept, build_optimizer(kept, training.config), most_epochs=9
-    )
+    parts = {"network": kept, "optimizer": build_optimizer(kept, training.config)}
+    progress = Checkpoints(tmp_path / "checkpoint.pt", "key", parts).load(most_epochs=9)
     assert progress.epoch == 0
     assert kept.fingerprint() == _network().fingerprint()
 
@@ -206,5 +204,5 @@ def test_many_names_are_shortened():
 
 
 def _step(training, learner):
-    (examples,) = examples_of_epoch(training, np.random.default_rng(0))
+    examples = examples_of_part(training, 0, np.random.default_rng(0))
     return learner.step(next(load_batches(examples, training)))

@@ -309,9 +309,9 @@ def test_what_follows_the_loop_may_change_and_epochs_be_added(pairs_dir, tmp_pat
     out, learned = tmp_path / "model", []
     real = loop_module._learn_epoch
 
-    def watch(training, learner, epoch, keep):
-        learned.append(epoch)
-        return real(training, learner, epoch, keep)
+    def watch(training, learner, progress, *others):
+        learned.append(progress.epoch + 1)
+        return real(training, learner, progress, *others)
 
     monkeypatch.setattr(loop_module, "_learn_epoch", watch)
     fine_tune(pairs_dir, out, CONFIG, weights="random")
