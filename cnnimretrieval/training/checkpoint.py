@@ -23,6 +23,7 @@ class EpochLog(Values):
     loss: float | None = None
     negative_distance: float | None = None
     missing_negatives: int = 0
+    skipped_steps: int = Field(default=0, exclude_if=lambda steps: steps == 0)
     learning_rate: float | None = None
     seconds: float = 0.0
     validation: dict[str, float] = Field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,10 @@ _MOST_NAMES = 3
 
 class Diverged(ValueError):
     """What was expected and found; the loop, which knows epoch and step, says what to do about it."""
+
+
+class NothingMoved(Diverged):
+    """Found before the weights were moved: a training may go on without the step."""
 
 
 @contextmanager
@@ -45,11 +50,13 @@ def _damaged(found: Diverged) -> ValueError:
 def check_loss(loss: float, queries: Sequence[str]) -> None:
     """Diverged unless `loss`, that of the tuples or clusters of these queries, is finite."""
     if not np.isfinite(loss):
-        raise Diverged(f"expected a finite loss, got {loss:g} for {listed(queries)}")
+        raise NothingMoved(f"expected a finite loss, got {loss:g} for {listed(queries)}")
 
 
-def check_tensors(kind: str, tensors: Mapping[str, Tensor], loss: float, queries: Sequence[str]) -> None:
-    """Diverged unless tensors of this `kind` ("gradient", "weight") are finite; for a GPU, one wait for all.
+def check_tensors(
+    kind: Literal["gradient", "weight"], tensors: Mapping[str, Tensor], loss: float, queries: Sequence[str]
+) -> None:
+    """Diverged unless tensors of this `kind` are finite; for a GPU, one wait for all.
 
     Values whose squares add up to infinity have left the range, too: Adam divides by their root.
     """
@@ -59,7 +66,7 @@ def check_tensors(kind: str, tensors: Mapping[str, Tensor], loss: float, queries
     name = next(
         (one for one in largest if not np.isfinite(largest[one])), max(largest, key=largest.__getitem__)
     )
-    raise Diverged(
+    raise (NothingMoved if kind == "gradient" else Diverged)(
         f"expected finite {kind}s, got {largest[name]:g} in {name} "
         f"at a loss of {loss:.4g} for {listed(queries)}"
     )

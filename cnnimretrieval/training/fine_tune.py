@@ -27,6 +27,7 @@ from cnnimretrieval.training.loop import run_loop
 from cnnimretrieval.training.optimiser import num_frozen
 from cnnimretrieval.training.prover import prover
 from cnnimretrieval.training.result import TrainResult, judge, read_result, write_result, write_tuples
+from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.train_config import TrainConfig
 from cnnimretrieval.training.watch import WatchConfig
 from cnnimretrieval.training.whitening_layers import load_layers, start_layers
@@ -204,6 +205,7 @@ def _key_of_loop(pairs_dir: Path, config: TrainConfig, initial: RetrievalNetwork
         files,
         read_json(pairs_dir / "photos.json")["content"],
         config.loop.model_dump(mode="json", exclude=_AFTER_THE_LOOP),
+        *_length_that_counts(config.loop),
         config.network,
         config.layers.without_paths(),
         config.whitening.model_dump(mode="json", exclude={"scales"}) if seen else None,
@@ -212,6 +214,11 @@ def _key_of_loop(pairs_dir: Path, config: TrainConfig, initial: RetrievalNetwork
         list(config.layers.files),
         initial.fingerprint(),
     )
+
+
+def _length_that_counts(loop: LoopConfig) -> list[int]:
+    """The number of epochs where the weights after each hang on it; nothing else."""
+    return [loop.epochs] if loop.schedule.kind == "cosine" else []
 
 
 def _versions() -> list[str]:

@@ -2,18 +2,16 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-import torch
-
 from cnnimretrieval.networks.network import RetrievalNetwork
-from cnnimretrieval.training.checkpoint import Checkpoints, EpochLog, Progress, Stateful
-from cnnimretrieval.training.classes import all_that_learns, classes_of, learn_too
+from cnnimretrieval.training.checkpoint import Checkpoints, EpochLog, Progress
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.divergence import Diverged, before_training, stopped
+from cnnimretrieval.training.early_stopping import out_of_patience
 from cnnimretrieval.training.epoch import Epoch, KeepExamples
-from cnnimretrieval.training.optimiser import build_optimizer, set_rate
-from cnnimretrieval.training.step import Learner
+from cnnimretrieval.training.learning_state import LearningState, start
 
 logger = logging.getLogger(__name__)
 
@@ -36,51 +34,43 @@ def run_loop(
     of the last sound step it kept. ValueError then, and when the training places give no pair or no negative;
     OSError when a photo cannot be read any more, or a checkpoint not be written: that before it stays.
     """
-    network, config = training.network, training.config
-    # In the order in memory that convolutions like; kept inputs need the layers below to stay as they are.
-    network.to(training.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    optimizer, classes = build_optimizer(network, config), classes_of(training)
-    learn_too(optimizer, classes, config.class_loss.rate_factor)
-    parts: dict[str, Stateful] = {"network": all_that_learns(network, classes), "optimizer": optimizer}
-    checkpoints = Checkpoints(checkpoint, key, parts, minutes=training.watch.checkpoint_minutes)
+    config, state = training.config, start(training)
+    checkpoints = Checkpoints(checkpoint, key, state.parts, minutes=training.watch.checkpoint_minutes)
     progress = checkpoints.load(most_epochs=config.epochs)
     if progress.epoch < 0:
         with before_training():
-            progress = Progress(logs=(EpochLog(epoch=0, validation=validate(network)),))
+            progress = Progress(logs=(EpochLog(epoch=0, validation=validate(state.shown)),))
         checkpoints.save(progress)
     for number in range(progress.epoch + 1, config.epochs + 1):
-        rate, learner = set_rate(optimizer, config, number), Learner(training, optimizer, classes)
+        if out_of_patience(progress.logs, config.patience):
+            logger.info("stopped after epoch %d: no better than before %d times", number - 1, config.patience)
+            break
+        epoch = _next_epoch(training, state, progress)
         try:
-            log = _learn_epoch(training, learner, progress, checkpoints, keep_examples)
-            due = number % config.validation_epochs == 0 or number == config.epochs
-            scores = validate(network) if due else {}
+            log = epoch.learn(keep_examples, partial(_keep, checkpoints, progress, epoch))
+            if number % config.validation_epochs == 0 or number == config.epochs:
+                log = log.model_copy(update={"validation": validate(state.shown)})
         except Diverged as found:
-            raise stopped(found, epoch=number, step=learner.steps, rate=rate, kept=checkpoints) from found
-        log = log.model_copy(update={"learning_rate": rate, "validation": scores})
+            raise stopped(found, epoch=number, step=epoch.steps, rate=epoch.rate, kept=checkpoints) from found
         logger.info(_described(log))
         progress = Progress(logs=(*progress.logs, log))
+        state.scored(progress.logs)
         checkpoints.save(progress)
+    state.hand_out()
     return progress
 
 
-def _learn_epoch(
-    training: Training,
-    learner: Learner,
-    progress: Progress,
-    checkpoints: Checkpoints,
-    keep_examples: KeepExamples,
-) -> EpochLog:
-    """Learn from the epoch after those of `progress`, or from what is left of it; keep how far that came."""
-    if progress.begun is None:
-        epoch = Epoch(number=progress.epoch + 1, learner=learner)
-    else:
-        epoch = Epoch.resumed(progress.begun, learner)
+def _next_epoch(training: Training, state: LearningState, progress: Progress) -> Epoch:
+    """The epoch after those of `progress`, or what is left of it."""
+    if progress.begun is not None:
+        return Epoch.resumed(training, state, progress.begun)
+    return Epoch(training=training, state=state, number=progress.epoch + 1)
 
-    def pause() -> None:
-        if checkpoints.due:
-            checkpoints.save(Progress(logs=progress.logs, begun=epoch.state_dict()))
 
-    return epoch.learn(training, keep_examples, pause)
+def _keep(checkpoints: Checkpoints, progress: Progress, epoch: Epoch) -> None:
+    """Keep how far the epoch after those of `progress` has come, if it is time to."""
+    if checkpoints.due:
+        checkpoints.save(Progress(logs=progress.logs, begun=epoch.state_dict()))
 
 
 def _described(log: EpochLog) -> str:
@@ -88,4 +78,5 @@ def _described(log: EpochLog) -> str:
     short = (
         f", {log.missing_negatives} negatives missing: too few other places" if log.missing_negatives else ""
     )
+    short += f", {log.skipped_steps} steps skipped" if log.skipped_steps else ""
     return f"epoch {log.epoch}: loss {log.loss:.4f}{scores}{short}, {log.seconds:.0f} s"

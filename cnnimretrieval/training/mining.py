@@ -12,7 +12,6 @@ from cnnimretrieval.training.batches import Examples
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.divergence import sound_descriptors
 from cnnimretrieval.training.sampling import draw_clusters, draw_pairs, draw_pool
-from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.whitening.apply import apply as apply_whitening
 from pairs.negatives import mine_hard_negatives
 from pairs.same_place_negatives import ApartPairs
@@ -25,11 +24,6 @@ class Mined(NamedTuple):
     negative_distance: float | None
 
 
-def num_parts(config: LoopConfig) -> int:
-    """Parts that an epoch has, each drawn when the one before has been learned from."""
-    return len(_sizes(config))
-
-
 def examples_of_part(
     training: Training, part: int, rng: np.random.Generator, mined: Mined | None = None
 ) -> Examples:
@@ -39,16 +33,7 @@ def examples_of_part(
     """
     if training.config.sampling == "clusters":
         return sample_clusters(training, rng)
-    return mine_tuples(training, _sizes(training.config)[part], rng, mined)
-
-
-def _sizes(config: LoopConfig) -> list[int]:
-    """Tuples of each part, as even as whole numbers allow; together `tuples_per_epoch`."""
-    if config.sampling == "clusters":
-        return [config.tuples_per_epoch]
-    parts = config.minings_per_epoch
-    sizes = [(config.tuples_per_epoch + number) // parts for number in range(parts)]
-    return [size for size in sizes if size]
+    return mine_tuples(training, training.config.part_sizes[part], rng, mined)
 
 
 def sample_clusters(training: Training, rng: np.random.Generator) -> Examples:

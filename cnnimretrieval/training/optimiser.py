@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from cnnimretrieval.networks.network import RetrievalNetwork
@@ -22,8 +23,10 @@ def build_optimizer(network: RetrievalNetwork, config: LoopConfig) -> Optimizer:
     behind = [weight for name, weight in network.named_parameters() if not name.startswith("trunk.")]
     others = [weight for weight in behind if weight is not network.exponent]
     groups: list[dict[str, Any]] = [
-        {"params": [*trunk[frozen:], *others], "weight_decay": config.weight_decay, "factor": 1.0}
+        {"params": weights, "weight_decay": config.weight_decay, "factor": factor}
+        for weights, factor in _by_rate(network, trunk[frozen:], config.lowest_rate_factor)
     ]
+    groups[-1]["params"] += others
     if network.exponent is not None:
         groups.append({"params": [network.exponent], "weight_decay": 0.0, "factor": config.gem_rate_factor})
     if config.optimizer == "sgd":
@@ -36,9 +39,29 @@ def num_frozen(network: RetrievalNetwork, config: LoopConfig) -> int:
     return round(config.frozen_share * len(list(network.trunk.parameters())))
 
 
-def set_rate(optimizer: Optimizer, config: LoopConfig, epoch: int) -> float:
-    """Give every group its rate of this epoch, counted from 1; returns that of the trunk."""
-    rate = config.rate(epoch)
+def _by_rate(
+    network: RetrievalNetwork, learning: list[nn.Parameter], lowest: float
+) -> list[tuple[list[nn.Parameter], float]]:
+    """The weights of the trunk that learn, lowest first, with their share of its rate; the last one's is 1.
+
+    From layer to layer, counted over the whole trunk, the rate grows by the same factor.
+    """
+    if lowest == 1.0:
+        return [(learning, 1.0)]
+    rows = network.trunk.layers or tuple(network.trunk.features.children())
+    layers = [list(layer.parameters()) for layer in rows if any(True for _ in layer.parameters())]
+    stays = {id(weight) for weight in network.trunk.parameters()} - {id(weight) for weight in learning}
+    shares = [lowest ** (1.0 - number / max(1, len(layers) - 1)) for number in range(len(layers))]
+    found = [
+        ([weight for weight in layer if id(weight) not in stays], share)
+        for layer, share in zip(layers, [*shares[:-1], 1.0], strict=True)
+    ]
+    return [(weights, share) for weights, share in found if weights]
+
+
+def set_rate(optimizer: Optimizer, config: LoopConfig, epoch: int, steps: int = 0) -> float:
+    """Give every group its rate in this epoch, counted from 1, after so many steps; returns the trunk's."""
+    rate = config.rate(epoch, steps)
     for group in optimizer.param_groups:
         group["lr"] = group["factor"] * rate
     return rate

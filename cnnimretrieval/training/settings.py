@@ -9,6 +9,7 @@ from cnnimretrieval.training.collection import QueryConfig
 from cnnimretrieval.training.losses import LOSSES, BatchLoss, BatchLossConfig, ClassLoss, LossName, TupleLoss
 from cnnimretrieval.training.margin_heads import MarginConfig
 from cnnimretrieval.training.sampling import DrawnBy
+from cnnimretrieval.training.schedule import ScheduleConfig
 from groundwork.settings import Settings
 from pairs.negatives import NegativesConfig
 
@@ -80,6 +81,40 @@ class LoopConfig(Settings):
     decay_before_first: bool = Field(
         default=True, description="the first epoch counts as one decay, as in the PyTorch reference"
     )
+    # What is left out of what is written unless it is set: see NetworkConfig.local.
+    schedule: ScheduleConfig = Field(
+        default=ScheduleConfig(),
+        exclude_if=lambda schedule: schedule == ScheduleConfig(),
+        description="of the learning rate",
+    )
+    lowest_rate_factor: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        exclude_if=lambda factor: factor == 1.0,
+        description="the lowest layer of the trunk learns so much slower, those between evenly so",
+    )
+    average_decay: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        exclude_if=lambda decay: decay == 0.0,
+        description="of an exponential moving average of the weights over the steps, which is scored and "
+        "handed out; 0: none",
+    )
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        exclude_if=lambda patience: patience is None,
+        description="training stops after so many scorings in a row that are no better than the best, whose "
+        "weights are handed out; None: it goes to the end, whose weights are",
+    )
+    not_finite: Literal["stop", "skip"] = Field(
+        default="stop",
+        exclude_if=lambda what: what == "stop",
+        description="what a step does whose loss or gradient is NaN or infinite: ends the training, or moves "
+        "no weights and is told",
+    )
     gem_rate_factor: float = Field(default=10.0, ge=0, le=1e6, description="GeM's p learns this much faster")
     weight_decay: float = Field(default=1e-6, ge=0, description="not on GeM's p")
     frozen_share: float = Field(
@@ -114,9 +149,29 @@ class LoopConfig(Settings):
             )
         return self
 
-    def rate(self, epoch: int) -> float:
-        """The learning rate of an epoch, counted from 1."""
+    def rate(self, epoch: int, steps: int = 0) -> float:
+        """The learning rate in an epoch, counted from 1, after so many steps of it."""
+        whole = (epoch - 1) * self.steps_per_epoch + min(steps, self.steps_per_epoch)
+        return self.learning_rate * self._share(epoch, whole) * self.schedule.warmed(whole)
+
+    def _share(self, epoch: int, steps: int) -> float:
+        if self.schedule.kind == "constant":
+            return 1.0
+        if self.schedule.kind == "cosine":
+            return self.schedule.cosine(steps / (self.epochs * self.steps_per_epoch))
         late = 0 if self.decay_before_first else 1
         decays = (epoch - late) // self.decay_epochs
-        factor = math.exp(-self.learning_rate_decay * decays)
-        return self.learning_rate * factor
+        return math.exp(-self.learning_rate_decay * decays)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch in which every query finds a negative; there may be fewer."""
+        of_step = self.clusters_per_batch if self.sampling == "clusters" else self.batch_tuples
+        return sum(-(-size // of_step) for size in self.part_sizes)
+
+    @property
+    def part_sizes(self) -> list[int]:
+        """Queries of each part of an epoch, as even as whole numbers allow; together `tuples_per_epoch`."""
+        parts = 1 if self.sampling == "clusters" else self.minings_per_epoch
+        sizes = [(self.tuples_per_epoch + number) // parts for number in range(parts)]
+        return [size for size in sizes if size]

@@ -24,8 +24,10 @@ EVERY_STEP = WatchConfig(checkpoint_minutes=0)
 TUPLES = {"minings_per_epoch": 2, "negatives": {"num_negatives": 2}, "query": {"distorted_share": 0.5}}
 SETTINGS = {
     "tuples": TUPLES,
-    "sgd": TUPLES | {"loss": "triplet", "optimizer": "sgd"},
     "memory": {"loss": "supcon", "sampling": "clusters", "clusters_per_batch": 2, "memory_size": 9},
+    "followed": TUPLES
+    | {"schedule": {"kind": "cosine", "warmup_steps": 3}, "average_decay": 0.7, "patience": 1}
+    | {"lowest_rate_factor": 0.1, "loss": "triplet", "optimizer": "sgd", "negatives": {"num_negatives": 1}},
     "classes": TUPLES | {"loss": "arcface", "learning_rate": 1e-5},
 }
 
@@ -45,7 +47,11 @@ def _training(collection, settings, watch=EVERY_STEP) -> Training:
 
 
 def _run(training, folder, keep=lambda epoch, examples: None):
-    return run_loop(training, folder / "c.pt", "key", lambda network: {}, keep)
+    # The more it learned, the worse: so that the best weights are not the last ones.
+    def scores(network):
+        return {"map_whole": -abs(float(network.pool.p.detach()) - 3.0)}
+
+    return run_loop(training, folder / "c.pt", "key", scores, keep)
 
 
 def _without_seconds(progress):

@@ -247,6 +247,18 @@ def test_another_setting_trains_again(pairs_dir, tmp_path):
     assert fine_tune(pairs_dir, out, other, weights="random").train.epochs != first.train.epochs
 
 
+def test_only_what_the_weights_hang_on_starts_a_training_anew(pairs_dir):
+    initial = stage.initial_network(CONFIG, "random")
+
+    def key(watch=None, **loop):
+        config = CONFIG.model_dump() | {"watch": watch or {}, "loop": CONFIG.loop.model_dump() | loop}
+        return stage._key_of_loop(pairs_dir, TrainConfig.model_validate(config), initial)
+
+    assert key(epochs=4) == key() == key({"checkpoint_minutes": 0})
+    cosine = {"schedule": {"kind": "cosine"}}
+    assert len({key(), key(**cosine), key(**cosine, epochs=4), key(average_decay=0.9), key(patience=3)}) == 5
+
+
 def test_the_best_is_that_of_the_places_set_aside(pairs_dir, collection, heldout, tmp_path, monkeypatch):
     split = replace(collection.table, is_choosing=collection.table.place == 3)
     write_pair_table(split, pairs_dir)
@@ -307,13 +319,13 @@ def test_the_whitening_that_is_handed_out_sees_no_held_out_image(
 
 def test_what_follows_the_loop_may_change_and_epochs_be_added(pairs_dir, tmp_path, monkeypatch):
     out, learned = tmp_path / "model", []
-    real = loop_module._learn_epoch
+    real = loop_module._next_epoch
 
-    def watch(training, learner, progress, *others):
+    def watch(training, state, progress):
         learned.append(progress.epoch + 1)
-        return real(training, learner, progress, *others)
+        return real(training, state, progress)
 
-    monkeypatch.setattr(loop_module, "_learn_epoch", watch)
+    monkeypatch.setattr(loop_module, "_next_epoch", watch)
     fine_tune(pairs_dir, out, CONFIG, weights="random")
     whitening = CONFIG.whitening.model_copy(update={"dim": 8, "scales": (1.0, 0.5)})
     loop = CONFIG.loop.model_copy(update={"initial_share": 0.5, "validation_epochs": 3})
