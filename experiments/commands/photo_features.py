@@ -10,7 +10,7 @@ from cnnimretrieval.local.detected import detection
 from cnnimretrieval.local.pyramid import PyramidConfig
 from experiments import machine
 from experiments.exit_codes import UsageFault
-from experiments.report.shown import Shown, by_method, by_network
+from experiments.report.shown import Finder, MethodFinder, NetworkFinder, Shown
 
 
 def is_network(features: str) -> bool:
@@ -27,23 +27,26 @@ def shown(photos: Sequence[Path], features: str, max_features: int) -> list[Show
 
     """
     requests = [ImageRequest(path=path) for path in photos]
-    if is_network(features):
-        network = machine.load_network(features, None)
-        machine.require_local(network, features)
-        pyramid = PyramidConfig(number=max_features)
-        return by_network(requests, network, pyramid, device=machine.device("auto"))
-    try:
-        config = detection(features, max_features)
-    except ValidationError as error:
-        message = str(error.errors()[0]["ctx"]["error"])
-        raise UsageFault(
-            message.replace("features.method: expected ", "--features: expected the folder of a network, ", 1)
-        ) from error
-    found = by_method(requests, config, workers=len(photos))
+    finder = _finder(features, max_features, workers=len(photos))
+    found = finder.find(requests)
     for path, one in zip(photos, found, strict=True):
         if one.reason:
             raise OSError(
                 f"photo {path}: expected local features, got '{one.reason}'; take another photo or another "
                 "method"
             )
-    return found
+    return [finder.attend(one) for one in found]
+
+
+def _finder(features: str, max_features: int, workers: int) -> Finder:
+    if is_network(features):
+        network = machine.load_network(features, None)
+        machine.require_local(network, features)
+        return NetworkFinder(network, PyramidConfig(number=max_features), machine.device("auto"))
+    try:
+        return MethodFinder(config=detection(features, max_features), workers=workers)
+    except ValidationError as error:
+        message = str(error.errors()[0]["ctx"]["error"])
+        raise UsageFault(
+            message.replace("features.method: expected ", "--features: expected the folder of a network, ", 1)
+        ) from error

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from experiments.report import figures, queries, reconstruction, sheets, tables, viewer
+from experiments.report import figures, geometry, queries, reconstruction, sheets, tables, viewer
 from experiments.report.headline import FINE_TUNED, headline
 from experiments.report.reading import Json, RunFiles, read_run
 from experiments.report.thumbnails import Thumbnails
@@ -160,7 +160,8 @@ def _pairs(files: RunFiles, thumbnails: Thumbnails) -> dict[str, Any]:
 
 def _rankings(files: RunFiles, thumbnails: Thumbnails) -> dict[str, Any]:
     if files.rankings is None or files.rankings.empty:
-        return {"rankings": (), "after": "", "place_rows": (), "query_figure": None, "difference": None}
+        empty = {"rankings": (), "after": "", "place_rows": (), "query_figure": None, "difference": None}
+        return {**empty, **geometry.reranking(files, "", thumbnails)}
     kept = (files.train or {}).get("kept")
     # Off the shelf against itself would show nothing: then the best that fine-tuning had to offer.
     after = kept if kept in FINE_TUNED else "fine_tuned_whitened"
@@ -172,4 +173,5 @@ def _rankings(files: RunFiles, thumbnails: Thumbnails) -> dict[str, Any]:
         "place_rows": queries.place_rows(both),
         "query_figure": figures.query_figure(*precisions) if len(both) else None,
         "difference": queries.difference(both),
+        **geometry.reranking(files, after, thumbnails),
     }

@@ -1,6 +1,6 @@
 """Contact sheets: which training tuples and which rankings to show, with what the page writes below them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,9 +70,9 @@ def tuple_sheet(
         negatives = () if tuples is None else tuple(row["negatives"])
         made.append(
             TupleRow(
-                query=_picture(row["query"], thumbnails, kind="query"),
-                positive=_picture(row["positive"], thumbnails, _caption(facts), kind="positive"),
-                negatives=tuple(_picture(name, thumbnails, kind="other") for name in negatives),
+                query=some_picture(row["query"], thumbnails, kind="query"),
+                positive=some_picture(row["positive"], thumbnails, _caption(facts), kind="positive"),
+                negatives=tuple(some_picture(name, thumbnails, kind="other") for name in negatives),
             )
         )
     return tuple(made)
@@ -91,15 +91,17 @@ def negatives_sheet(
         last.drop_duplicates("query"), on="query", suffixes=("", "_last"), validate="one_to_one"
     )
     stayed = [
-        len(set(_names(one)) & set(_names(two)))
+        len(set(names_in(one)) & set(names_in(two)))
         for one, two in zip(both["negatives"], both["negatives_last"], strict=True)
     ]
     chosen = both.assign(_stayed=stayed).sort_values(["_stayed", "query"], kind="stable").head(rows)
     return tuple(
         NegativesRow(
-            query=_picture(row["query"], thumbnails, kind="query"),
-            first=tuple(_picture(name, thumbnails, kind="other") for name in _names(row["negatives"])),
-            last=tuple(_picture(name, thumbnails, kind="other") for name in _names(row["negatives_last"])),
+            query=some_picture(row["query"], thumbnails, kind="query"),
+            first=tuple(some_picture(name, thumbnails, kind="other") for name in names_in(row["negatives"])),
+            last=tuple(
+                some_picture(name, thumbnails, kind="other") for name in names_in(row["negatives_last"])
+            ),
             last_epoch=int(row["epoch_last"]),
         )
         for row in chosen.to_dict("records")
@@ -143,29 +145,44 @@ def _caption(facts: pd.Series) -> str:
     )
 
 
-def _picture(name: str, thumbnails: Thumbnails, caption: str = "", kind: str = "") -> Picture:
+def some_picture(name: str, thumbnails: Thumbnails, caption: str = "", kind: str = "") -> Picture:
+    """The cell of a photo of the collection."""
     return Picture(uri=thumbnails.photo(name), name=name, caption=caption, kind=kind)
 
 
-def _ranking_row(row: Mapping[Any, Any], thumbnails: Thumbnails, shown: int) -> RankingRow:
-    def ranked(column: str, positives: Sequence[str], junk: Sequence[str]) -> tuple[Picture, ...]:
-        names = list(_names(row[column]))[:shown]
-        kinds = ["positive" if n in positives else "junk" if n in junk else "other" for n in names]
-        return tuple(_picture(n, thumbnails, kind=k) for n, k in zip(names, kinds, strict=True))
+def _others(names: object, thumbnails: Thumbnails) -> tuple[Picture, ...]:
+    return tuple(some_picture(name, thumbnails, kind="other") for name in names_in(names))
 
-    positives, junk = set(_names(row["positives"])), set(_names(row["junk"]))
+
+def query_picture(row: Mapping[Any, Any], thumbnails: Thumbnails) -> Picture:
+    """The cell of a held-out query, a row of the rankings."""
+    return Picture(uri=thumbnails.query(row), name=str(row["query"]), kind="query")
+
+
+def kind_of(row: Mapping[Any, Any], name: str) -> str:
+    """What a photo is to a held-out query, a row of the rankings: positive, junk or other."""
+    if name in names_in(row["positives"]):
+        return "positive"
+    return "junk" if name in names_in(row["junk"]) else "other"
+
+
+def _ranking_row(row: Mapping[Any, Any], thumbnails: Thumbnails, shown: int) -> RankingRow:
+    def ranked(column: str) -> tuple[Picture, ...]:
+        names = names_in(row[column])[:shown]
+        return tuple(some_picture(name, thumbnails, kind=kind_of(row, name)) for name in names)
+
     before_ap, after_ap = (
         float(np.asarray(row[column])) for column in ("average_precision", "average_precision_after")
     )
-    name = str(row["query"])
     return RankingRow(
-        query=Picture(uri=thumbnails.query(row), name=name, kind="query"),
-        before=ranked("ranked", tuple(positives), tuple(junk)),
-        after=ranked("ranked_after", tuple(positives), tuple(junk)),
+        query=query_picture(row, thumbnails),
+        before=ranked("ranked"),
+        after=ranked("ranked_after"),
         before_ap=before_ap,
         after_ap=after_ap,
     )
 
 
-def _names(value: object) -> tuple[str, ...]:
+def names_in(value: object) -> tuple[str, ...]:
+    """The names in a cell of a table that holds a list of them."""
     return tuple(str(name) for name in np.asarray(value, dtype=object))

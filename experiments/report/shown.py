@@ -1,12 +1,15 @@
 """Photos with their local features, of a named method or of a network, to be matched and drawn."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from PIL import Image
+from torch import Tensor
 
 from cnnimretrieval.descriptors.extract import evaluating
 from cnnimretrieval.descriptors.images import ImageRequest, open_request
@@ -37,43 +40,66 @@ class Shown:
         return self.picture.width / self.width
 
 
-def by_method(
-    requests: Sequence[ImageRequest], config: FeatureConfig, *, cache: Path | None = None, workers: int = 1
-) -> list[Shown]:
-    """With the features of a method; OSError for a photo that cannot be read."""
-    pictures = [open_request(request, LONGEST_PX) for request in requests]
-    found = detect_each(requests, config, cache=cache, workers=workers)
-    return [
-        Shown(
-            picture=picture,
-            width=full_size(request)[0],
-            features=detected.features(),
-            reason=detected.reason,
-        )
-        for request, picture, detected in zip(requests, pictures, found, strict=True)
-    ]
+class Finder(Protocol):
+    """Finds local features in photos."""
+
+    def find(self, requests: Sequence[ImageRequest]) -> list[Shown]:
+        """What each shows, with its features; OSError for a photo that cannot be read."""
+
+    def attend(self, shown: Shown) -> Shown:
+        """The same with what is attended to, where there is something that attends."""
 
 
-def by_network(
-    requests: Sequence[ImageRequest], network: RetrievalNetwork, config: PyramidConfig, *, device: str = "cpu"
-) -> list[Shown]:
-    """With the features and the attention of a network; OSError for a photo that cannot be read.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MethodFinder:
+    """By a method of `sfm`, SIFT for instance, in `workers` other processes."""
 
-    ValueError when the network has no local head.
-    """
-    network.to(device)
-    describer = LocalDescriber(network, config)
-    shown = []
-    with evaluating(network):
-        for request in requests:
-            picture = open_request(request, config.image_size).convert("RGB")
-            levels = torch.from_numpy(np.asarray(picture).transpose(2, 0, 1).copy()).to(device)
-            shown.append(
-                Shown(
-                    picture=picture,
-                    width=float(picture.width),
-                    features=describer.of(levels),
-                    attention=describer.attention(levels),
-                )
+    config: FeatureConfig
+    workers: int = 1
+    cache: Path | None = None
+
+    def find(self, requests: Sequence[ImageRequest]) -> list[Shown]:
+        """See `Finder`."""
+        pictures = [open_request(request, LONGEST_PX) for request in requests]
+        found = detect_each(requests, self.config, cache=self.cache, workers=self.workers)
+        return [
+            Shown(
+                picture=picture,
+                width=full_size(request)[0],
+                features=detected.features(),
+                reason=detected.reason,
             )
-    return shown
+            for request, picture, detected in zip(requests, pictures, found, strict=True)
+        ]
+
+    def attend(self, shown: Shown) -> Shown:
+        """See `Finder`; a method attends to nothing."""
+        return shown
+
+
+class NetworkFinder:
+    """By the local head of a network, which attends; ValueError when it has none."""
+
+    def __init__(self, network: RetrievalNetwork, config: PyramidConfig, device: str = "cpu") -> None:
+        self._network = network.to(device)
+        self._describer = LocalDescriber(network, config)
+        self._image_size, self._device = config.image_size, device
+
+    def find(self, requests: Sequence[ImageRequest]) -> list[Shown]:
+        """See `Finder`."""
+        shown = []
+        with evaluating(self._network):
+            for request in requests:
+                picture = open_request(request, self._image_size).convert("RGB")
+                features = self._describer.of(self._levels(picture))
+                shown.append(Shown(picture=picture, width=float(picture.width), features=features))
+        return shown
+
+    def attend(self, shown: Shown) -> Shown:
+        """See `Finder`."""
+        with evaluating(self._network):
+            return replace(shown, attention=self._describer.attention(self._levels(shown.picture)))
+
+    def _levels(self, picture: Image.Image) -> UInt8[Tensor, "3 h w"]:
+        levels = np.asarray(picture, dtype=np.uint8).transpose(2, 0, 1).copy()
+        return torch.from_numpy(levels).to(self._device)

@@ -11,7 +11,7 @@ from cnnimretrieval.local.pyramid import PyramidConfig
 from cnnimretrieval.networks.local_head import LocalConfig
 from cnnimretrieval.networks.network import NetworkConfig, build, save
 from experiments import cli
-from experiments.report.shown import by_network
+from experiments.report.shown import NetworkFinder
 
 
 @pytest.fixture
@@ -141,7 +141,8 @@ def test_attention_is_the_head_s_scores_and_fills_the_picture(two_photos, model,
 
     network = read_folder(model).eval()
     request = ImageRequest(path=two_photos[1])
-    (shown,) = by_network([request], network, PyramidConfig())
+    finder = NetworkFinder(network, PyramidConfig())
+    shown = finder.attend(finder.find([request])[0])
     levels = torch.from_numpy(read_levels(request, 1024))[None]
     with torch.inference_mode():
         scores = network.local_maps(normalise(levels, network.trunk.mean, network.trunk.std)).scores[0]
@@ -151,7 +152,7 @@ def test_attention_is_the_head_s_scores_and_fills_the_picture(two_photos, model,
     assert shown.attention.box == (7.5, 7.5, 7.5 + 16 * width, 7.5 + 16 * height)
     small = tmp_path / "small.png"
     Image.new("RGB", (9, 7), (3, 200, 90)).save(small)
-    (nothing,) = by_network([ImageRequest(path=small)], network, PyramidConfig())
+    nothing = finder.attend(finder.find([ImageRequest(path=small)])[0])
     assert nothing.attention is None
     assert len(nothing.features) == 0
 

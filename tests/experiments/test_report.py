@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from experiments.report import geometry
 from experiments.report.headline import headline
 from experiments.report.page import write_report
 from experiments.report.reading import read_run
@@ -107,6 +108,14 @@ def ranking(row, query, box, ranked, ap, kind="crop"):
         **dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)),
         **{"ranked": list(ranked), "positives": ["a.jpg", "b.jpg"], "junk": [ODD], "average_precision": ap},
     }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_to_match():
+    """Flat photos have nothing that geometry could prove; test_report_geometry.py has others."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(geometry, "_PACKAGE", "no_such_package_as_this")
+        yield
 
 
 @pytest.fixture
