@@ -14,6 +14,7 @@ from cnnimretrieval.descriptors.images import ImageRequest, resize_longest
 from cnnimretrieval.descriptors.tensors import to_levels
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.open import load as open_network
+from cnnimretrieval.search.confidence import Calibration, read_calibration
 from cnnimretrieval.whitening.apply import apply
 from groundwork.descriptor_folder import unit_rows
 from groundwork.exif import read_orientation
@@ -28,15 +29,21 @@ def load(model: str | PathLike[str], *, weights: str | None = None, device: str 
     BACKBONE[:POOLING], for which `weights` may be given. ValueError or FileNotFoundError when there is no
     sound one.
     """
-    return Describer(open_network(str(model), weights), device)
+    return Describer(open_network(str(model), weights), device, read_calibration(str(model)))
 
 
 class Describer:
-    """A network with its whitening, which turns photos into vectors; `network` is the torch module."""
+    """A network with its whitening, which turns photos into vectors; `network` is the torch module.
 
-    def __init__(self, network: RetrievalNetwork, device: str = "cpu") -> None:
+    `calibration` tells what scores are worth, where the network's folder has one.
+    """
+
+    def __init__(
+        self, network: RetrievalNetwork, device: str = "cpu", calibration: Calibration | None = None
+    ) -> None:
         self.network = network.to(device).eval()
         self.device = device
+        self.calibration = calibration
 
     def describe(
         self,

@@ -20,6 +20,7 @@ from cnnimretrieval.descriptors.images import Box, ImageRequest
 from cnnimretrieval.descriptors.store import DescriptorStore, read_store
 from cnnimretrieval.descriptors.store import extract as extract_stage
 from cnnimretrieval.descriptors.windows import RegionConfig
+from cnnimretrieval.search.confidence import Sure
 from cnnimretrieval.search.index import open_index
 from cnnimretrieval.search.ranking import Answer, rank, rank_locally
 from cnnimretrieval.search.rerank import RerankConfig
@@ -124,6 +125,7 @@ def search(
     box: Box | None = None,
     rerank: RerankConfig | None = None,
     local_index: bool = False,
+    min_confidence: float = 0.0,
     workers: int = 0,
 ) -> list[Answer]:
     """The `top` photos of the extracted `folder` for each of the query photos, best first.
@@ -131,13 +133,31 @@ def search(
     With `local_index` by aggregated local features, in place of global descriptors.
 
     `box` searches with a part of each, x1, y1, x2, y2 in px of the upright photo. The folder's index is used
-    where it has one. ValueError when another network made the folder, OSError for a query that is no photo.
+    where it has one. Where the model has a calibration (`calibrate`) of such results they have a confidence;
+    those below `min_confidence` are left out.
+    ValueError when another network made the folder or nothing tells the confidence that is asked for, OSError
+    for a query that is no photo.
     """
     if isinstance(queries, str | PathLike):
         raise TypeError(f"queries: expected a list of photos, got {queries!r}; put it into a list")
     describer, database = _opened(model), Path(folder)
     store, steps = read_store(database), rerank or RerankConfig()
     requests = [ImageRequest(path=Path(query), box=box) for query in queries]
+    sure = (
+        None
+        if describer.calibration is None
+        else Sure(calibration=describer.calibration, least=min_confidence)
+    )
+    if min_confidence > 0.0 and local_index:
+        raise ValueError(
+            "min_confidence: expected results by global descriptors, got those of the local index; leave one "
+            "out"
+        )
+    if min_confidence > 0.0 and sure is None:
+        raise ValueError(
+            "min_confidence: expected a model with a calibration, got one without; learn it by "
+            "cnnimretrieval calibrate MODEL WORK/pairs"
+        )
     if local_index:
         network, device = describer.network, describer.device
         return rank_locally(network, store, requests, top, steps, database, device=device, workers=workers)
@@ -150,6 +170,7 @@ def search(
         steps,
         nearest=index.search,
         folder=database,
+        sure=sure,
         device=describer.device,
         workers=workers,
     )

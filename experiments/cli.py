@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from experiments.commands import (
+    calibrating,
     doctor,
     download,
     exchange,
@@ -82,6 +83,7 @@ for command in (
     stages.mine,
     exchange.export,
     stages.train,
+    calibrating.calibrate,
     retrieval.extract,
     indexing.index,
     retrieval.search,

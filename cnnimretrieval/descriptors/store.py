@@ -86,7 +86,7 @@ class DescriptorStore:
         """ValueError unless `network`, with its whitening as it is, made these descriptors."""
         learned = network.whitening_for(self.meta.extraction.scales)
         whitening = learned if self.meta.whitening is not None else None
-        if _fingerprint(network, whitening) != self.meta.network:
+        if fingerprint_of(network, whitening) != self.meta.network:
             raise ValueError(
                 f"descriptors: expected the network that made them ({self.meta.network_config.backbone}:"
                 f"{self.meta.network_config.pooling}, fingerprint {self.meta.network[:12]}), got another; "
@@ -128,7 +128,7 @@ def extract(
     if regions is not None:
         requests = with_windows(requests, regions)
     whitening = network.whitening_for(config.scales) if whiten else None
-    fingerprint = _fingerprint(network, whitening)
+    fingerprint = fingerprint_of(network, whitening)
     facts = [_facts(request, photos) for request in requests]
     windows = () if regions is None else (regions,)
     key = key_of(STAGE, _VERSION, fingerprint, config, facts, dict(passed_over), *windows)
@@ -202,7 +202,8 @@ def _nothing_readable(reasons: Collection[str]) -> ValueError:
     return ValueError(f"extract: expected at least one readable photo, got {got}; check the path")
 
 
-def _fingerprint(network: RetrievalNetwork, whitening: Whitening | None) -> str:
+def fingerprint_of(network: RetrievalNetwork, whitening: Whitening | None) -> str:
+    """Of all that decides what a photo is described as, but for size and scales."""
     return key_of(network.fingerprint(), None if whitening is None else whitening.fingerprint())
 
 

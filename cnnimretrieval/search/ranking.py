@@ -1,7 +1,7 @@
 """Rank the photos of an extracted folder for query photos, described the way the folder was."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from cnnimretrieval.descriptors.store import DescriptorStore
 from cnnimretrieval.local.inverted_file import open_index
 from cnnimretrieval.local.pyramid import PyramidConfig, describe_locally
 from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.search.confidence import Sure, applying, background, depth
 from cnnimretrieval.search.evidence import CACHE, Searched, local_features, verifiers
 from cnnimretrieval.search.photo_rows import ByPhoto, PhotoRows
 from cnnimretrieval.search.rerank import RerankConfig, reranked
@@ -26,13 +27,14 @@ from groundwork.top_k import Nearest, Ranking
 class Hit:
     """A database photo, or the box of it that was described, with its inner product or re-ranked score.
 
-    `inliers` where geometry was looked for, None elsewhere.
+    `inliers` where geometry was looked for, None elsewhere; `confidence` where a calibration tells it.
     """
 
     name: str
     score: float
     box: tuple[float, ...] | None
     inliers: int | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,7 @@ def rank(
     *,
     nearest: Nearest | None = None,
     folder: Path | None = None,
+    sure: Sure | None = None,
     device: str = "cpu",
     workers: int = 0,
 ) -> list[Answer]:
@@ -60,12 +63,14 @@ def rank(
     Of a store with regions they are photos, each with the best of its rows.
 
     `nearest` searches the store in place of exact search, as its index does. A spatial step needs the
-    `folder` that the store was read from: local features lie there.
+    `folder` that the store was read from: local features lie there. With `sure` results have a confidence
+    where its calibration is of such results, and those below its least are left out.
 
     ValueError when another network made the store or a query has no direction, OSError when one cannot be
     read.
     """
     store.require_network(network)
+    calibration = applying(sure, store, rerank)
     readers = min(workers, len(queries))
     described = describe(network, queries, store.meta.extraction, device=device, workers=readers)
     vectors = described.require_all()
@@ -84,11 +89,21 @@ def rank(
     if rerank.spatial is not None:
         searched = _searched(store, folder)
         proving = verifiers(rerank.spatial, network, queries, searched, device=device, workers=workers)
-    rankings = reranked(vectors, store.vectors, rerank, top, nearest, proving)
-    return [
-        Answer(query=query.path, hits=tuple(_hits(store.images, ranking)))
-        for query, ranking in zip(queries, rankings, strict=True)
-    ]
+    num_photos = len(store.vectors)
+    deep = top if calibration is None else max(top, depth(num_photos))
+    if calibration is not None and rerank.spatial is not None:
+        deep = max(deep, rerank.spatial.candidates)
+    answers = []
+    for query, ranking in zip(
+        queries, reranked(vectors, store.vectors, rerank, deep, nearest, proving), strict=True
+    ):
+        hits = list(_hits(store.images, ranking))[:top]
+        if calibration is not None and sure is not None:
+            told = calibration.confidence(ranking.scores[0], background(ranking.scores[0], num_photos))
+            both = zip(hits, told.tolist(), strict=False)
+            hits = [replace(hit, confidence=one) for hit, one in both if one >= sure.least]
+        answers.append(Answer(query=query.path, hits=tuple(hits)))
+    return answers
 
 
 def rank_locally(

@@ -17,6 +17,8 @@ from cnnimretrieval.descriptors.inputs import Inputs, keep_inputs
 from cnnimretrieval.evaluation.queries import query_set
 from cnnimretrieval.networks.network import RetrievalNetwork, build, save
 from cnnimretrieval.networks.precision import choose_precision
+from cnnimretrieval.search.confidence import CALIBRATION
+from cnnimretrieval.training.calibrating import write_calibration
 from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.descriptions import Descriptions
@@ -129,10 +131,12 @@ def fine_tune(
     if config.network.local is not None:
         network = _with_local(network, pairs_dir, out, config, descriptions, models)
     save(network, out)
+    write_calibration(descriptions, network, out)
     write_result(out, result, candidates)
     descriptions.drop_unused()
     discard(out / _INPUTS)
-    passing = (_CHECKPOINT, ".lock")
+    # A calibration may be learned again later, without training.
+    passing = (_CHECKPOINT, ".lock", CALIBRATION)
     outputs = [path for path in out.iterdir() if path.is_file() and path.name not in passing]
     mark_done(out, _STAGE, whole_key, seconds=time.monotonic() - started, outputs=outputs)
     logger.info("kept %s: %s", result.kept, result.train.verdict)

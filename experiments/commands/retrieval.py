@@ -123,6 +123,16 @@ def search(
             "--local-index", help="By aggregated local features, of the index that `index --local` wrote."
         ),
     ] = False,
+    min_confidence: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            metavar="P",
+            help="Leave out results that are right with a smaller chance than this; the model needs a "
+            "calibration, as `train` and `calibrate` write it.",
+        ),
+    ] = 0.0,
     as_json: options.Json = False,
     weights: options.Weights = None,
     device: options.Device = "auto",
@@ -134,6 +144,7 @@ def search(
     for query in queries:
         options.file(query, "QUERY")
     from cnnimretrieval.api import Describer
+    from cnnimretrieval.search.confidence import read_calibration
     from cnnimretrieval.stages import search as find
     from experiments import machine
     from experiments.commands import ranking, reranking
@@ -141,16 +152,18 @@ def search(
     steps, on = reranking.settings(rerank), machine.device(device)
     network = machine.load_network(model, weights, whitening_from)
     answers = find(
-        Describer(network, on),
+        Describer(network, on, read_calibration(model)),
         database,
         queries,
         top=top,
         box=part,
         rerank=steps,
         local_index=local_index,
+        min_confidence=min_confidence,
         workers=options.num_workers(workers),
     )
-    print(json.dumps(ranking.as_json(answers, steps), indent=1) if as_json else ranking.as_table(answers))
+    as_table = ranking.as_table(answers, min_confidence)
+    print(json.dumps(ranking.as_json(answers, steps), indent=1) if as_json else as_table)
 
 
 def evaluate(

@@ -29,6 +29,9 @@ class Result(BaseModel):
     score: float
     box: tuple[float, float, float, float] | None = None
     inliers: int | None = Field(default=None, description="matched points that one geometry explains")
+    confidence: float | None = Field(
+        default=None, description="chance that it shows the same, where the model has a calibration"
+    )
 
 
 class Results(BaseModel):
@@ -138,4 +141,10 @@ async def matched_points(site: Site, photo: UploadFile | None, name: str, box: s
 
 
 def _result(found: Found) -> Result:
-    return Result(name=found.name, score=round(found.score, 6), box=found.box, inliers=found.inliers)
+    return Result(
+        name=found.name,
+        score=round(found.score, 6),
+        box=found.box,
+        inliers=found.inliers,
+        confidence=None if found.confidence is None else round(found.confidence, 4),
+    )

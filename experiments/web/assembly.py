@@ -13,9 +13,11 @@ import torch
 
 from cnnimretrieval.descriptors.store import read_store
 from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.search.confidence import Sure, applying, read_calibration
 from cnnimretrieval.search.evidence import CACHE
 from cnnimretrieval.search.index import open_index
 from cnnimretrieval.search.photo_rows import ByPhoto, PhotoRows
+from cnnimretrieval.search.rerank import RerankConfig
 from experiments.exit_codes import UsageFault
 from experiments.web.collection import Served
 from experiments.web.glance import Glance, Group, read_places
@@ -74,6 +76,8 @@ def assembled(network: RetrievalNetwork, model: str, serving: Serving) -> Iterat
     )
     by_photo = None if photo_rows is None else ByPhoto(photo_rows, index.vectors, index.search)
     scales = store.meta.extraction.scales
+    calibration = read_calibration(model)
+    sure = None if calibration is None else Sure(calibration=calibration)
     describing = Describing(
         network=network.to(serving.device).eval(),
         extraction=store.meta.extraction,
@@ -107,6 +111,7 @@ def assembled(network: RetrievalNetwork, model: str, serving: Serving) -> Iterat
                 children=children,
                 threads=threads,
                 keypoints=serving.folder / CACHE,
+                calibration=applying(sure, store, RerankConfig()),
                 limits=serving.limits,
             ),
             pictures=Pictures(served=served, cache=cache, executor=children),

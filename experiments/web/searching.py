@@ -15,6 +15,7 @@ from cnnimretrieval.descriptors.extract import SEES_NOTHING, ExtractConfig, desc
 from cnnimretrieval.descriptors.images import Box, ImageRequest
 from cnnimretrieval.local.detected import PhotoFeatures, detection
 from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.search.confidence import Calibration, background, depth
 from cnnimretrieval.search.diffusion import DiffusionConfig
 from cnnimretrieval.search.expansion import ExpansionConfig
 from cnnimretrieval.search.feedback import towards
@@ -75,6 +76,7 @@ class Found:
     score: float
     box: Box | None
     inliers: int | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,6 +120,7 @@ class Searcher:
     children: Executor
     threads: ThreadPoolExecutor
     keypoints: Path
+    calibration: Calibration | None = None
     limits: Limits = field(default_factory=Limits)
     _waiting: set[object] = field(default_factory=set)
 
@@ -182,10 +185,18 @@ class Searcher:
             else None,
             spatial=_SPATIAL if "spatial" in asked.steps else None,
         )
+        # A calibration knows scores of photos, not those of queries and ranks that were moved.
+        plain = not asked.right and not set(asked.steps) - {"spatial"}
+        calibration = self.calibration if plain else None
+        deep = top if calibration is None else max(top, depth(num_photos), _SPATIAL.candidates)
         proving = [self._verifier(asked)] if config.spatial is not None else []
-        ranking = next(iter(reranked(query, served.vectors, config, top, self.nearest, proving)))
-        inliers = ranking.inliers[0].tolist() if isinstance(ranking, Reranked) else [UNSEEN] * top
+        ranking = next(iter(reranked(query, served.vectors, config, deep, self.nearest, proving)))
+        inliers = ranking.inliers[0].tolist() if isinstance(ranking, Reranked) else [UNSEEN] * deep
         rows, scores = ranking.rows[0].tolist(), ranking.scores[0].tolist()
+        sure: list[float | None] = [None] * deep
+        if calibration is not None:
+            level = background(ranking.scores[0], num_photos)
+            sure = [*calibration.confidence(ranking.scores[0], level).tolist()]
         shown_by = rows if served.photo_rows is None else served.photo_rows.first_row[rows].tolist()
         found = [
             Found(
@@ -194,8 +205,9 @@ class Searcher:
                 score=score,
                 box=served.box(row),
                 inliers=None if count == UNSEEN else count,
+                confidence=chance,
             )
-            for row, by, score, count in zip(rows, shown_by, scores, inliers, strict=False)
+            for row, by, score, count, chance in zip(rows, shown_by, scores, inliers, sure, strict=False)
             if by != own
         ]
         return found[: asked.top]

@@ -21,6 +21,7 @@ COMMANDS = {
         {"--out", "--to", "--name", "--whitening-from", "--weights"},
     ),
     "train": (["WORK/pairs"], {"--out", "--weights"} | MACHINE | SETTINGS),
+    "calibrate": (["MODEL", "WORK/pairs"], MACHINE),
     "extract": (
         ["MODEL", "PHOTOS"],
         {"--out", "--scales", "--image-size", "--whitening", "--no-whitening", "--list", "--weights"}
@@ -30,7 +31,17 @@ COMMANDS = {
     "index": (["DIR"], {"--kind", "--local", "--words"}),
     "search": (
         ["MODEL", "DIR", "QUERY"],
-        {"--top", "--box", "--rerank", "--local-index", "--json", "--whitening-from", "--weights"} | MACHINE,
+        {
+            "--top",
+            "--box",
+            "--rerank",
+            "--local-index",
+            "--min-confidence",
+            "--json",
+            "--whitening-from",
+            "--weights",
+        }
+        | MACHINE,
     ),
     "serve": (
         ["MODEL", "DIR"],

@@ -1,6 +1,7 @@
-"""The server of a folder whose photos have windows beside them: photos are found, shown and counted once."""
+"""Searches of the server in special cases: photos with windows are found and shown once; confidence."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import extract, read_store
 from cnnimretrieval.descriptors.windows import RegionConfig
+from cnnimretrieval.search.confidence import Calibration, Sure
 from cnnimretrieval.search.ranking import rank
 from cnnimretrieval.search.rerank import RerankConfig
 from experiments.web import assembly
@@ -65,3 +67,26 @@ def test_what_is_right_moves_the_query_by_the_window_that_matched(site):
 def test_photos_are_listed_once(site):
     assert len(site.served.shown) == NUM_PHOTOS
     assert site.served.matching("place 2").tolist() == [5 * number for number in range(9, 13)]
+
+
+def test_results_are_as_sure_as_those_of_the_command(served, network):
+    store = read_store(served.folder)
+    made = store.meta.extraction
+    calibration = Calibration(
+        network=store.meta.network,
+        image_size=made.image_size,
+        scales=made.scales,
+        slope=6.0,
+        offset=-1.0,
+        queries=9,
+        places=3,
+    )
+    searcher = replace(served.site.searcher, calibration=calibration)
+    row, box = served.site.served.row_of(NAME), (8.0, 4.0, 72.0, 60.0)
+    query = [ImageRequest(path=served.site.served.path(row), box=box)]
+    (answer,) = rank(network, store, query, 5, RerankConfig(), sure=Sure(calibration=calibration))
+    found = asyncio.run(searcher.search(Asked(row=row, box=box, top=5)))
+    expected = [hit.confidence for hit in answer.hits]
+    assert [one.confidence for one in found] == pytest.approx(expected, abs=1e-4)
+    for moved in (Asked(row=row, right=(3,), top=5), Asked(row=row, steps=("qe",), top=5)):
+        assert {one.confidence for one in asyncio.run(searcher.search(moved))} == {None}

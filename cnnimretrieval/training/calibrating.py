@@ -1,0 +1,84 @@
+"""A network's calibration from the places that choices are made on, of its own collection."""
+
+from pathlib import Path
+
+import numpy as np
+
+from cnnimretrieval.descriptors.extract import ExtractConfig
+from cnnimretrieval.descriptors.store import fingerprint_of
+from cnnimretrieval.evaluation.calibrate import Results, first_results, fit
+from cnnimretrieval.evaluation.queries import query_set
+from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.search.confidence import CALIBRATION, Calibration
+from cnnimretrieval.training.collection import Collection
+from cnnimretrieval.training.descriptions import Descriptions
+from cnnimretrieval.whitening.apply import apply
+from groundwork.files import read_json, write_json
+from pairs.heldout import Purpose, read_heldout
+from pairs.pair_table import read_pair_table
+
+
+def calibrate(descriptions: Descriptions, network: RetrievalNetwork) -> Calibration | None:
+    """What scores of `network`, as it is handed out, are worth among all photos of the collection.
+
+    None where there are too few places to choose by, or the network is meant for several scales: queries are
+    described at one.
+    """
+    meant = ExtractConfig.meant_for(network.config, image_size=descriptions.image_size)
+    results = results_of(descriptions, network, "choose") if meant.scales == (1.0,) else None
+    curve = None if results is None else fit(results)
+    if results is None or curve is None:
+        return None
+    slope, offset = curve
+    return Calibration(
+        network=fingerprint_of(network, network.whitening_for(meant.scales)),
+        image_size=meant.image_size,
+        scales=meant.scales,
+        slope=slope,
+        offset=offset,
+        queries=int((results.first & results.there).sum()),
+        places=len(np.unique(results.place)),
+    )
+
+
+def described_run(
+    pairs: Path, model: Path, network: RetrievalNetwork, device: str, workers: int
+) -> Descriptions:
+    """The photos and held-out queries of `pairs`, with what the folder of a trained `model` has of them."""
+    source, table = read_json(pairs / "photos.json"), read_pair_table(pairs)
+    photos = Path(source["photos"])
+    queries = read_heldout(pairs / "heldout.parquet")
+    return Descriptions(
+        collection=Collection(photos=photos, table=table),
+        queries=query_set(queries, table, photos, needed="choose"),
+        folder=model / "descriptors",
+        content=source["content"],
+        image_size=ExtractConfig.meant_for(network.config).image_size,
+        device=device,
+        workers=workers,
+    )
+
+
+def write_calibration(descriptions: Descriptions, network: RetrievalNetwork, out: Path) -> Calibration | None:
+    """Put a network's calibration into its folder `out`, or take an old one out where there can be none."""
+    found = calibrate(descriptions, network)
+    path = out / CALIBRATION
+    if found is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_json(path, found.model_dump(mode="json"))
+    return found
+
+
+def results_of(descriptions: Descriptions, network: RetrievalNetwork, purpose: Purpose) -> Results | None:
+    """First results of the held-out queries of a purpose in the whole collection; None without such."""
+    queries = descriptions.queries
+    whole = [one for one in queries.situations(purpose) if one.name == "own_collection"]
+    if not whole:
+        return None
+    asked = np.asarray(descriptions.query_vectors(network)[whole[0].queries])
+    searched = np.asarray(descriptions.database(network))
+    whitening = network.whitening_for((1.0,))
+    if whitening is not None:
+        asked, searched = apply(whitening, asked), apply(whitening, searched)
+    return first_results(queries, whole[0], asked, searched)
