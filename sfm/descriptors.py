@@ -31,7 +31,7 @@ def require_descriptors(features: Features, image_ids: Iterable[int], executor: 
     """
     store, settings_key, batches = features.store, features.settings_key, []
     for shard, part in groupby(sorted(image_ids), key=store.shard_of):
-        needed, there = set(part), _described(store, shard)
+        needed, there = set(part), described(store, shard)
         if not needed <= there:
             items = tuple(sorted(needed | there))
             hashes = features.sha256[np.array(items) - 1].astype(str).tolist()
@@ -49,7 +49,7 @@ def drop_descriptors(features: Features) -> None:
     discard(features.store.descriptors)
 
 
-def _described(store: FeatureStore, shard: int) -> set[int]:
+def described(store: FeatureStore, shard: int) -> set[int]:
     """The images of a shard whose descriptors are on disk, whole."""
     if last_done(store.descriptors, store.name(shard)) is None:
         return set()

@@ -29,6 +29,8 @@ from sfm.featurestore import FeatureStore, ImageFeatures, write_descriptors, wri
 from sfm.local_features.interface import METHODS, FeatureFault, Found, find, load_method
 from sfm.numbering import digests
 
+# What the records of this stage and of the size of its shards are called.
+STAGE, SHARDS = "features", "shards"
 _VERSION = 4
 # Settings that change what is found, besides method and weights.
 _DECIDING = {"max_side_px", "max_features", "first_octave"}
@@ -166,14 +168,17 @@ def extract_features(
         if result.quarantined:
             items = shards[shard].items
             failed |= {items[position].image_id: text for position, text in result.quarantined.items()}
-    if not load_done(out, "features", key):
+    done = load_done(out, STAGE, key)
+    # Earlier versions did not say in their record by which settings features were found.
+    if done is None or not done.basis:
         prune(store.folder, "shard-*", {result.name for result in results})
         facts = {
             "keypoints": int(num_keypoints.sum()),
             "failed": len(failed),
             **usage(results),
         }
-        mark_done(out, "features", key, seconds=time.perf_counter() - started, facts=facts)
+        seconds, basis = time.perf_counter() - started, {"config": config.model_dump(mode="json")}
+        mark_done(out, STAGE, key, seconds=seconds, facts=facts, basis=basis)
     return Features(
         store=store,
         num_keypoints=num_keypoints,
@@ -188,10 +193,10 @@ def extract_features(
 def _shard_size(folder: Path, num_images: int) -> int:
     """The size chosen for this folder at first; another one only where that has become far too small."""
     chosen, key = min(_MAX_SHARD, max(4, ceil(num_images / 64))), key_of("shards")
-    record = load_done(folder, "shards", key)
+    record = load_done(folder, SHARDS, key)
     if record and chosen <= _MAX_OUTGROWN * int(record.basis["shard_size"]):
         return int(record.basis["shard_size"])
-    mark_done(folder, "shards", key, basis={"shard_size": chosen})
+    mark_done(folder, SHARDS, key, basis={"shard_size": chosen})
     return chosen
 
 

@@ -19,6 +19,7 @@ from groundwork.orientation import upright_size
 from groundwork.photos import UnusablePhoto, stored_shape
 from sfm.correspondence import unit_descriptors
 from sfm.features import FeatureConfig
+from sfm.kept_features import KeptFeatures
 from sfm.local_features.interface import Detector, FeatureFault, find, load_method
 
 logger = logging.getLogger(__name__)
@@ -61,15 +62,25 @@ class Detected:
 
 
 def detect_each(
-    requests: Sequence[ImageRequest], config: FeatureConfig, *, cache: Path | None = None, workers: int = 1
+    requests: Sequence[ImageRequest],
+    config: FeatureConfig,
+    *,
+    cache: Path | None = None,
+    kept: KeptFeatures | None = None,
+    workers: int = 1,
 ) -> Iterator[Detected]:
     """What is found for each request, in order, by child processes, `workers` at a time.
 
-    With a `cache`, a folder, what was found in a photo lies there and is taken from there as long as photo
-    and settings stay the same; where it cannot be written it is left out.
+    What a reconstruction `kept` of whole photos is not found again. With a `cache`, a folder, what was found
+    in a photo lies there and is taken from there as long as photo and settings stay the same; where it cannot
+    be written it is left out.
     """
-    paths = [None if cache is None else _cached_path(cache, request, config) for request in requests]
-    known = [None if path is None else _read(path) for path in paths]
+    again = [None if kept is None else _kept(kept, request, config) for request in requests]
+    paths = [
+        None if cache is None or found is not None else _cached_path(cache, request, config)
+        for request, found in zip(requests, again, strict=True)
+    ]
+    known = [found if path is None else _read(path) for path, found in zip(paths, again, strict=True)]
     missing = [request for request, found in zip(requests, known, strict=True) if found is None]
     preload(__name__)
     made = work_ahead(
@@ -98,22 +109,21 @@ class PhotoFeatures:
         *,
         cache: Path | None,
         workers: int,
+        kept: KeptFeatures | None = None,
     ) -> None:
-        self._request_of, self._config = request_of, config
-        self._cache, self._workers = cache, workers
+        self._request_of = request_of
+        self._detect_each = partial(detect_each, config=config, cache=cache, kept=kept, workers=workers)
         self._told: set[Path] = set()
 
     def prepare(self, rows: Sequence[int]) -> None:
         """See to it that the features of these rows are in the cache; many photos keep all processes busy."""
-        for _ in detect_each(
-            [self._request_of(row) for row in rows], self._config, cache=self._cache, workers=self._workers
-        ):
+        for _ in self._detect_each([self._request_of(row) for row in rows]):
             pass
 
     def __call__(self, rows: Sequence[int]) -> list[LocalFeatures]:
         """Of each row."""
         requests = [self._request_of(row) for row in rows]
-        found = list(detect_each(requests, self._config, cache=self._cache, workers=self._workers))
+        found = list(self._detect_each(requests))
         for request, detected in zip(requests, found, strict=True):
             if detected.reason and request.path not in self._told:
                 self._told.add(request.path)
@@ -125,6 +135,21 @@ class PhotoFeatures:
         return [detected.features() for detected in found]
 
 
+def _kept(kept: KeptFeatures, request: ImageRequest, config: FeatureConfig) -> Detected | None:
+    """What a reconstruction kept of a whole photo, as `_detect` gives it; None of anything else."""
+    whole = request.box is None and request.edit is None and not request.rotation_deg
+    found = kept.of(request.path) if whole else None
+    return None if found is None else _sound(*found, config.max_features)
+
+
+def _sound(
+    keypoints: Float32[np.ndarray, "n k"], descriptors: Shaped[np.ndarray, "n d"], count: int
+) -> Detected:
+    """The best features, without those of zeros, as of a flat patch, which have no direction."""
+    seen = np.flatnonzero(descriptors.astype(bool).any(axis=1))[:count]
+    return Detected(keypoints=keypoints[seen, :3], descriptors=descriptors[seen])
+
+
 def _detect(config: FeatureConfig, request: ImageRequest) -> Detected:
     try:
         picture = open_request(request, config.max_side_px)
@@ -134,11 +159,9 @@ def _detect(config: FeatureConfig, request: ImageRequest) -> Detected:
     except (OSError, ValueError, UnusablePhoto, FeatureFault) as fault:
         finding = fault.__cause__ if isinstance(fault.__cause__, UnusablePhoto) else fault
         return _nothing(str(finding))
-    # A descriptor of zeros, as of a flat patch, has no direction.
-    seen = np.flatnonzero(descriptors.astype(bool).any(axis=1))[: config.max_features]
     x, y = width / picture.width, height / picture.height
     stretch = np.array([x, y, np.sqrt(x * y)], np.float32)
-    return Detected(keypoints=keypoints[seen, :3] * stretch, descriptors=descriptors[seen])
+    return _sound(keypoints[:, :3] * stretch, descriptors, config.max_features)
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,7 @@ from cnnimretrieval.local.pyramid import PyramidConfig, describe_locally
 from cnnimretrieval.local.store import LocalStore, read_local
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.search.spatial import LOCAL, FeaturesOf, SpatialConfig, Verifier
+from sfm.kept_features import kept_features
 
 # Beside the descriptors of a folder: what was found in its photos for re-ranking.
 CACHE = "keypoints"
@@ -63,15 +64,19 @@ def verifiers(
 ) -> list[Verifier]:
     """A verifier for each query, by the network's local features or those that `config.features` names.
 
+    Where a reconstruction kept the latter, what is missing there, the queries' for instance, is found as it
+    found its own, in photos of the same size.
+
     ValueError when the network has no local head, or another network left the features of the database;
     FileNotFoundError when it left none.
     """
     if config.features == LOCAL:
         return _by_network(config, network, queries, searched, device, workers)
-    found = detection(config.features, config.max_features)
-    queries_of = PhotoFeatures(queries.__getitem__, found, cache=searched.cache, workers=workers)
+    kept = None if config.sfm is None else kept_features(config.sfm, config.features)
+    found = detection(config.features, config.max_features) if kept is None else kept.config
+    photo_features = partial(PhotoFeatures, config=found, cache=searched.cache, workers=workers, kept=kept)
+    queries_of, of_rows = photo_features(queries.__getitem__), photo_features(searched.request_of)
     queries_of.prepare(range(len(queries)))
-    of_rows = PhotoFeatures(searched.request_of, found, cache=searched.cache, workers=workers)
     return [Verifier(partial(_only, queries_of, number), of_rows, config) for number in range(len(queries))]
 
 

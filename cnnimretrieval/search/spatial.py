@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from cnnimretrieval.local.features import LocalFeatures
 from cnnimretrieval.local.pairing import PairConfig, pair
@@ -32,6 +33,10 @@ class SpatialConfig(PairConfig):
     features: str = Field(
         default=LOCAL, description="local (of a network with a local head), sift or a plug-in's name"
     )
+    sfm: Path | None = Field(
+        default=None,
+        description="folder of `reconstruct` whose descriptors of these photos are used where they were kept",
+    )
     min_inliers: int = Field(
         default=12, gt=0, description="below so many a photo counts as not verified, as chance gives some"
     )
@@ -52,6 +57,15 @@ class SpatialConfig(PairConfig):
                     str(error).replace(f"{METHODS.setting}: expected ", "expected local, ")
                 ) from error
         return name
+
+    @model_validator(mode="after")
+    def _sfm_has_no_network(self) -> "SpatialConfig":
+        if self.sfm is not None and self.features == LOCAL:
+            raise ValueError(
+                f"sfm: expected it with features=sift or a plug-in's name, got {self.sfm} with {LOCAL}; "
+                "leave it out, or name the method that the reconstruction was made by"
+            )
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

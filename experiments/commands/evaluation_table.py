@@ -32,7 +32,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "depth": benchmark.depth,
         "truncated_to": scored.truncated_to,
         "positives_not_ranked": scored.num_not_ranked,
-        "rerank": config.rerank.model_dump(exclude_none=True),
+        "rerank": config.rerank.model_dump(mode="json", exclude_none=True),
         "extraction": config.extraction.model_dump(mode="json"),
         "whiten": config.whiten,
         "per_query": [_query(evaluation, index) for index in range(len(benchmark.queries))],
@@ -92,7 +92,7 @@ def _remarks(evaluation: Evaluation) -> list[str]:
         remarks.append(f"map is mAP@{benchmark.depth}")
     if evaluation.uncropped:
         remarks.append("uncropped: queries with boxes were searched with as whole photos")
-    for step, settings in evaluation.config.rerank.model_dump(exclude_none=True).items():
+    for step, settings in evaluation.config.rerank.model_dump(mode="json", exclude_none=True).items():
         remarks.append(
             f"re-ranked by {step}: {', '.join(f'{key} {value}' for key, value in settings.items())}"
         )

@@ -30,7 +30,7 @@ def as_table(answers: Sequence[Answer], min_confidence: float = 0.0) -> str:
 
 def as_json(answers: Sequence[Answer], rerank: RerankConfig) -> list[dict[str, Any]]:
     """The same as plain values: `[{query, hits: [{name, score, confidence?, inliers?, box?}], rerank?}]`."""
-    steps = rerank.model_dump(exclude_none=True)
+    steps = rerank.model_dump(mode="json", exclude_none=True)
     return [
         {"query": str(answer.query), "hits": [_plain(hit) for hit in answer.hits]}
         | ({"rerank": steps} if steps else {})

@@ -34,9 +34,8 @@ def reranking(files: RunFiles, row: str, thumbnails: Thumbnails) -> dict[str, An
     finder = _network_finder(files)
     method = "sift" if finder is None else LOCAL
     config = SpatialConfig(features=method, candidates=CANDIDATES)
-    rows = reranked_sheet(
-        files.rankings, row, files.photos, finder or _sift_finder(config.max_features), config, thumbnails
-    )
+    matcher = finder or _sift_finder(files, config.max_features)
+    rows = reranked_sheet(files.rankings, row, files.photos, matcher, config, thumbnails)
     return {
         "reranked": rows,
         "proven_by": "SIFT" if finder is None else "the network’s own local features",
@@ -64,8 +63,14 @@ def _network_finder(files: RunFiles) -> "Finder | None":
         return None
 
 
-def _sift_finder(max_features: int) -> "Finder":
+def _sift_finder(files: RunFiles, max_features: int) -> "Finder":
+    """By SIFT, and by what the reconstruction kept of it."""
     from cnnimretrieval.local.detected import detection
     from experiments.report.shown import MethodFinder
+    from sfm.kept_features import kept_features
 
-    return MethodFinder(config=detection("sift", max_features))
+    try:
+        kept = kept_features(files.work / "sfm", "sift")
+    except (OSError, ValueError):
+        return MethodFinder(config=detection("sift", max_features))
+    return MethodFinder(config=kept.config, kept=kept)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +17,7 @@ from cnnimretrieval.local.features import LocalFeatures
 from cnnimretrieval.local.pyramid import Attention, LocalDescriber, PyramidConfig
 from cnnimretrieval.networks.network import RetrievalNetwork
 from sfm.features import FeatureConfig
+from sfm.kept_features import KeptFeatures
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,16 +52,16 @@ class Finder(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MethodFinder:
-    """By a method of `sfm`, SIFT for instance, in `workers` other processes."""
+    """By a method of `sfm` in `workers` other processes, or as a reconstruction `kept` it."""
 
     config: FeatureConfig
     workers: int = 1
-    cache: Path | None = None
+    kept: KeptFeatures | None = None
 
     def find(self, requests: Sequence[ImageRequest]) -> list[Shown]:
         """See `Finder`."""
         pictures = [open_request(request, LONGEST_PX) for request in requests]
-        found = detect_each(requests, self.config, cache=self.cache, workers=self.workers)
+        found = detect_each(requests, self.config, kept=self.kept, workers=self.workers)
         return [
             Shown(
                 picture=picture,
