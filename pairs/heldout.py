@@ -186,8 +186,8 @@ def _drawn_of(config: HeldoutConfig, purpose: Purpose | None) -> Iterator[tuple[
         yield 0, "whole", purpose
     for number in range(1, 1 + config.crops_per_image):
         yield number, "crop", purpose or ("report" if number % 2 else "choose")
-    for number in range(config.retaken_per_image if purpose is not None else 0):
-        yield f"retaken {number}", "retaken", purpose or "report"
+    for number in range(config.retaken_per_image):
+        yield f"retaken {number}", "retaken", purpose or "choose"
 
 
 def write_heldout(queries: Sequence[HeldoutQuery], path: Path) -> None:

@@ -19,6 +19,8 @@ from groundwork.top_k import search
 _KEPT = 20
 # The kinds of score, the one that decides first: details are harder than whole photos.
 KINDS = ("crop", "retaken", "far", "whole")
+# The kinds that choices are made by: what people search with.
+_DETAILS = ("crop", "retaken")
 
 
 class KindScores(Values):
@@ -98,6 +100,12 @@ class Proof:
     def decisive(self) -> str:
         """The kind of query that decides: the first of `KINDS` that there is."""
         return next(kind for kind in KINDS if kind in self.kinds)
+
+    @property
+    def map_of_details(self) -> float:
+        """What choices are made by: the mean mAP of crops and retaken crops, or of the kind that decides."""
+        kinds = [kind for kind in _DETAILS if kind in self.kinds] or [self.decisive]
+        return float(np.mean([self.kinds[kind].scores().map for kind in kinds]))
 
     @property
     def scores(self) -> dict[str, KindScores]:

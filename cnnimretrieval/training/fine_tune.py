@@ -107,7 +107,9 @@ def fine_tune(
         training,
         out / _CHECKPOINT,
         loop_key,
-        lambda network: {f"map_{kind}": one for kind, one in proving.validation(network, through).items()},
+        lambda network: {
+            f"map_{kind}": one.map for kind, one in proving.validation(network, through).scores.items()
+        },
         lambda epoch, examples: write_tuples(out, descriptions.collection.table.names, epoch, examples),
     )
     tuned = training.network
@@ -115,7 +117,7 @@ def fine_tune(
         tuned,
         initial,
         config.loop.initial_share,
-        lambda network: next(iter(proving.validation(network, through).values())),
+        lambda network: proving.validation(network, through).map_of_details,
     )
     candidates = proving.candidates(initial, tuned, learned)
     result = judge(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from cnnimretrieval.evaluation.heldout import prove
+from cnnimretrieval.evaluation.heldout import Proof, prove
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.collection_whitening import Shares, sample_pairs
 from cnnimretrieval.training.descriptions import Descriptions
@@ -43,8 +43,8 @@ class Prover:
         settings = self.config.whitening
         return fit_pca(self.descriptions, network, self.shares.pca_shrinkage, settings.dim, scales=scales)
 
-    def validation(self, network: RetrievalNetwork, through: Fitted | None) -> dict[str, float]:
-        """The mAP of each kind of query to choose by, of the descriptors that the loss sees.
+    def validation(self, network: RetrievalNetwork, through: Fitted | None) -> Proof:
+        """What the descriptors that the loss sees reach on the queries to choose by.
 
         Where no place could be set aside, they are those to report of. Nothing but these queries and what
         they are searched among is described.
@@ -54,8 +54,7 @@ class Prover:
         vectors = self.descriptions.of_situation(network, situation)
         if through is not None:
             vectors = apply(through.handed_out, vectors[0]), apply(through.handed_out, vectors[1])
-        scores = prove(queries, situation, *vectors).scores
-        return {kind: scores[kind].map for kind in scores}
+        return prove(queries, situation, *vectors)
 
     def candidates(
         self, initial: RetrievalNetwork, tuned: RetrievalNetwork, learned: Fitted

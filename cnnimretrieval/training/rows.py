@@ -66,12 +66,12 @@ class Candidate:
 
 
 def choosing_score(proofs: Sequence[Proof]) -> float:
-    """Mean mAP over the situations of places that are not trained on, where there are some.
+    """Mean mAP of details over the situations of places that are not trained on, where there are some.
 
     Queries of training places choose the shares of whitening; here they would favour whatever fits most.
     """
     unseen = [proof for proof in proofs if proof.situation != "own_places"] or proofs
-    return float(np.mean([proof.scores[proof.decisive].map for proof in unseen]))
+    return float(np.mean([proof.map_of_details for proof in unseen]))
 
 
 def fit_pca(

@@ -130,10 +130,9 @@ class _Trial:
         return float(np.mean([self._map(*one) for one in metrics]))
 
     def _map(self, situation: Situation, metric: Whitening) -> float:
-        proof = prove(
+        return prove(
             self._queries,
             situation,
             apply(metric, self._query_vectors[situation.queries]),
             apply(metric, situation.searched(self._database)),
-        )
-        return proof.scores[proof.decisive].map
+        ).map_of_details

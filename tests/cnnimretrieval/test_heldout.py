@@ -88,6 +88,24 @@ def test_perfect_descriptors_score_one(collection, queries):
             assert (scores.queries, scores.places) == (6, 2)
 
 
+def test_choices_are_made_by_details_however_they_were_taken(collection, heldout):
+    database = _database(collection)
+
+    def proof(*kinds):
+        drawn = [replace(query, kind=kind) for query, kind in zip(heldout, kinds * 12, strict=False)]
+        queries = query_set(drawn, collection.table, collection.photos)
+        return prove(
+            queries, queries.situations("report")[1], database[_rows(collection, queries)][::-1], database
+        )
+
+    both = proof("crop", "retaken", "whole")
+    of_kind = [both.scores[kind].map for kind in ("crop", "retaken", "whole")]
+    assert len(set(of_kind)) == 3
+    assert both.map_of_details == pytest.approx(np.mean(of_kind[:2]))
+    whole = proof("whole")
+    assert whole.map_of_details == whole.scores["whole"].map
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_scores_are_those_of_whole_rankings(collection, heldout, number):
     """By sorting the whole database, the slow way; far views once as positives of their own."""
