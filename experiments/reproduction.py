@@ -135,7 +135,8 @@ def _network(row: Row, data: Path, work: Path, device: str, workers: int) -> Ret
     train = _with_layers(config.train, recipe, data)
     if recipe.pairs:
         folder = data / "train" / recipe.pairs
-        adopt(folder / f"{recipe.pairs}.pkl", folder / "ims", work / PAIRS)
+        pickle = folder / f"{recipe.pairs}.pkl"
+        adopt(pickle, folder / "ims", work / PAIRS, drop_repeats=recipe.drop_repeats)
         # The row is about the trained network, whatever held-out places say of it.
         train = train.model_copy(update={"keep": "fine_tuned"})
         fine_tune(work / PAIRS, work / MODEL, train, weights=weights, device=device, workers=workers)

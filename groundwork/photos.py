@@ -58,7 +58,10 @@ class Photo:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Picture:
-    """A photo as a person sees it: RGB, upright, possibly smaller than `full_size`, its width and height."""
+    """A photo as a person sees it: RGB, upright, possibly smaller than `full_size`, its width and height.
+
+    Upright unless it was asked for as it is stored.
+    """
 
     image: Image.Image
     full_size: tuple[int, int]
@@ -116,8 +119,8 @@ def load_gray(path: Path, max_side_px: int) -> UInt8[np.ndarray, "h w"]:
     return np.asarray(gray, dtype=np.uint8)
 
 
-def load_rgb(path: Path, min_longest_px: float | None = None) -> Picture:
-    """The photo in colour and upright.
+def load_rgb(path: Path, min_longest_px: float | None = None, *, as_stored: bool = False) -> Picture:
+    """The photo in colour and upright, or `as_stored`, before its EXIF orientation is applied.
 
     With `min_longest_px` a JPEG may come back smaller, but never with its longest side below that. The first
     frame of an animation or page of a document. UnusablePhoto with the reason when it cannot be decoded.
@@ -130,7 +133,7 @@ def load_rgb(path: Path, min_longest_px: float | None = None) -> Picture:
         reduced = image.size != stored_size
         _decode(image, path)
         rgb = to_rgb(image)
-        orientation = read_orientation(image)
+        orientation = 1 if as_stored else read_orientation(image)
         turned = upright(rgb, orientation)
     full_size = upright_size(*stored_size, orientation) if reduced else turned.size
     return Picture(image=turned, full_size=full_size)

@@ -5,7 +5,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ _OUTPUTS = (
     "images.parquet",
     "positives.parquet",
     "apart.parquet",
+    "shared_points.npy",
     "candidates.parquet",
     "heldout.parquet",
     "photos.json",
@@ -94,6 +95,7 @@ def mine(sfm_dir: Path, out: Path, config: MineConfig) -> MiningResult:
     apart = apart.without(candidates).without(selection.positives)
     require_positives(reconstruction, candidates, selection, one_place_will_do=len(apart) > 0)
     table = _tabulate(reconstruction.images, selection.positives, apart, config)
+    table = replace(table, shared_points=reconstruction.shared_points(table.positives))
     heldout, given_up = _draw_heldout(table, candidates, reconstruction, config)
     dropped = {**reconstruction.dropped, **_unused(table), **merged, **selection.dropped, **given_up}
 

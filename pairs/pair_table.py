@@ -4,18 +4,21 @@ This is the waist between geometry and learning: whoever trains or evaluates nee
 """
 
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, UInt8
 
 from groundwork.arrays import Layout, freeze_arrays
-from groundwork.files import read_table, write_table
+from groundwork.files import atomic_path, read_table, write_table
 from pairs.image_pairs import Candidates, PairGeometry, Positives
 from pairs.same_place_negatives import ApartPairs, no_pairs
+from pairs.shared_points import CELLS
 
+_SHARED_POINTS = "shared_points.npy"
 _LAYOUT: Layout = {
     "cluster": (np.int64, ("n",)),
     "place": (np.int64, ("n",)),
@@ -42,6 +45,7 @@ class PairTable:
         orientation: EXIF value 1..8 that turns the stored photo upright.
         positives: rows refer to `names`; query and positive are of one place.
         apart: pairs of one place that geometry proves to show different things; none unless asked for.
+        shared_points: of each positive pair, see `pairs.shared_points`; None where it is not known.
 
     """
 
@@ -54,16 +58,36 @@ class PairTable:
     orientation: Int[np.ndarray, " n"]
     positives: Positives
     apart: ApartPairs = field(default_factory=no_pairs)
+    shared_points: UInt8[np.ndarray, "p cells cells"] | None = None
 
     def __post_init__(self) -> None:
         freeze_arrays(self, "pair table", _LAYOUT, n=len(self.names))
         _check_images(self)
         _check_positives(self)
+        _check_shared_points(self)
 
     @property
     def num_images(self) -> int:
         """Rows of the image arrays."""
         return len(self.names)
+
+    def points_shared(self, query: int, positive: int) -> UInt8[np.ndarray, "cells cells"] | None:
+        """Where the query sees points that its positive sees, too; None where it is not known."""
+        if self.shared_points is None:
+            return None
+        order, codes = self._sorted_pairs
+        found = int(np.searchsorted(codes, query * self.num_images + positive))
+        if found == len(codes) or codes[found] != query * self.num_images + positive:
+            return None
+        counts: UInt8[np.ndarray, "cells cells"] = self.shared_points[order[found]]
+        return counts
+
+    @cached_property
+    def _sorted_pairs(self) -> tuple[Int[np.ndarray, " p"], Int[np.ndarray, " p"]]:
+        """The positives by (query, positive): their rows, and one number a pair."""
+        codes = self.positives.query * self.num_images + self.positives.positive
+        order = np.argsort(codes, kind="stable")
+        return order, codes[order]
 
     def positives_of(self, split: Literal["train", "val"]) -> Positives:
         """The positives whose query, hence whose place, lies on this side of the split."""
@@ -71,9 +95,10 @@ class PairTable:
 
 
 def write_pair_table(table: PairTable, folder: Path) -> None:
-    """Write `images.parquet`, `positives.parquet` and `apart.parquet`, each atomically.
+    """Write `images.parquet`, `positives.parquet`, `apart.parquet` and `shared_points.npy`, each atomically.
 
-    Images are listed by name, with the `row` of each; pairs are in the order of the rows.
+    The last only where it is known where points lie. Images are listed by name, with the `row` of each; pairs
+    are in the order of the rows.
     """
     images = pd.DataFrame(
         {
@@ -95,6 +120,11 @@ def write_pair_table(table: PairTable, folder: Path) -> None:
     labels = pd.Series(table.names, dtype="str")
     apart = {column: labels.iloc[getattr(table.apart, column)].to_numpy() for column in ("query", "negative")}
     write_table(folder / "apart.parquet", pd.DataFrame(apart, dtype="str"))
+    if table.shared_points is None:
+        (folder / _SHARED_POINTS).unlink(missing_ok=True)
+    else:
+        with atomic_path(folder / _SHARED_POINTS) as unfinished, unfinished.open("wb") as file:
+            np.save(file, table.shared_points)
 
 
 def read_pair_table(folder: Path) -> PairTable:
@@ -119,7 +149,18 @@ def read_pair_table(folder: Path) -> PairTable:
         orientation=images["orientation"].to_numpy(),
         positives=Positives(**positives),
         apart=_read_apart(folder / "apart.parquet", names),
+        shared_points=_read_shared_points(folder / _SHARED_POINTS),
     )
+
+
+def _read_shared_points(path: Path) -> UInt8[np.ndarray, "p cells cells"] | None:
+    if not path.is_file():
+        return None
+    try:
+        counts: UInt8[np.ndarray, "p cells cells"] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"pairs {path}: expected an array, got a damaged file; mine again") from error
+    return counts
 
 
 def write_candidates(candidates: Candidates, names: tuple[str, ...], folder: Path) -> None:
@@ -189,6 +230,17 @@ def _check_images(table: PairTable) -> None:
     ):
         if not holds:
             raise ValueError(f"pair table: expected {rule}, got other images; mine again")
+
+
+def _check_shared_points(table: PairTable) -> None:
+    counts = table.shared_points
+    if counts is not None and (
+        counts.dtype != np.uint8 or counts.shape != (len(table.positives), CELLS, CELLS)
+    ):
+        raise ValueError(
+            f"pairs {_SHARED_POINTS}: expected {CELLS} x {CELLS} counts for each of {len(table.positives)} "
+            f"positives, got {counts.dtype} of shape {counts.shape}; mine again"
+        )
 
 
 def _check_positives(table: PairTable) -> None:

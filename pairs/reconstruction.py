@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 
 from groundwork.files import read_table
 from groundwork.progress import progress
 from groundwork.random_streams import random_stream
 from pairs.copies import copied_pairs
-from pairs.image_pairs import Candidates, merge_candidates
+from pairs.image_pairs import Candidates, PairGeometry, merge_candidates
 from pairs.nearest_cameras import neighbour_pairs
 from pairs.same_place_negatives import ApartPairs, apart_pairs
+from pairs.shared_points import CELLS, shared_points
 from pairs.viewpoint import pair_candidates
 from sfm.model import Model, load_model
 
@@ -52,6 +53,31 @@ class Reconstruction:
             found.append(self._rows_of(path, model)[copied_pairs(model)])
         return np.concatenate(found)
 
+    def shared_points(self, pairs: PairGeometry) -> UInt8[np.ndarray, "p cells cells"]:
+        """Where in each query the points lie that its positive sees, too: see `pairs.shared_points`.
+
+        Of a pair that is in two models, the one in which it shares more counts.
+        """
+        counts = np.zeros((len(pairs), CELLS, CELLS), np.uint8)
+        order = np.argsort(pairs.query, kind="stable")
+        queries = pairs.query[order]
+        orientation = self.images["orientation"].to_numpy()
+        for path in self.model_files if len(pairs) else ():
+            model = load_model(path)
+            rows = self._rows_of(path, model)
+            members = np.argsort(rows)
+            start, stop = (np.searchsorted(queries, rows[members], side) for side in ("left", "right"))
+            own = order[np.concatenate([np.arange(*edges) for edges in zip(start, stop, strict=True)])]
+            query, positive = (
+                members[_found(rows[members], ends[own])] for ends in (pairs.query, pairs.positive)
+            )
+            both = rows[positive] == pairs.positive[own]
+            own = own[both]
+            found = shared_points(model, orientation[rows], query[both], positive[both])
+            more = found.sum(axis=(1, 2), dtype=int) > counts[own].sum(axis=(1, 2), dtype=int)
+            counts[own[more]] = found[more]
+        return counts
+
     def apart(self, per_query: int, seed: int) -> ApartPairs:
         """Up to `per_query` images for each image that its model proves to show something else."""
         queries, negatives = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
@@ -81,6 +107,12 @@ class Reconstruction:
             parts.append(of_model(model).renumbered(self._rows_of(path, model)))
         merged = merge_candidates(parts)
         return merged, {"pair: seen in another model too": sum(map(len, parts)) - len(merged)}
+
+
+def _found(rising: Int[np.ndarray, " n"], rows: Int[np.ndarray, " p"]) -> Int[np.ndarray, " p"]:
+    """Where each of `rows` stands in `rising`, or another one where it does not."""
+    found: Int[np.ndarray, " p"] = np.searchsorted(rising, rows).clip(max=len(rising) - 1)
+    return found
 
 
 def read_reconstruction(sfm_dir: Path) -> Reconstruction:

@@ -64,7 +64,7 @@ def compare_shared_views(model: Model, visible: csr_array, pairs: CovisiblePairs
     """
     scale_change = np.full(len(pairs.first), np.inf)
     depth = np.full(len(pairs.first), np.inf)
-    for block in _blocks(visible, pairs):
+    for block in blocks_of_pairs(visible, pairs.first, pairs.second):
         a, b = pairs.first[block], pairs.second[block]
         # The product is 1 exactly where both rows are: its columns are the points that both images see.
         shared = visible[a].multiply(visible[b]).tocsr()
@@ -86,10 +86,12 @@ def _depths(
     return depths(model.rotations[images], model.translations[images], model.points[points])
 
 
-def _blocks(visible: csr_array, pairs: CovisiblePairs) -> Iterator[slice]:
+def blocks_of_pairs(
+    visible: csr_array, first: Int[np.ndarray, " p"], second: Int[np.ndarray, " p"]
+) -> Iterator[slice]:
     """Consecutive pairs whose images see about `_BLOCK_POINTS` points together, at least one pair each."""
     tracks = np.diff(visible.indptr)
-    work = np.cumsum(tracks[pairs.first] + tracks[pairs.second], dtype=np.int64)
+    work = np.cumsum(tracks[first] + tracks[second], dtype=np.int64)
     start, done = 0, 0
     while start < len(work):
         stop = max(start + 1, int(np.searchsorted(work, done + _BLOCK_POINTS, side="right")))

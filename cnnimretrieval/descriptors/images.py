@@ -33,7 +33,8 @@ class ImageRequest:
     orientation; None is the whole. `rotation_deg` turns the content counter-clockwise about the centre of
     the box; what lies beyond the photo is filled with ImageNet's mean colour. `edit` is called last, on the
     picture at its final size. `as_photo` makes the content of the box a photo of its own, as somebody saves
-    a detail: it is scaled as such, not by the factor of the photo it was cut from.
+    a detail: it is scaled as such, not by the factor of the photo it was cut from. `as_stored` leaves the
+    EXIF orientation aside, in the box as in the picture.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class ImageRequest:
     rotation_deg: float = 0.0
     edit: Edit | None = None
     as_photo: bool = False
+    as_stored: bool = False
 
     def __post_init__(self) -> None:
         if self.box is not None and not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
@@ -72,10 +74,12 @@ class Frame:
 UNMOVED = Frame()
 
 
-def _load(path: Path, longest_px: float | None) -> Picture:
+def _load(request: ImageRequest, longest_px: float | None) -> Picture:
     """The photo, reduced while decoding to no less than twice `longest_px`; errors name the file."""
+    path = request.path
+    enough_px = None if longest_px is None else _DRAFT_MARGIN * longest_px
     try:
-        return load_rgb(path, None if longest_px is None else _DRAFT_MARGIN * longest_px)
+        return load_rgb(path, enough_px, as_stored=request.as_stored)
     except UnusablePhoto as finding:
         if not path.exists():
             raise FileNotFoundError(
@@ -141,21 +145,21 @@ def open_request(request: ImageRequest, image_size: int) -> Image.Image:
 
 def open_framed(request: ImageRequest, image_size: int) -> tuple[Image.Image, Frame]:
     """The picture of `open_request`, and where it lies in the photo."""
-    photo = _load(request.path, _needed_px(request, image_size))
-    image, full_size = photo.image, photo.full_size
-    whole = (0.0, 0.0, float(full_size[0]), float(full_size[1]))
+    photo = _load(request, _needed_px(request, image_size))
+    image, size = photo.image, photo.full_size
+    whole = (0.0, 0.0, float(size[0]), float(size[1]))
     if request.box is None and request.rotation_deg == 0.0:
         picture = resize_longest(image, image_size)
-        frame = _frame(picture, image, full_size)
+        frame = _frame(picture, image, size)
     else:
-        box = _inside(request, full_size) if request.box is not None else whole
+        box = _inside(request, size) if request.box is not None else whole
         sides = (round(box[2]) - round(box[0]), round(box[3]) - round(box[1]))
-        share = 1.0 if request.as_photo else max(sides) / max(full_size)
+        share = 1.0 if request.as_photo else max(sides) / max(size)
         longest_px = max(1, floor(image_size * share))
-        x1, x2 = (x * image.width / full_size[0] for x in box[::2])
-        y1, y2 = (y * image.height / full_size[1] for y in box[1::2])
+        x1, x2 = (x * image.width / size[0] for x in box[::2])
+        y1, y2 = (y * image.height / size[1] for y in box[1::2])
         picture = resize_longest(crop(image, (x1, y1, x2, y2), request.rotation_deg), longest_px)
-        frame = _frame(picture, image, full_size, (x1, y1, x2, y2), request.rotation_deg)
+        frame = _frame(picture, image, size, (x1, y1, x2, y2), request.rotation_deg)
     return (picture if request.edit is None else request.edit(picture)), frame
 
 
@@ -178,16 +182,25 @@ def _frame(
     return Frame(matrix=((a, b), (c, d)), corner=(float(corner[0]), float(corner[1])))
 
 
+def full_size(request: ImageRequest) -> tuple[int, int]:
+    """Width and height in px of the whole photo of a request, from the head of its file.
+
+    UnusablePhoto or OSError where it cannot be read.
+    """
+    width, height, orientation = stored_shape(request.path)
+    return upright_size(width, height, 1 if request.as_stored else orientation)
+
+
 def _needed_px(request: ImageRequest, image_size: int) -> float | None:
     """Longest side of the photo at which what is asked for has its final size; None where nobody can tell."""
     if request.box is None or not request.as_photo:
         return image_size
     try:
-        full_size = upright_size(*stored_shape(request.path))
+        size = full_size(request)
     except (UnusablePhoto, OSError):
         return None  # which `_load` explains
-    x1, y1, x2, y2 = _inside(request, full_size)
-    return image_size * max(full_size) / max(x2 - x1, y2 - y1)
+    x1, y1, x2, y2 = _inside(request, size)
+    return image_size * max(size) / max(x2 - x1, y2 - y1)
 
 
 def _inside(request: ImageRequest, full_size: tuple[int, int]) -> Box:

@@ -14,7 +14,7 @@ from cnnimretrieval.evaluation.metrics import Relevance
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """A photo to search with, or the `box` of it in px of the upright photo; None is the whole."""
+    """A photo to search with, or the `box` of it in px of the photo as it is read; None is the whole."""
 
     name: str
     box: Box | None = None
@@ -26,7 +26,8 @@ class Benchmark:
 
     A protocol has one `Relevance` a query, in rows of `database`; "" names the only one. With `depth` average
     precision is that of `metrics.average_precision_at`. `published_size` is the number of photos that the
-    published benchmark has, None for one of the user's own; `told` counts by reason what was wrong in its
+    published benchmark has, None for one of the user's own; `as_stored` has photos read without their EXIF
+    orientation, as the published benchmarks' own code does; `told` counts by reason what was wrong in its
     files. ValueError for names given twice, a protocol with other than one judgement a query, and when no
     query has a positive in any protocol.
     """
@@ -39,6 +40,7 @@ class Benchmark:
     protocols: Mapping[str, tuple[Relevance, ...]]
     depth: int | None = None
     published_size: int | None = None
+    as_stored: bool = False
     told: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -70,12 +72,16 @@ class Benchmark:
 
     def database_requests(self) -> list[ImageRequest]:
         """The photos to search."""
-        return [ImageRequest(path=self.photos / name) for name in self.database]
+        return [ImageRequest(path=self.photos / name, as_stored=self.as_stored) for name in self.database]
 
     def query_requests(self, *, uncropped: bool = False) -> list[ImageRequest]:
         """The queries, cut out of their photos unless they are to be `uncropped`."""
         return [
-            ImageRequest(path=self.query_photos / query.name, box=None if uncropped else query.box)
+            ImageRequest(
+                path=self.query_photos / query.name,
+                box=None if uncropped else query.box,
+                as_stored=self.as_stored,
+            )
             for query in self.queries
         ]
 

@@ -91,6 +91,7 @@ def read_published(
         queries=tuple(queries),
         protocols=relevance,
         published_size=published_size,
+        as_stored=True,
         told=dict(told),
     )
 

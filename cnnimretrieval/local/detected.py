@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Shaped
 
-from cnnimretrieval.descriptors.images import ImageRequest, open_request
+from cnnimretrieval.descriptors.images import ImageRequest, full_size, open_request
 from cnnimretrieval.local.features import LocalFeatures
 from groundwork.ahead import work_ahead
 from groundwork.child import preload
 from groundwork.files import atomic_path
 from groundwork.keys import key_of
-from groundwork.orientation import upright_size
-from groundwork.photos import UnusablePhoto, stored_shape
+from groundwork.photos import UnusablePhoto
 from sfm.correspondence import unit_descriptors
 from sfm.features import FeatureConfig
 from sfm.kept_features import KeptFeatures
@@ -153,7 +152,7 @@ def _sound(
 def _detect(config: FeatureConfig, request: ImageRequest) -> Detected:
     try:
         picture = open_request(request, config.max_side_px)
-        width, height = full_size(request)
+        width, height = shown_size(request)
         gray = np.asarray(picture.convert("L"), dtype=np.uint8)
         keypoints, descriptors = find(_detector(config), gray)
     except (OSError, ValueError, UnusablePhoto, FeatureFault) as fault:
@@ -171,9 +170,9 @@ def _detector(config: FeatureConfig) -> Detector:
     )
 
 
-def full_size(request: ImageRequest) -> tuple[float, float]:
+def shown_size(request: ImageRequest) -> tuple[float, float]:
     """Width and height of what a request shows, in px of the photo, which keypoints are counted in."""
-    width, height = upright_size(*stored_shape(request.path))
+    width, height = full_size(request)
     if request.box is None:
         return width, height
     x1, y1, x2, y2 = request.box
@@ -199,7 +198,8 @@ def _cached_path(folder: Path, request: ImageRequest, config: FeatureConfig) -> 
     except OSError:
         return None
     box = None if request.box is None else list(request.box)
-    shown = [str(request.path.resolve()), facts.st_size, facts.st_mtime_ns, box, request.as_photo]
+    stamp = [str(request.path.resolve()), facts.st_size, facts.st_mtime_ns]
+    shown = [*stamp, box, request.as_photo, request.as_stored]
     key = key_of(_VERSION, config.key, shown)
     return folder / key[:2] / f"{key}.npz"
 

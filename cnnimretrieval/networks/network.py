@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cnnimretrieval.networks.backbones import build_trunk, check_backbone_name
+from cnnimretrieval.networks.batch_norm import merge_batch_norm
 from cnnimretrieval.networks.linear import at_every_location, identity_linear
 from cnnimretrieval.networks.local_head import LocalConfig, LocalHead, LocalMaps
 from cnnimretrieval.networks.pooling import Gem, PoolingName, Regional, build_pooling, l2_normalise
@@ -34,6 +35,7 @@ _OPTIONS = (
     "regional",
     "region_whitening",
     "projection",
+    "merged_batch_norm",
     "mean",
     "std",
     "image_size",
@@ -60,6 +62,9 @@ class NetworkConfig(Settings):
     region_whitening: bool = Field(default=False, description="a linear layer on the vector of each region")
     projection: int | None = Field(
         default=None, gt=0, description="length of descriptors after a linear layer at the end"
+    )
+    merged_batch_norm: bool = Field(
+        default=False, description="each normalisation is part of its convolution, which learns as one"
     )
     mean: Rgb | None = Field(default=None, description="of RGB in [0, 1]; the backbone's own when not set")
     std: tuple[_Spread, _Spread, _Spread] | None = Field(
@@ -230,6 +235,8 @@ class RetrievalNetwork(nn.Module):
 def build(config: NetworkConfig, weights: str = "pretrained", seed: int = 0) -> RetrievalNetwork:
     """A network without whitening, for evaluation; `weights` and the errors are those of `build_trunk`."""
     trunk = build_trunk(config.backbone, weights, seed)
+    if config.merged_batch_norm:
+        merge_batch_norm(trunk)
     trunk.mean, trunk.std = config.mean or trunk.mean, config.std or trunk.std
     return RetrievalNetwork(config, trunk).eval()
 

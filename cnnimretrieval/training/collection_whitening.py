@@ -139,7 +139,10 @@ def sample_pairs(
     num_queries = len(np.unique(collection.table.positives_of("train").query))
     queries, positives = draw_pairs(collection.table, config.pairs_per_query * num_queries, rng)
     shown = query.model_copy(update={"distorted_share": config.distorted_share})
-    requests = [collection.query(int(row), shown, rng) for row in queries]
+    requests = [
+        collection.query(int(row), shown, rng, int(positive))
+        for row, positive in zip(queries, positives, strict=True)
+    ]
     database = descriptions.database(network, scales)
     query_vectors, numbers = database, queries.copy()
     # Those that are shown as they are have been described, as rows of the database.

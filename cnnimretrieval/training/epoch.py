@@ -14,7 +14,7 @@ from cnnimretrieval.training.checkpoint import EpochLog
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.divergence import Diverged, NothingMoved
 from cnnimretrieval.training.learning_state import LearningState
-from cnnimretrieval.training.mining import Mined, examples_of_part
+from cnnimretrieval.training.mining import Mined, draw_epoch, examples_of_part
 from cnnimretrieval.training.optimiser import set_rate
 from cnnimretrieval.training.step import Learner
 from groundwork.random_streams import random_stream
@@ -33,7 +33,7 @@ class _Part:
     """The part of an epoch that is being learned from.
 
     Attributes:
-        drawn_from: state of the generator before it was drawn.
+        drawn_from: state of the generator before its order was drawn.
         mined: what was found for it.
         losses: of its steps so far, each the sum over its examples; 0 of one that was skipped.
         skipped: examples of each step that was.
@@ -91,11 +91,12 @@ class Epoch:
     def learn(self, keep_examples: KeepExamples, pause: Callable[[], None]) -> EpochLog:
         """Learn from what is left of it; `pause` is called whenever it could go on from where it stands."""
         rng = random_stream(self.training.seed, "epoch", self.number)
+        drawn = draw_epoch(self.training, rng)
         if self.part is not None:
             rng.bit_generator.state = self.part.drawn_from
-        for number in range(len(self.losses), len(self.training.config.part_sizes)):
+        for of_part in drawn[len(self.losses) :]:
             drawn_from, part = dict(rng.bit_generator.state), self.part
-            examples = examples_of_part(self.training, number, rng, None if part is None else part.mined)
+            examples = examples_of_part(self.training, of_part, rng, None if part is None else part.mined)
             if part is None:
                 mined = Mined(examples.negatives, examples.negative_distance)
                 part = self.part = _Part(drawn_from=drawn_from, mined=mined)

@@ -49,8 +49,8 @@ _INPUTS = "inputs"
 _REVISION = 2
 # What the weights after an epoch do not hang on.
 _AFTER_THE_LOOP = {"epochs", "validation_epochs", "initial_share"}
-# Of mining, all that training learns from.
-_LEARNED_FROM = ("images.parquet", "positives.parquet", "apart.parquet")
+# Of mining, all that training learns from; published pairs have no points.
+_LEARNED_FROM = ("images.parquet", "positives.parquet", "apart.parquet", "shared_points.npy")
 
 
 def fine_tune(

@@ -1,6 +1,8 @@
 """What an epoch learns from: tuples mined with the network as it is, or batches of clusters."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -24,16 +26,50 @@ class Mined(NamedTuple):
     negative_distance: float | None
 
 
-def examples_of_part(
-    training: Training, part: int, rng: np.random.Generator, mined: Mined | None = None
-) -> Examples:
-    """The examples of a part of an epoch, counted from 0; `mined` are its negatives, if they are known.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Drawn:
+    """Tuples without negatives, as rows of the pair table, and the pool that they are to be searched in.
 
-    ValueError when the training places give no pair or no negative.
+    `requests` are the queries as they are shown.
     """
-    if training.config.sampling == "clusters":
-        return sample_clusters(training, rng)
-    return mine_tuples(training, training.config.part_sizes[part], rng, mined)
+
+    query: Int[np.ndarray, " t"]
+    positive: Int[np.ndarray, " t"]
+    requests: tuple[ImageRequest, ...]
+    pool: Int[np.ndarray, " p"]
+
+    def parts(self, sizes: Sequence[int]) -> "list[Drawn]":
+        """Parts of these sizes, one after the other, with the same pool."""
+        return [
+            replace(
+                self,
+                query=self.query[start:stop],
+                positive=self.positive[start:stop],
+                requests=self.requests[start:stop],
+            )
+            for start, stop in pairwise(accumulate(sizes, initial=0))
+        ]
+
+
+def draw_epoch(training: Training, rng: np.random.Generator) -> Sequence[Drawn | None]:
+    """What is drawn for each part of an epoch before any network is asked; None of clusters.
+
+    ValueError when the training places give no pair.
+    """
+    config = training.config
+    if config.sampling == "clusters":
+        return [None]
+    return draw_tuples(training, config.tuples_per_epoch, rng).parts(config.part_sizes)
+
+
+def examples_of_part(
+    training: Training, drawn: Drawn | None, rng: np.random.Generator, mined: Mined | None = None
+) -> Examples:
+    """The examples of a part of an epoch; `mined` are its negatives, if they are known.
+
+    ValueError when the training places give no negative, or clusters no pair.
+    """
+    return sample_clusters(training, rng) if drawn is None else mine_tuples(training, drawn, rng, mined)
 
 
 def sample_clusters(training: Training, rng: np.random.Generator) -> Examples:
@@ -47,31 +83,43 @@ def sample_clusters(training: Training, rng: np.random.Generator) -> Examples:
     return Examples(
         rows=rows,
         num_positives=images - 1,
-        requests=tuple(collection.query(int(row), config.query, rng) for row in rows[:, 0]),
+        requests=tuple(
+            collection.query(query, config.query, rng, None if positive < 0 else positive)
+            for query, positive in rows[:, :2].tolist()
+        ),
         order=np.arange(len(rows)),
         batch_size=clusters,
     )
 
 
-def mine_tuples(
-    training: Training, num_tuples: int, rng: np.random.Generator, mined: Mined | None = None
-) -> Examples:
-    """Tuples with the hard negatives of the network as it is, to learn from in random order.
-
-    With `mined`, what an earlier call found, it draws the same again and asks no network.
-    """
+def draw_tuples(training: Training, num_tuples: int, rng: np.random.Generator) -> Drawn:
+    """Pairs of training places, and the images to search for negatives."""
     collection, config = training.collection, training.config
     table = collection.table
     query, positive = draw_pairs(table, num_tuples, rng, by=config.drawn_by)
-    requests = tuple(collection.query(int(row), config.query, rng) for row in query)
+    requests = tuple(
+        collection.query(row, config.query, rng, other)
+        for row, other in zip(query.tolist(), positive.tolist(), strict=True)
+    )
     first = np.unique([query, positive]) if config.pool_holds_pairs else np.empty(0, np.int64)
     pool = draw_pool(table, config.pool_size, config.negatives.allow_unplaced, rng, first=first)
+    return Drawn(query=query, positive=positive, requests=requests, pool=pool)
+
+
+def mine_tuples(
+    training: Training, drawn: Drawn, rng: np.random.Generator, mined: Mined | None = None
+) -> Examples:
+    """Tuples with the hard negatives of the network as it is, to learn from in random order.
+
+    With `mined`, what an earlier call found, no network is asked.
+    """
+    config = training.config
     if mined is None:
-        mined = _mined(training, requests, query, pool)
+        mined = _mined(training, drawn.requests, drawn.query, drawn.pool)
     return Examples(
-        rows=np.column_stack([query, positive, mined.negatives]),
+        rows=np.column_stack([drawn.query, drawn.positive, mined.negatives]),
         num_positives=1,
-        requests=requests,
+        requests=drawn.requests,
         # A tuple without any negative has nothing to hold the descriptors apart.
         order=rng.permutation(np.flatnonzero((mined.negatives >= 0).any(axis=1))),
         batch_size=config.batch_tuples,

@@ -9,6 +9,9 @@ from torch.optim import Optimizer
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.settings import LoopConfig
 
+# How much faster exponents of GeM learn than weights, as in the reference toolbox.
+_SHARED_EXPONENT_FACTOR, _CHANNEL_EXPONENTS_FACTOR = 10.0, 100.0
+
 
 def build_optimizer(network: RetrievalNetwork, config: LoopConfig) -> Optimizer:
     """Adam or SGD over the weights of the network, the lowest `frozen_share` of its trunk set to stay.
@@ -28,7 +31,10 @@ def build_optimizer(network: RetrievalNetwork, config: LoopConfig) -> Optimizer:
     ]
     groups[-1]["params"] += others
     if network.exponent is not None:
-        groups.append({"params": [network.exponent], "weight_decay": 0.0, "factor": config.gem_rate_factor})
+        factor = config.gem_rate_factor
+        if factor is None:
+            factor = _SHARED_EXPONENT_FACTOR if network.exponent.numel() == 1 else _CHANNEL_EXPONENTS_FACTOR
+        groups.append({"params": [network.exponent], "weight_decay": 0.0, "factor": factor})
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
     return torch.optim.Adam(groups, lr=config.learning_rate)

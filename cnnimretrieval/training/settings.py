@@ -35,7 +35,11 @@ class LoopConfig(Settings):
     pool_holds_pairs: bool = Field(
         default=False, description="the pool begins with the drawn queries and positives, as in MatConvNet"
     )
-    minings_per_epoch: int = Field(default=1, ge=1, description="the tuples are drawn and mined in parts")
+    minings_per_epoch: int = Field(
+        default=1,
+        ge=1,
+        description="the tuples are mined in parts, all in one pool, by the network as it is then",
+    )
     negatives: NegativesConfig = NegativesConfig()
     query: QueryConfig = QueryConfig()
     sampling: Literal["tuples", "clusters"] = "tuples"
@@ -115,7 +119,12 @@ class LoopConfig(Settings):
         description="what a step does whose loss or gradient is NaN or infinite: ends the training, or moves "
         "no weights and is told",
     )
-    gem_rate_factor: float = Field(default=10.0, ge=0, le=1e6, description="GeM's p learns this much faster")
+    gem_rate_factor: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e6,
+        description="GeM's p learns this much faster; 10 when not set, 100 with a p for each channel",
+    )
     weight_decay: float = Field(default=1e-6, ge=0, description="not on GeM's p")
     frozen_share: float = Field(
         default=0.0,

@@ -15,7 +15,7 @@ from cnnimretrieval.training.batches import Batch, load_batches
 from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.descriptions import Descriptions
-from cnnimretrieval.training.mining import mine_tuples
+from cnnimretrieval.training.mining import draw_tuples, mine_tuples
 from cnnimretrieval.training.optimiser import build_optimizer, set_rate
 from cnnimretrieval.training.prover import prover
 from cnnimretrieval.training.rows import choosing_score, proofs
@@ -98,8 +98,9 @@ def _table(cell: Cell) -> PairTable:
     """The split of the default positives, whatever the choice: else the choices would be tested on others."""
     table = read_pair_table(cell.pairs)
     candidates = read_candidates(cell.pairs, table.names)
-    chosen = choose_positives(read_reconstruction(cell.sfm), candidates, cell.config.pairs)
-    return replace(table, positives=chosen.positives)
+    reconstruction = read_reconstruction(cell.sfm)
+    positives = choose_positives(reconstruction, candidates, cell.config.pairs).positives
+    return replace(table, positives=positives, shared_points=reconstruction.shared_points(positives))
 
 
 def _learn(training: Training, budget: float) -> tuple[int, float]:
@@ -111,7 +112,8 @@ def _learn(training: Training, budget: float) -> tuple[int, float]:
     rng = random_stream(training.seed, "epoch", 1)
     optimizer = build_optimizer(training.network, training.config)
     set_rate(optimizer, training.config, 1)
-    examples = mine_tuples(training, training.config.tuples_per_epoch, rng)
+    drawn = draw_tuples(training, training.config.tuples_per_epoch, rng)
+    examples = mine_tuples(training, drawn, rng)
     learner, learned, started = Learner(training, optimizer), 0, time.process_time()
 
     def batches() -> Iterator[Batch]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnnimretrieval.descriptors.extract import evaluating
 from cnnimretrieval.descriptors.images import ImageRequest, open_request
-from cnnimretrieval.local.detected import LONGEST_PX, detect_each, full_size
+from cnnimretrieval.local.detected import LONGEST_PX, detect_each, shown_size
 from cnnimretrieval.local.features import LocalFeatures
 from cnnimretrieval.local.pyramid import Attention, LocalDescriber, PyramidConfig
 from cnnimretrieval.networks.network import RetrievalNetwork
@@ -65,7 +65,7 @@ class MethodFinder:
         return [
             Shown(
                 picture=picture,
-                width=full_size(request)[0],
+                width=shown_size(request)[0],
                 features=detected.features(),
                 reason=detected.reason,
             )

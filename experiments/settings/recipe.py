@@ -31,6 +31,10 @@ class Recipe(Settings):
 
     network: str = Field(default="", description="a published network, by name; others train one")
     pairs: PairsName = Field(default="", description="published pairs to train on")
+    drop_repeats: bool = Field(
+        default=False,
+        description="of pairs that the file holds several times, as the MatConvNet toolbox does",
+    )
     whitening: WhiteningName = Field(default="", description="published pairs to learn the whitening from")
     trunk: str = Field(default="", description="published trunk to start from; `weights` when not set")
     local_whitening: str = Field(default="", description="published layer that it starts from")

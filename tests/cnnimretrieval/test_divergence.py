@@ -16,7 +16,7 @@ from cnnimretrieval.training.divergence import (
     listed,
 )
 from cnnimretrieval.training.loop import run_loop
-from cnnimretrieval.training.mining import examples_of_part
+from cnnimretrieval.training.mining import draw_epoch, examples_of_part
 from cnnimretrieval.training.optimiser import build_optimizer
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.step import Learner
@@ -204,5 +204,7 @@ def test_many_names_are_shortened():
 
 
 def _step(training, learner):
-    examples = examples_of_part(training, 0, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    (drawn,) = draw_epoch(training, rng)
+    examples = examples_of_part(training, drawn, rng)
     return learner.step(next(load_batches(examples, training)))

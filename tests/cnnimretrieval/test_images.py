@@ -9,6 +9,7 @@ from cnnimretrieval.descriptors import images
 from cnnimretrieval.descriptors.images import (
     ImageRequest,
     crop,
+    full_size,
     open_request,
     read_levels,
     resize_longest,
@@ -45,8 +46,8 @@ def test_a_detail_of_a_large_photo_is_decoded_no_larger_than_it_needs(tmp_path, 
     asked = []
     real = images.load_rgb
 
-    def counted(path, longest_px):
-        picture = real(path, longest_px)
+    def counted(path, longest_px, **options):
+        picture = real(path, longest_px, **options)
         asked.append((picture.image.size, picture.full_size))
         return picture
 
@@ -94,6 +95,21 @@ def test_boxes_count_in_upright_pixels_whatever_the_orientation(tmp_path, orient
     found = open_request(ImageRequest(path=path, box=box), 80)
     assert _difference(found, resize_longest(upright.crop((40, 60, 360, 300)), 40)) < 1.5
     assert open_request(ImageRequest(path=path), 80).size == ((80, 50) if orientation < 5 else (50, 80))
+
+
+@pytest.mark.parametrize("as_photo", [False, True])
+def test_as_stored_leaves_the_orientation_aside_in_picture_and_box(tmp_path, as_photo):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned, plain = tmp_path / "turned.png", tmp_path / "plain.png"
+    _blocks(640, 400).save(turned, exif=exif)
+    _blocks(640, 400).save(plain)
+    for box in (None, (40.0, 60.0, 620.0, 300.0)):
+        options = {"box": box, "as_photo": as_photo}
+        found = open_request(ImageRequest(path=turned, as_stored=True, **options), 80)
+        assert np.array_equal(found, open_request(ImageRequest(path=plain, **options), 80))
+    assert full_size(ImageRequest(path=turned, as_stored=True)) == (640, 400)
+    assert full_size(ImageRequest(path=turned)) == (400, 640)
 
 
 def test_a_box_is_scaled_by_the_factor_of_the_full_photo(tmp_path):

@@ -132,9 +132,10 @@ def test_photos_as_they_are_are_described_once(collection, heldout, tmp_path, ne
     config = LOOP.model_copy(update={"query": QueryConfig(distorted_share=0.5)})
     training = Training(network=network, collection=collection, config=config, seed=1)
     rng = np.random.default_rng
-    expected = mining.mine_tuples(training, 7, rng(2))
+    drawn = mining.draw_tuples(training, 7, rng(2))
+    expected = mining.mine_tuples(training, drawn, rng(2))
     num_all, described[:] = len(described), []
-    found = mining.mine_tuples(replace(training, descriptions=made), 7, rng(2))
+    found = mining.mine_tuples(replace(training, descriptions=made), drawn, rng(2))
     np.testing.assert_array_equal(found.rows, expected.rows)
     assert found.negative_distance == expected.negative_distance
     assert described == [request for request in found.requests if request.edit is not None]
@@ -150,8 +151,9 @@ def test_mining_at_another_size_describes_itself(collection, heldout, tmp_path, 
         config=LOOP.model_copy(update={"image_size": 40}),
         seed=1,
     )
-    expected = mining.mine_tuples(training, 7, np.random.default_rng(2))
-    found = mining.mine_tuples(replace(training, descriptions=made), 7, np.random.default_rng(2))
+    drawn = mining.draw_tuples(training, 7, np.random.default_rng(2))
+    expected = mining.mine_tuples(training, drawn, np.random.default_rng(2))
+    found = mining.mine_tuples(replace(training, descriptions=made), drawn, np.random.default_rng(2))
     assert found.negative_distance == expected.negative_distance
 
 

@@ -9,7 +9,7 @@ from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.gradients import describe_with_gradient
 from cnnimretrieval.training.loop import run_loop
 from cnnimretrieval.training.losses import contrastive, triplet
-from cnnimretrieval.training.mining import mine_tuples
+from cnnimretrieval.training.mining import draw_tuples, mine_tuples
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.whitening.apply import Whitening, apply
 from pairs.negatives import NegativesConfig
@@ -145,7 +145,8 @@ def test_with_a_whitening_negatives_are_the_nearest_of_the_whitened(collection):
     whitening = Whitening(mean=np.full(network.dim, 0.04), projection=axis, kind="learned", note="")
     plain = Training(network=network, collection=collection, config=CONFIG, seed=1)
     whitened = replace(plain, whitening=whitening)
-    one, other = (mine_tuples(t, 7, np.random.default_rng(3)) for t in (plain, whitened))
+    drawn = draw_tuples(plain, 7, np.random.default_rng(3))
+    one, other = (mine_tuples(t, drawn, np.random.default_rng(3)) for t in (plain, whitened))
     np.testing.assert_array_equal(one.rows[:, 0], other.rows[:, 0])
     assert not np.array_equal(one.negatives, other.negatives)
 

@@ -9,7 +9,7 @@ from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.cross_batch_memory import CrossBatchMemory
 from cnnimretrieval.training.gradients import describe_with_gradient
 from cnnimretrieval.training.losses import LOSSES, BatchLossConfig, contrastive, mean_over_anchors
-from cnnimretrieval.training.mining import examples_of_part, mine_tuples
+from cnnimretrieval.training.mining import draw_epoch, draw_tuples, examples_of_part, mine_tuples
 from cnnimretrieval.training.pair_masks import PairMasks
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.step import Learner
@@ -29,7 +29,9 @@ def _training(collection, **settings) -> Training:
 
 
 def _batches(training, seed: int = 0) -> list[Batch]:
-    examples = examples_of_part(training, 0, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    (drawn,) = draw_epoch(training, rng)
+    examples = examples_of_part(training, drawn, rng)
     return list(load_batches(examples, training))
 
 
@@ -200,15 +202,26 @@ def test_half_precision_stays_near_and_describes_in_float32(collection):
 def test_an_epoch_mined_in_parts_learns_from_as_many_tuples(collection):
     training = _training(collection, minings_per_epoch=3, tuples_per_epoch=7)
     rng = np.random.default_rng(0)
-    parts = [examples_of_part(training, part, rng) for part in range(3)]
+    parts = [examples_of_part(training, part, rng) for part in draw_epoch(training, rng)]
     assert [len(part.rows) for part in parts] == [2, 2, 3]
     assert [part.batch_size for part in parts] == [3, 3, 3]
 
 
+def test_the_parts_of_an_epoch_share_its_draws_and_one_pool(collection):
+    training = _training(collection, pool_size=6, tuples_per_epoch=7, minings_per_epoch=3)
+    whole = draw_tuples(training, 7, np.random.default_rng(0))
+    parts = draw_epoch(training, np.random.default_rng(0))
+    np.testing.assert_array_equal(np.concatenate([part.query for part in parts]), whole.query)
+    np.testing.assert_array_equal(np.concatenate([part.positive for part in parts]), whole.positive)
+    assert sum((part.requests for part in parts), ()) == whole.requests
+    for part in parts:
+        np.testing.assert_array_equal(part.pool, parts[0].pool)
+    assert len(parts[0].pool) == 6
+
+
 def test_the_pool_may_begin_with_the_drawn_pairs(collection):
     # Room for no more than the pairs: their own places are all there is to find negatives in.
-    tuples = mine_tuples(
-        _training(collection, pool_size=4, pool_holds_pairs=True), 2, np.random.default_rng(5)
-    )
+    training, rng = _training(collection, pool_size=4, pool_holds_pairs=True), np.random.default_rng(5)
+    tuples = mine_tuples(training, draw_tuples(training, 2, rng), rng)
     drawn = {*tuples.rows[:, :2].ravel().tolist()}
     assert {*tuples.negatives[tuples.negatives >= 0].tolist()} <= drawn

@@ -43,6 +43,17 @@ def test_p_learns_ten_times_faster_and_does_not_decay():
     assert len(trunk["params"]) == len(list(network.parameters())) - 1
 
 
+def test_exponents_of_channels_learn_a_hundred_times_faster():
+    factors = {
+        (pooling, given): build_optimizer(_network(pooling), LoopConfig(gem_rate_factor=given)).param_groups[
+            1
+        ]["factor"]
+        for pooling in ("gem", "gemmp")
+        for given in (None, 3.0)
+    }
+    assert factors == {("gem", None): 10, ("gem", 3.0): 3, ("gemmp", None): 100, ("gemmp", 3.0): 3}
+
+
 def test_what_lies_behind_the_trunk_learns_as_the_trunk_does():
     network = _network("mac")
     network.whiten = torch.nn.Linear(4, 3)

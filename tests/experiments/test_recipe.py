@@ -27,8 +27,9 @@ PYTORCH = {
     "decay_before_first": True,
     "weight_decay": 1e-6,
     "gradient": "summed",
-    "gem_rate_factor": 10.0,
+    "gem_rate_factor": None,  # 10, of one exponent
 }
+PROJECTION = {**PYTORCH, "pool_size": 20000, "loss": "triplet", "margin": 0.5}
 PAPER = {
     "drawn_by": "pair",
     "epochs": 30,
@@ -92,11 +93,11 @@ def test_the_hours_follow_from_the_settings(name):
         ("alexnet-gem-paper", {**PAPER, "margin": 0.7}),
         (
             "resnet50-gem-projection",
-            {**PYTORCH, "margin": 0.5, "loss": "triplet", "learning_rate": 1e-6, "image_size": 1024},
+            {**PROJECTION, "learning_rate": 1e-6, "image_size": 1024},
         ),
         (
             "resnet152-gem-projection",
-            {**PYTORCH, "margin": 0.5, "loss": "triplet", "learning_rate": 5e-7, "image_size": 900},
+            {**PROJECTION, "learning_rate": 5e-7, "image_size": 900},
         ),
     ],
 )
@@ -135,6 +136,13 @@ def test_published_scores(name, scores):
     found = protocol.read(name).target.scores
     easy = {"roxford5k.easy": 84.81, "rparis6k.easy": 92.12} if name == "resnet101-gem-paper" else {}
     assert found == {**dict(zip(KEYS[-len(scores) :], scores, strict=True)), **easy}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_rows_of_the_paper_drop_repeats_and_merge_batch_normalisation(name):
+    read, is_paper = protocol.read(name), name.endswith("-paper")
+    merged = read.resolve(RunConfig).train.network.merged_batch_norm
+    assert (read.recipe.drop_repeats, merged) == (is_paper, name == "resnet101-gem-paper")
 
 
 def test_what_a_row_needs():

@@ -119,12 +119,16 @@ def test_the_files_hold_what_the_models_prove(reconstruction, tmp_path):
     of_shared = set(positives["positive"][positives["query"] == "01-013.jpg"].str[:2])
     assert of_shared == {"01", "08"}
 
+    # Where the points lie is known of each pair, those of the image of two models among them.
+    table = read_pair_table(out)
+    np.testing.assert_array_equal(table.shared_points.sum(axis=(1, 2)), table.positives.shared_points)
+
     heldout = pd.read_parquet(out / "heldout.parquet")
     held_out = set(images["place"][(images["split"] == "val") & (images["place"] >= 0)])
     assert set(heldout["place"]) > held_out
     of_held_out = heldout["place"].isin(held_out)
     assert set(heldout["kind"][of_held_out]) == {"whole", "crop", "retaken"}
-    assert set(heldout["kind"][~of_held_out]) == {"crop"}
+    assert set(heldout["kind"][~of_held_out]) == {"crop", "retaken"}
     assert set(heldout["purpose"][of_held_out]) == {"report"}
     assert set(heldout["purpose"][~of_held_out]) == {"report", "choose"}
     for row in heldout.itertuples():

@@ -10,6 +10,7 @@ from pairs.pair_table import (
     write_candidates,
     write_pair_table,
 )
+from pairs.shared_points import CELLS
 
 NAMES = ("a b.jpg", "c.jpg", "d\n.jpg", "é/e.jpg", "é/f.jpg")
 
@@ -145,3 +146,34 @@ def test_a_table_without_the_choosing_places_is_of_another_version(tmp_path):
         f"pairs {tmp_path}: expected an images.parquet of this version, got one without the column choosing; "
         "mine again"
     )
+
+
+def test_a_table_keeps_the_counts_of_each_pair(tmp_path):
+    pairs = positives()
+    counts = np.random.default_rng(0).integers(0, 9, (len(pairs), CELLS, CELLS), dtype=np.uint8)
+    write_pair_table(table(shared_points=counts), tmp_path)
+    again = read_pair_table(tmp_path)
+    for row, (query, positive) in enumerate(zip(pairs.query.tolist(), pairs.positive.tolist(), strict=True)):
+        np.testing.assert_array_equal(again.points_shared(query, positive), counts[row])
+    known = set(zip(pairs.query.tolist(), pairs.positive.tolist(), strict=True))
+    others = [
+        (one, other)
+        for one in range(again.num_images)
+        for other in range(again.num_images)
+        if (one, other) not in known
+    ]
+    assert all(again.points_shared(*pair) is None for pair in others)
+    write_pair_table(table(), tmp_path)
+    assert read_pair_table(tmp_path).shared_points is None
+
+
+def test_counts_of_other_pairs_are_refused(tmp_path):
+    counts = np.zeros((len(positives()) + 1, CELLS, CELLS), np.uint8)
+    with pytest.raises(ValueError, match=r"^pairs shared_points.npy: expected 8 x 8 counts .* mine again$"):
+        table(shared_points=counts)
+    write_pair_table(table(), tmp_path)
+    (tmp_path / "shared_points.npy").write_bytes(b"half")
+    with pytest.raises(
+        ValueError, match=r"^pairs .*shared_points.npy: expected an array, got a damaged file"
+    ):
+        read_pair_table(tmp_path)
