@@ -53,7 +53,7 @@ def make(folder: Path, num_queries: int, num_photos: int, num_distractors: int, 
 
 def streamed(folder: Path, num_shards: int | None = None) -> Run:
     """Ours, with the first shards of distractors or all of them."""
-    before = _resident_bytes("VmRSS")
+    before = resident_bytes("VmRSS")
 
     def work() -> tuple[float, ...]:
         photos = np.load(folder / "photos.npy", mmap_mode="r")
@@ -69,12 +69,12 @@ def streamed(folder: Path, num_shards: int | None = None) -> Run:
         )
 
     scores, took = timed(work)
-    return Run(scores=scores, took=took, peak_bytes=_resident_bytes("VmHWM") - before)
+    return Run(scores=scores, took=took, peak_bytes=resident_bytes("VmHWM") - before)
 
 
 def straightforward(folder: Path, kind: Literal["quicksort", "stable"]) -> Run:
     """All scores, all ranks, then query by query as the reference does."""
-    before = _resident_bytes("VmRSS")
+    before = resident_bytes("VmRSS")
 
     def work() -> tuple[float, ...]:
         files = [folder / "photos.npy", *sorted(folder.glob("distractors-*.npy"))]
@@ -89,7 +89,7 @@ def straightforward(folder: Path, kind: Literal["quicksort", "stable"]) -> Run:
         )
 
     scores, took = timed(work)
-    return Run(scores=scores, took=took, peak_bytes=_resident_bytes("VmHWM") - before)
+    return Run(scores=scores, took=took, peak_bytes=resident_bytes("VmHWM") - before)
 
 
 def _mean_scores(
@@ -148,7 +148,7 @@ def _benchmark(judged: Int[np.ndarray, "j 3"], num_photos: int) -> Benchmark:
     )
 
 
-def _resident_bytes(field: Literal["VmRSS", "VmHWM"]) -> int:
+def resident_bytes(field: Literal["VmRSS", "VmHWM"]) -> int:
     """Memory of this process, now or at its peak; getrusage's peak would be that of its parent too."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
