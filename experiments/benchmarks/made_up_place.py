@@ -37,7 +37,11 @@ def _queries(photos: int) -> QuerySet:
     """As many queries as mining draws of a place, each of which all other photos of it answer."""
     config, place = HeldoutConfig(), np.repeat([0, -1], [photos, _DISTRACTORS])
     names = tuple(f"{row:08d}.jpg" for row in range(len(place)))
-    kinds: list[Kind] = ["whole", *["crop"] * config.crops_per_image, *["retaken"] * config.retaken_per_image]
+    numbers: dict[Kind, int] = {
+        "whole": 1,
+        "crop": config.crops_per_image,
+        "retaken": config.retaken_per_image,
+    }
     drawn = [
         HeldoutQuery(
             query=names[row],
@@ -51,7 +55,8 @@ def _queries(photos: int) -> QuerySet:
             place=0,
         )
         for row in range(min(config.images_per_place, photos))
-        for kind in kinds
+        for kind, number in numbers.items()
+        for _ in range(number)
     ]
     table = PairTable(
         names=names,
