@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from experiments.report import figures, geometry, queries, reconstruction, sheets, tables, viewer
+from experiments.report import figures, geometry, glance, queries, reconstruction, sheets, tables, viewer
 from experiments.report.headline import FINE_TUNED, headline
 from experiments.report.reading import Json, RunFiles, read_run
 from experiments.report.thumbnails import Thumbnails
@@ -33,7 +33,7 @@ def write_report(work: Path) -> Path:
     """
     files = read_run(work)
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([Path(__file__).parent, Path(__file__).parents[1]]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -63,6 +63,9 @@ def _content(files: RunFiles, drawn: Sequence[DrawnModel]) -> dict[str, Any]:
         **_scores(files),
         "models": [(one, figures.model_figure(one.view)) for one in drawn],
         "num_models": len(files.models),
+        **glance.at_a_glance(files),
+        "most_places": glance.MOST_PLACES,
+        "most_copies": glance.MOST_COPIES,
         **_pairs(files, thumbnails),
         **_rankings(files, thumbnails),
         "manifest": files.manifest,

@@ -19,8 +19,9 @@ from cnnimretrieval.search.index import open_index
 from cnnimretrieval.search.photo_rows import ByPhoto, PhotoRows
 from cnnimretrieval.search.rerank import RerankConfig
 from experiments.exit_codes import UsageFault
+from experiments.overview.groups import Group
 from experiments.web.collection import Served
-from experiments.web.glance import Glance, Group, read_places
+from experiments.web.glance import Glance, read_places
 from experiments.web.matching import Matcher, if_possible
 from experiments.web.pictures import Pictures
 from experiments.web.searching import SPATIAL_STEP, STEPS, Describing, Limits, Searcher

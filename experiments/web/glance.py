@@ -2,16 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
 
-from experiments.web import copies, layout
+from experiments.overview import groups, layout
+from experiments.overview.groups import Group
+from experiments.overview.plot import Map, spread
+from experiments.web import copies
 from experiments.web.collection import Served
 from experiments.web.faults import RequestFault
 from groundwork.child import Limits, WorkerDied, preload
@@ -20,30 +22,11 @@ from groundwork.files import read_table
 
 logger = logging.getLogger(__name__)
 
-# Photos on the map at most: more could not be told apart, and would take minutes to lay out.
-MOST_ON_MAP = 2000
 # Every photo is compared with every other, which takes the square of their number.
 _MOST_COMPARED = 50_000
 _LIMITS = Limits(seconds=600.0, memory_bytes=3_000_000_000)
 
 preload(layout.__name__, copies.__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """Photos that belong together, as rows of the collection."""
-
-    title: str
-    rows: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Map:
-    """Rows and where each lies in the unit square; how that was found."""
-
-    rows: Int[np.ndarray, " m"]
-    positions: Float[np.ndarray, "m 2"]
-    method: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,8 +65,7 @@ class Glance:
             )
         task = Guarded(fn=copies.groups_of_copies, memory_bytes=500_000_000, limits=_LIMITS)
         found = await self._by_child(task, self.folder, self.served.photos)
-        groups = [[self.served.row_of(name) for name in names] for names in found]
-        return tuple(Group(title=f"Group {n}", rows=tuple(rows)) for n, rows in enumerate(groups, start=1))
+        return groups.numbered([self.served.row_of(name) for name in names] for names in found)
 
     async def _by_child(self, task: Guarded, *arguments: Any) -> Any:
         try:
@@ -92,8 +74,7 @@ class Glance:
             raise RequestFault("", f"expected it to be found out, got '{fault}'; try again", 503) from fault
 
     async def _lay_out(self) -> Map:
-        n = len(self.served.shown)
-        rows = self.served.shown[np.unique(np.linspace(0, n - 1, min(n, MOST_ON_MAP)).astype(np.int64))]
+        rows = spread(self.served.shown)
         vectors = np.asarray(self.served.vectors[rows], np.float32)
         task = Guarded(fn=layout.lay_out, memory_bytes=500_000_000, limits=_LIMITS)
         positions, method = await self._by_child(task, vectors)
@@ -104,9 +85,4 @@ def read_places(work: Path, served: Served) -> tuple[Group, ...]:
     """The places of a run, largest first, as far as the collection has their photos."""
     table = read_table(work / "sfm" / "images.parquet", ["name", "place"])
     row_of: Mapping[str, int] = {name: row for row, name in reversed(list(enumerate(served.names)))}
-    rows: dict[int, list[int]] = {}
-    for name, place in zip(table["name"].tolist(), table["place"].tolist(), strict=True):
-        if place >= 0 and name in row_of:
-            rows.setdefault(place, []).append(row_of[name])
-    groups: Sequence[tuple[int, list[int]]] = sorted(rows.items(), key=lambda item: (-len(item[1]), item[0]))
-    return tuple(Group(title=f"Place {place}", rows=tuple(found)) for place, found in groups)
+    return groups.places(zip(table["name"].tolist(), table["place"].tolist(), strict=True), row_of)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, File, Form, Query, UploadFile
 from fastapi.responses import HTMLResponse, JSONResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from experiments.web import plot
+from experiments.overview import plot
 from experiments.web.api import matched_points
 from experiments.web.faults import RequestFault
 from experiments.web.searching import Asked, Found, box_of, steps_of
@@ -120,7 +120,13 @@ def _lists(site: Site, pages: APIRouter, shown: "_Shown") -> None:
             drawn = plot.draw(await site.glance.map(), site.glance.places)
         except RequestFault as fault:
             return shown.render("message.html", message=fault.message)
-        return shown.render("map.html", drawn=drawn)
+        served = site.served
+        pictures = {
+            dot.row: f"/thumbnails/{dot.row}?v={served.version}"
+            for dot in drawn.pictures
+            if not served.state(dot.row)
+        }
+        return shown.render("map.html", drawn=drawn, pictures=pictures)
 
     @pages.get("/collection/copies")
     async def collection_copies() -> HTMLResponse:
@@ -139,7 +145,7 @@ class _Shown:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._environment = Environment(
-            loader=FileSystemLoader(HERE / "templates"),
+            loader=FileSystemLoader([HERE / "templates", HERE.parent]),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,

@@ -4,15 +4,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float, Int
 
-from experiments.web.glance import Group, Map
+from experiments.overview.groups import Group
 
+# Photos on the map at most: more could not be told apart, and would take minutes to lay out.
+MOST_ON_MAP = 2000
 WIDTH, HEIGHT = 1000, 720
 _MARGIN = 40
 THUMBNAIL = (56, 42)
 _MOST_THUMBNAILS = 220
 # Degrees on the colour circle from one place to the next: neighbours in number differ most.
 _TURN = 137.508
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Map:
+    """Rows and where each lies in the unit square; how that was found."""
+
+    rows: Int[np.ndarray, " m"]
+    positions: Float[np.ndarray, "m 2"]
+    method: str
+
+
+def spread(rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
+    """All rows, or as many as a map holds, evenly over the collection."""
+    n = len(rows)
+    chosen: Int[np.ndarray, " m"] = rows[
+        np.unique(np.linspace(0, n - 1, min(n, MOST_ON_MAP)).astype(np.int64))
+    ]
+    return chosen
 
 
 @dataclass(frozen=True, kw_only=True)
