@@ -1,12 +1,19 @@
 """What a command needs from the machine and from files of weights, checked before any long work begins."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import torch
 
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.open import load
+from cnnimretrieval.training import distributed
 from cnnimretrieval.training.fine_tune import initial_network
 from cnnimretrieval.training.train_config import TrainConfig
 from experiments.exit_codes import UsageFault
+from groundwork.lock import hold
 
 
 def device(name: str) -> str:
@@ -24,6 +31,18 @@ def device(name: str) -> str:
             f"--device: expected auto, cpu or one of {gpus} GPUs as cuda:N, got '{name}'; use auto"
         )
     return name
+
+
+@contextmanager
+def held_by_first(out: Path) -> Iterator[None]:
+    """The lock of the folder that rank 0 writes; the other ranks are silent but for errors."""
+    if distributed.is_first():
+        with hold(out):
+            yield
+        return
+    for package in ("groundwork", "cnnimretrieval", "experiments"):
+        logging.getLogger(package).setLevel(logging.ERROR)
+    yield
 
 
 def load_network(model: str, weights: str | None, whitening_from: str | None = None) -> RetrievalNetwork:

@@ -46,6 +46,10 @@ class KeepConfig(Settings):
         description="activations; float16 takes half the disk, descriptors differ by about 2e-5",
     )
 
+    def shared_by(self, ranks: int) -> "KeepConfig":
+        """The settings of one of so many processes that keep theirs on the same disk."""
+        return self.model_copy(update={"limit_gb": self.limit_gb / ranks})
+
     def without_limit(self) -> "KeepConfig":
         """The settings but for those that change no result."""
         return self.model_copy(update={"limit_gb": 1.0})

@@ -12,6 +12,7 @@ from torch import Tensor
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.inputs import Given
 from cnnimretrieval.training.context import Training
+from cnnimretrieval.training.distributed import num_ranks, rank
 from groundwork.progress import progress
 
 
@@ -43,10 +44,13 @@ class Examples:
 
 
 class LoadedExample(NamedTuple):
-    """Rows of the images of an example that there are, and what the network is given of each."""
+    """Rows of the images of an example that there are, and what the network is given of each.
+
+    None of those that another rank has.
+    """
 
     rows: list[int]
-    pictures: list[Shaped[Tensor, "_ _ _"]]
+    pictures: list[Shaped[Tensor, "_ _ _"] | None]
 
 
 # What a step learns from.
@@ -66,9 +70,15 @@ def load_batches(examples: Examples, training: Training, *, done: int = 0) -> It
         for position, (_, *others) in zip(order, rows, strict=True)
         for request in (examples.requests[position], *map(whole, others))
     ]
+    own = range(rank(), len(requests), num_ranks())
     given = training.inputs.each(
-        training.network, requests, training.look, device=training.device, workers=training.workers
+        training.network,
+        [requests[number] for number in own],
+        training.look,
+        device=training.device,
+        workers=training.workers,
     )
+    pictures = (_only_part(next(given)) if number in own else None for number in range(len(requests)))
     bar = progress(
         rows,
         desc="learn",
@@ -76,11 +86,14 @@ def load_batches(examples: Examples, training: Training, *, done: int = 0) -> It
         total=len(examples.order),
         initial=len(examples.order) - len(order),
     )
-    loaded = (
-        LoadedExample(rows=its_rows, pictures=[_only_part(next(given)) for _ in its_rows]) for its_rows in bar
-    )
-    while batch := tuple(islice(loaded, examples.batch_size)):
+    loaded = (LoadedExample(rows=its_rows, pictures=[next(pictures) for _ in its_rows]) for its_rows in bar)
+    while batch := _next_batch(training, loaded, examples.batch_size):
         yield batch
+
+
+def _next_batch(training: Training, loaded: Iterator[LoadedExample], size: int) -> Batch:
+    with training.clock.part("read"):
+        return tuple(islice(loaded, size))
 
 
 def _only_part(given: Given) -> Shaped[Tensor, "_ _ _"]:

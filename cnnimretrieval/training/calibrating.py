@@ -12,6 +12,7 @@ from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.search.confidence import CALIBRATION, Calibration
 from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.descriptions import Descriptions
+from cnnimretrieval.training.distributed import is_first
 from cnnimretrieval.whitening.apply import apply
 from groundwork.files import read_json, write_json
 from pairs.heldout import Purpose, read_heldout
@@ -63,6 +64,8 @@ def write_calibration(descriptions: Descriptions, network: RetrievalNetwork, out
     """Put a network's calibration into its folder `out`, or take an old one out where there can be none."""
     found = calibrate(descriptions, network)
     path = out / CALIBRATION
+    if not is_first():
+        return found
     if found is None:
         path.unlink(missing_ok=True)
     else:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from pydantic import Field
 
+from cnnimretrieval.training.distributed import is_first, wait
 from groundwork.files import atomic_path
 from groundwork.settings import Values
 
@@ -86,11 +87,16 @@ class Checkpoints:
         return time.monotonic() - self._since >= self._seconds
 
     def save(self, progress: Progress) -> None:
-        """Write everything that the rest hangs on, whole or not at all; OSError naming the file.
+        """Write everything that the rest hangs on, whole or not at all, as rank 0; OSError naming the file.
 
         No random state is kept after an epoch: each draws from a generator of its own, seeded by run and
         epoch.
         """
+        if is_first():
+            self._write(progress)
+        self._since, self._latest = time.monotonic(), progress
+
+    def _write(self, progress: Progress) -> None:
         state = {
             "version": _VERSION,
             "key": self._key,
@@ -106,16 +112,17 @@ class Checkpoints:
                 unfinished.write_bytes(content.getbuffer())
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
-        self._since, self._latest = time.monotonic(), progress
 
     def load(self, *, most_epochs: int) -> Progress:
         """Put what is in the file into the parts; no progress when none was saved with this key.
 
         Neither when it is of more epochs than `most_epochs`: there is no way back from it.
         """
-        if not self.path.is_file():
+        content = self.path.read_bytes() if self.path.is_file() else b""
+        wait()  # before the first rank may write another
+        if not content:
             return Progress()
-        state: dict[str, Any] = torch.load(self.path, weights_only=True, map_location="cpu")
+        state: dict[str, Any] = torch.load(BytesIO(content), weights_only=True, map_location="cpu")
         if state["version"] != _VERSION or state["key"] != self._key:
             return Progress()
         logs = tuple(EpochLog.model_validate(log) for log in state["logs"])

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from cnnimretrieval.descriptors.halves import Look
 from cnnimretrieval.descriptors.inputs import Inputs
 from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.training.clock import Clock
 from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.descriptions import Descriptions
+from cnnimretrieval.training.journal import Journal
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.watch import WatchConfig
 from cnnimretrieval.whitening.apply import Whitening
@@ -17,7 +19,8 @@ class Training:
     """`network` changes while it learns, the rest stays.
 
     With a `whitening`, negatives and loss see whitened descriptors: what the trunk learns then adds to what
-    whitening does anyway. `descriptions` are those that were made of the collection on the way, if any.
+    whitening does anyway. `descriptions` are those that were made of the collection on the way, if any;
+    `journal` and `clock` tell how it goes.
     """
 
     network: RetrievalNetwork
@@ -30,6 +33,8 @@ class Training:
     inputs: Inputs = field(default_factory=Inputs)
     descriptions: Descriptions | None = None
     watch: WatchConfig = field(default_factory=WatchConfig)
+    journal: Journal = field(default_factory=Journal)
+    clock: Clock = field(default_factory=Clock)
 
     @property
     def look(self) -> Look:

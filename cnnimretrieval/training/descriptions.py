@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from cnnimretrieval.descriptors.extract import ExtractConfig, describe
+from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.inputs import Inputs
 from cnnimretrieval.evaluation.queries import QuerySet, Situation
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.collection import Collection
+from cnnimretrieval.training.distributed import describe_together, first_says, is_first, wait
 from cnnimretrieval.training.divergence import sound_descriptors
 from groundwork.files import atomic_path
 from groundwork.keys import key_of
@@ -58,7 +59,7 @@ class Descriptions:
 
     def known_database(self, network: RetrievalNetwork) -> Float[np.ndarray, "n d"] | None:
         """What `database` gives, if these weights have described the collection already."""
-        known = self._path("database", network, self._whole(), (1.0,)).is_file()
+        known = first_says(self._path("database", network, self._whole(), (1.0,)).is_file())
         return self.database(network) if known else None
 
     def _whole(self) -> list[ImageRequest]:
@@ -97,14 +98,16 @@ class Descriptions:
     ) -> Float[np.ndarray, "n d"]:
         path = self._path(what, network, requests, scales)
         self._used.add(path)
-        if not path.is_file():
+        if not first_says(path.is_file()):
             config = ExtractConfig(image_size=self.image_size, scales=tuple(scales))
-            found = describe(
+            found = describe_together(
                 network, requests, config, device=self.device, workers=self.workers, inputs=self.inputs
             )
             made = sound_descriptors(found, self._names(requests), differ=what == "database")
-            with atomic_path(path) as unfinished, unfinished.open("wb") as file:
-                np.save(file, made)
+            if is_first():
+                with atomic_path(path) as unfinished, unfinished.open("wb") as file:
+                    np.save(file, made)
+            wait()
         vectors: Float[np.ndarray, "n d"] = np.load(path, mmap_mode="r")
         return vectors
 

@@ -11,7 +11,9 @@ import torch
 
 from cnnimretrieval.training.batches import Batch, Examples, load_batches
 from cnnimretrieval.training.checkpoint import EpochLog
+from cnnimretrieval.training.clock import Spent
 from cnnimretrieval.training.context import Training
+from cnnimretrieval.training.distributed import same_weights
 from cnnimretrieval.training.divergence import Diverged, NothingMoved
 from cnnimretrieval.training.learning_state import LearningState
 from cnnimretrieval.training.mining import Mined, draw_epoch, examples_of_part
@@ -76,7 +78,7 @@ class Epoch:
     def __post_init__(self) -> None:
         """Begin with a learner that serves this epoch alone."""
         self._learner = Learner(self.training, self.state.optimizer, self.state.classes)
-        self._since = time.monotonic()
+        self._since, self._told = time.monotonic(), self.training.clock.read()
 
     @property
     def steps(self) -> int:
@@ -90,13 +92,15 @@ class Epoch:
 
     def learn(self, keep_examples: KeepExamples, pause: Callable[[], None]) -> EpochLog:
         """Learn from what is left of it; `pause` is called whenever it could go on from where it stands."""
+        same_weights(self.training.network)
         rng = random_stream(self.training.seed, "epoch", self.number)
         drawn = draw_epoch(self.training, rng)
         if self.part is not None:
             rng.bit_generator.state = self.part.drawn_from
         for of_part in drawn[len(self.losses) :]:
             drawn_from, part = dict(rng.bit_generator.state), self.part
-            examples = examples_of_part(self.training, of_part, rng, None if part is None else part.mined)
+            with self.training.clock.part("mine"):
+                examples = examples_of_part(self.training, of_part, rng, None if part is None else part.mined)
             if part is None:
                 mined = Mined(examples.negatives, examples.negative_distance)
                 part = self.part = _Part(drawn_from=drawn_from, mined=mined)
@@ -130,16 +134,34 @@ class Epoch:
             self.distances.append(examples.negative_distance)
 
     def _step(self, batch: Batch, part: _Part) -> None:
-        set_rate(self.state.optimizer, self.training.config, self.number, self.steps)
+        rate = set_rate(self.state.optimizer, self.training.config, self.number, self.steps)
         try:
-            part.losses.append(self._learner.step(batch))
+            loss = self._learner.step(batch)
             self.state.stepped()
+            part.losses.append(loss)
+            self._tell({"loss": loss / len(batch), "rate": rate, "examples": len(batch)})
         except NothingMoved as found:
             if self.training.config.not_finite == "stop" or len(part.skipped) == _MOST_SKIPPED:
                 raise
             logger.warning("epoch %d, step %d is skipped: %s", self.number, self.steps, found)
             part.losses.append(0.0)
             part.skipped.append(len(batch))
+            self._tell({"skipped": str(found), "rate": rate, "examples": len(batch)})
+
+    def _tell(self, numbers: Mapping[str, Any]) -> None:
+        """Write to the journal what the latest step was like, and what took its time since the one before."""
+        before, self._told = self._told, self.training.clock.read()
+        seconds = {
+            part: round(spent.wall_s - before.get(part, Spent()).wall_s, 4)
+            for part, spent in self._told.items()
+        }
+        numbers = {**numbers, "seconds": {part: one for part, one in seconds.items() if one}}
+        self.training.journal.step(self.number, self.steps, self.at, numbers)
+
+    @property
+    def at(self) -> int:
+        """The number of the latest step over all epochs, each of as many steps as it can have."""
+        return (self.number - 1) * self.training.config.steps_per_epoch + self.steps
 
     def _spent(self) -> float:
         return self.seconds + time.monotonic() - self._since

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Sequence
 from copy import deepcopy
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,12 +19,16 @@ from cnnimretrieval.evaluation.queries import query_set
 from cnnimretrieval.networks.network import RetrievalNetwork, build, save
 from cnnimretrieval.networks.precision import choose_precision
 from cnnimretrieval.search.confidence import CALIBRATION
+from cnnimretrieval.training.batches import Examples
 from cnnimretrieval.training.calibrating import write_calibration
+from cnnimretrieval.training.clock import Clock, write_profile
 from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.descriptions import Descriptions
+from cnnimretrieval.training.distributed import first_says, is_first, num_ranks, rank
 from cnnimretrieval.training.divergence import before_training
 from cnnimretrieval.training.initial_share import settle
+from cnnimretrieval.training.journal import Journal
 from cnnimretrieval.training.local_training import learn_local, read_lessons, teaching_models
 from cnnimretrieval.training.loop import run_loop
 from cnnimretrieval.training.optimiser import num_frozen
@@ -61,18 +66,22 @@ def fine_tune(
     weights: str = "pretrained",
     device: str = "cpu",
     workers: int = 0,
+    profile: bool = False,
 ) -> TrainResult:
     """Fine-tune on the pairs in `pairs_dir`, whiten, prove, and write the network of one row to `out`.
 
     A local head, where the network has one, is learned last, on the row that is kept, from the tracks of the
     reconstruction. `weights` as in `backbones.build_trunk`. An interrupted call goes on at the last
     checkpoint, and so does one that differs in what follows the loop only: more epochs, other whitening or
-    queries. Returns at once when `out` holds the result already. ValueError when there is nothing to train
-    or to test with or a file for a layer does not fit it, FileNotFoundError when mining has not finished or
-    the tracks are not there, OSError when a photo cannot be read any more.
+    queries. On several ranks each takes its share of the work, and rank 0 writes. With `profile`
+    profile.json says where the time of this call went. Returns at once when `out` holds the result already.
+    ValueError when there is nothing to train or to test with or a file for a layer does not fit it,
+    FileNotFoundError when mining has not finished or the tracks are not there, OSError when a photo cannot
+    be read any more.
     """
     started = time.monotonic()
-    precision = choose_precision(config.loop.precision, device)
+    clock = Clock()
+    precision = first_says(choose_precision(config.loop.precision, device))
     loop = config.loop.model_copy(update={"precision": precision.precision})
     config = config.model_copy(update={"loop": loop})
     mined = _key_of_mining(pairs_dir)
@@ -84,9 +93,10 @@ def fine_tune(
         return read_result(out)
     loop_key = _key_of_loop(pairs_dir, config.without_local, initial)
     num_layers = initial.trunk.layers_of(num_frozen(initial, config.loop))
-    inputs = keep_inputs(out / _INPUTS, initial, num_layers, config.inputs, device=device)
+    kept = out / (_INPUTS if is_first() else f"{_INPUTS}-{rank()}")
+    inputs = keep_inputs(kept, initial, num_layers, config.inputs.shared_by(num_ranks()), device=device)
     descriptions = _open(pairs_dir, out, config, inputs, device=device, workers=workers)
-    with before_training():
+    with before_training(), clock.part("start"):
         start_layers(initial, descriptions, config.layers, config.whitening, config.loop.query, config.seed)
         proving = prover(descriptions, initial, config)
         learned = proving.learned(initial)
@@ -102,6 +112,8 @@ def fine_tune(
         inputs=inputs,
         descriptions=descriptions,
         watch=config.watch,
+        journal=Journal(out, tensorboard=config.watch.tensorboard) if is_first() else Journal(),
+        clock=clock,
     )
     progress = run_loop(
         training,
@@ -110,16 +122,17 @@ def fine_tune(
         lambda network: {
             f"map_{kind}": one.map for kind, one in proving.validation(network, through).scores.items()
         },
-        lambda epoch, examples: write_tuples(out, descriptions.collection.table.names, epoch, examples),
+        partial(_write_tuples, out, descriptions.collection.table.names),
     )
     tuned = training.network
-    share = settle(
-        tuned,
-        initial,
-        config.loop.initial_share,
-        lambda network: proving.validation(network, through).map_of_details,
-    )
-    candidates = proving.candidates(initial, tuned, learned)
+    with clock.part("whiten and prove"):
+        share = settle(
+            tuned,
+            initial,
+            config.loop.initial_share,
+            lambda network: proving.validation(network, through).map_of_details,
+        )
+        candidates = proving.candidates(initial, tuned, learned)
     result = judge(
         candidates,
         config.keep,
@@ -129,14 +142,21 @@ def fine_tune(
     )
     chosen = result.train.model_copy(update={"precision": str(precision)})
     result = result.model_copy(update={"train": chosen})
-    network = proving.finished(candidates[result.kept])
+    with clock.part("whiten and prove"):
+        network = proving.finished(candidates[result.kept])
     if config.network.local is not None:
         network = _with_local(network, pairs_dir, out, config, descriptions, models)
-    save(network, out)
+    if is_first():
+        save(network, out)
     write_calibration(descriptions, network, out)
+    if not is_first():
+        discard(kept)
+        return result
     write_result(out, result, candidates)
+    if profile:
+        write_profile(out, clock.read())
     descriptions.drop_unused()
-    discard(out / _INPUTS)
+    discard(kept)
     # A calibration may be learned again later, without training.
     passing = (_CHECKPOINT, ".lock", CALIBRATION)
     outputs = [path for path in out.iterdir() if path.is_file() and path.name not in passing]
@@ -194,7 +214,8 @@ def _with_local(
         workers=descriptions.workers,
     )
     result = learn_local(headed, lessons, config.local, config.seed)
-    write_json(out / "local.json", result.model_dump(mode="json"))
+    if is_first():
+        write_json(out / "local.json", result.model_dump(mode="json"))
     return headed
 
 
@@ -225,6 +246,11 @@ def _key_of_loop(pairs_dir: Path, config: TrainConfig, initial: RetrievalNetwork
 def _length_that_counts(loop: LoopConfig) -> list[int]:
     """The number of epochs where the weights after each hang on it; nothing else."""
     return [loop.epochs] if loop.schedule.kind == "cosine" else []
+
+
+def _write_tuples(out: Path, names: Sequence[str], epoch: int, examples: Examples) -> None:
+    if is_first():
+        write_tuples(out, names, epoch, examples)
 
 
 def _versions() -> list[str]:

@@ -12,11 +12,13 @@ from cnnimretrieval.descriptors.halves import above, below, stacked
 from cnnimretrieval.descriptors.passes import in_threads
 from cnnimretrieval.networks.pooling import l2_normalise
 from cnnimretrieval.training.context import Training
+from cnnimretrieval.training.distributed import num_ranks, summed
 from cnnimretrieval.whitening.apply import Whitening
 
 Result = TypeVar("Result")
-# What the network is given: levels, or activations of the layers that stay as they are.
-Pictures = Sequence[Shaped[Tensor, "_ _ _"]]
+# What the network is given: levels, or activations of the layers that stay as they are; None: another rank
+# has it.
+Pictures = Sequence[Shaped[Tensor, "_ _ _"] | None]
 # Rows of pictures of one size.
 Group = list[int]
 
@@ -33,7 +35,7 @@ def describe_with_gradient(training: Training, pictures: Pictures) -> Float[Tens
     """
     groups = _groups(training, pictures)
     made = list(_passed(training, pictures, groups, with_graph=torch.is_grad_enabled()))
-    return _as_seen(training, _in_order(groups, made))
+    return _as_seen(training, _of_all(training, pictures, groups, made))
 
 
 def add_gradient(
@@ -49,31 +51,48 @@ def add_gradient(
     al., RepL4NLP 2021). On a CPU a thread takes a group of pictures all the way: what comes out does not
     depend on the number of threads.
     """
-    at_once = training.config.pictures_at_once
-    if at_once is None and training.inputs.num_layers:
-        at_once = _AT_ONCE
-    whole = at_once is None or len(pictures) <= at_once
-    groups = _groups(training, pictures)
-    made = list(_passed(training, pictures, groups, with_graph=whole))
-    descriptors = _in_order(groups, [vectors.detach() for vectors in made]).requires_grad_()
-    values = values_of(_as_seen(training, descriptors))
-    (values.sum() / divisor).backward()  # type: ignore[no-untyped-call]
+    at_once, groups = _at_once(training), _groups(training, pictures)
+    whole = at_once is None or sum(map(len, groups)) <= at_once
+    with training.clock.part("forward"):
+        made = list(_passed(training, pictures, groups, with_graph=whole))
+        found = [vectors.detach() for vectors in made]
+        descriptors = _of_all(training, pictures, groups, found).requires_grad_()
+        values = values_of(_as_seen(training, descriptors))
+    with training.clock.part("backward"):
+        value, graphs = values.sum() / divisor, made if whole else None
+        _add_way_back(training, pictures, groups, graphs, descriptors, value)
+    return values.detach()
+
+
+def _add_way_back(
+    training: Training,
+    pictures: Pictures,
+    groups: Sequence[Group],
+    made: Sequence[Tensor] | None,
+    descriptors: Float[Tensor, "k d"],
+    value: Float[Tensor, ""],
+) -> None:
+    """Add the gradient of a value of the descriptors; `made` are those of the groups with their graphs."""
+    value.backward()  # type: ignore[no-untyped-call]
     assert descriptors.grad is not None
     # At least one: a gradient of zero is another thing to an optimiser than none.
     moved = descriptors.grad.any(dim=1).nonzero()[:, 0].tolist() or [0]
-    if whole:
+    if made is not None:
         ways = [(group, found) for group, found in zip(groups, made, strict=True) if not _apart(group, moved)]
         _add_back(training, ways, descriptors.grad)
-        return values.detach()
-    for start in range(0, len(moved), at_once or 1):
-        part = moved[start : start + (at_once or 1)]
-        again = _groups(training, pictures, part)
-        _add_back(
-            training,
-            list(zip(again, _passed(training, pictures, again, with_graph=True), strict=True)),
-            descriptors.grad,
-        )
-    return values.detach()
+        return
+    own = [row for row in moved if pictures[row] is not None]
+    at_once = _at_once(training) or 1
+    for start in range(0, len(own), at_once):
+        again = _groups(training, pictures, own[start : start + at_once])
+        passed = _passed(training, pictures, again, with_graph=True)
+        _add_back(training, list(zip(again, passed, strict=True)), descriptors.grad)
+
+
+def _at_once(training: Training) -> int | None:
+    """Pictures of this rank that may keep their activations together; None: all."""
+    at_once = training.config.pictures_at_once
+    return _AT_ONCE if at_once is None and training.inputs.num_layers else at_once
 
 
 def _apart(group: Group, rows: Sequence[int]) -> bool:
@@ -81,17 +100,29 @@ def _apart(group: Group, rows: Sequence[int]) -> bool:
 
 
 def _groups(training: Training, pictures: Pictures, some: Iterable[int] | None = None) -> list[Group]:
-    """Rows of pictures that go through together: of equal shape, on a CPU a few."""
+    """Rows of this rank's pictures that go through together: of equal shape, on a CPU a few."""
     of_shape: dict[torch.Size, Group] = {}
     for row in range(len(pictures)) if some is None else some:
-        of_shape.setdefault(pictures[row].shape, []).append(row)
+        picture = pictures[row]
+        if picture is not None:
+            of_shape.setdefault(picture.shape, []).append(row)
     size = _TOGETHER if _on_cpu(training) else len(pictures)
     return [rows[at : at + size] for rows in of_shape.values() for at in range(0, len(rows), size)]
 
 
-def _in_order(groups: Sequence[Group], made: Sequence[Float[Tensor, "_ d"]]) -> Float[Tensor, "k d"]:
-    order = torch.tensor([row for group in groups for row in group], device=made[0].device)
-    return torch.cat(list(made))[order.argsort()]
+def _of_all(
+    training: Training, pictures: Pictures, groups: Sequence[Group], made: Sequence[Float[Tensor, "_ d"]]
+) -> Float[Tensor, "k d"]:
+    """The descriptors of all pictures in their order, those of other ranks among them."""
+    order = torch.tensor(
+        [row for group in groups for row in group], dtype=torch.int64, device=training.device
+    )
+    if num_ranks() == 1:
+        return torch.cat(list(made))[order.argsort()]
+    every = torch.zeros(len(pictures), training.network.dim, device=training.device)
+    if made:
+        every[order] = torch.cat(list(made))
+    return summed(every)
 
 
 def _passed(
@@ -104,7 +135,8 @@ def _passed(
 def _described(
     training: Training, pictures: Pictures, group: Group, with_graph: bool
 ) -> Float[Tensor, "_ d"]:
-    (given,) = stacked([(pictures[row],) for row in group])
+    own = [picture for picture in (pictures[row] for row in group) if picture is not None]
+    (given,) = stacked([(picture,) for picture in own])
     given, num_layers = given.to(training.device), training.inputs.num_layers
     # Here, because each thread has a mode of its own.
     with torch.set_grad_enabled(with_graph):

@@ -37,6 +37,8 @@ def run_loop(
     config, state = training.config, start(training)
     checkpoints = Checkpoints(checkpoint, key, state.parts, minutes=training.watch.checkpoint_minutes)
     progress = checkpoints.load(most_epochs=config.epochs)
+    steps = 0 if progress.begun is None else progress.begun["learner"]["steps"]
+    training.journal.go_on(progress.epoch, steps, max(0, progress.epoch) * config.steps_per_epoch + steps)
     if progress.epoch < 0:
         with before_training():
             progress = Progress(logs=(EpochLog(epoch=0, validation=validate(state.shown)),))
@@ -49,14 +51,17 @@ def run_loop(
         try:
             log = epoch.learn(keep_examples, partial(_keep, checkpoints, progress, epoch))
             if number % config.validation_epochs == 0 or number == config.epochs:
-                log = log.model_copy(update={"validation": validate(state.shown)})
+                with training.clock.part("score"):
+                    log = log.model_copy(update={"validation": validate(state.shown)})
         except Diverged as found:
             raise stopped(found, epoch=number, step=epoch.steps, rate=epoch.rate, kept=checkpoints) from found
         logger.info(_described(log))
+        training.journal.epoch(log, epoch.at)
         progress = Progress(logs=(*progress.logs, log))
         state.scored(progress.logs)
         checkpoints.save(progress)
     state.hand_out()
+    training.journal.close()
     return progress
 
 
@@ -70,7 +75,8 @@ def _next_epoch(training: Training, state: LearningState, progress: Progress) ->
 def _keep(checkpoints: Checkpoints, progress: Progress, epoch: Epoch) -> None:
     """Keep how far the epoch after those of `progress` has come, if it is time to."""
     if checkpoints.due:
-        checkpoints.save(Progress(logs=progress.logs, begun=epoch.state_dict()))
+        with epoch.training.clock.part("keep"):
+            checkpoints.save(Progress(logs=progress.logs, begun=epoch.state_dict()))
 
 
 def _described(log: EpochLog) -> str:

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from cnnimretrieval.descriptors.extract import ExtractConfig, describe
+from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.training.batches import Examples
 from cnnimretrieval.training.context import Training
+from cnnimretrieval.training.distributed import describe_together
 from cnnimretrieval.training.divergence import sound_descriptors
 from cnnimretrieval.training.sampling import draw_clusters, draw_pairs, draw_pool
 from cnnimretrieval.whitening.apply import apply as apply_whitening
@@ -178,7 +179,7 @@ def _described(
         ]
         vectors[is_known] = known[rows[is_known]]
     others = np.flatnonzero(~is_known)
-    found = describe(
+    found = describe_together(
         training.network,
         [shown[position] for position in others],
         config,

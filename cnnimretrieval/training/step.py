@@ -13,6 +13,7 @@ from cnnimretrieval.training.batches import Batch
 from cnnimretrieval.training.classes import Classes
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.cross_batch_memory import CrossBatchMemory
+from cnnimretrieval.training.distributed import num_ranks, of_all, sum_gradients
 from cnnimretrieval.training.divergence import check_descriptors, check_loss, check_tensors
 from cnnimretrieval.training.gradients import add_gradient, describe_with_gradient
 from cnnimretrieval.training.losses import LOSSES, BatchLoss, TupleLoss, mean_over_anchors
@@ -49,12 +50,18 @@ class Learner:
             total = self._batch(loss, batch)
         else:
             total = self._of_classes(batch)
+        with self._training.clock.part("move"):
+            self._move(total, batch)
+        return total
+
+    def _move(self, total: float, batch: Batch) -> None:
+        """Take the step that the gradients of all ranks ask for, if it is sound."""
+        sum_gradients(self._training.network)
         weights = dict(self._training.network.named_parameters())
         gradients = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
         check_tensors("gradient", gradients, total, self._queries(batch))
         self._optimizer.step()
         check_tensors("weight", weights, total, self._queries(batch))
-        return total
 
     def _tuples(self, loss: TupleLoss, batch: Batch) -> float:
         """As many tuples together as may be at once, at least one: their gradients add up."""
@@ -76,19 +83,20 @@ class Learner:
         return total
 
     def _parts(self, batch: Batch) -> Iterator[Batch]:
-        """The tuples of a batch, as many at a time as go through the network together.
+        """The tuples of a batch, as many at a time as go through the network together on all ranks.
 
         Unless the settings say, one, which needs the memory of one; or all, where the lowest layers stay as
         they are: a second way through the others costs what it saves, the way back of what no loss moves.
         """
-        at_once = self._training.config.pictures_at_once
+        at_once, ranks = self._training.config.pictures_at_once, num_ranks()
         if at_once is None:
-            yield from [batch] if self._training.inputs.num_layers else [(example,) for example in batch]
+            size = len(batch) if self._training.inputs.num_layers else ranks
+            yield from (batch[start : start + size] for start in range(0, len(batch), size))
             return
         together: Batch = ()
         for example in batch:
             num_pictures = sum(len(one.rows) for one in (*together, example))
-            if together and num_pictures > at_once:
+            if together and num_pictures > at_once * ranks:
                 yield together
                 together = ()
             together = (*together, example)
@@ -146,7 +154,8 @@ class Learner:
             with torch.no_grad():
                 descriptors = describe_with_gradient(self._training, pictures).cpu().numpy()
             names = self._names([row for example in self._latest for row in example.rows])
-            differ = any(not torch.equal(pictures[0], picture) for picture in pictures)
+            own = [picture for picture in pictures if picture is not None]
+            differ = any(of_all(any(not torch.equal(own[0], picture) for picture in own)))
             check_descriptors(descriptors, names, differ=differ)
 
     def state_dict(self) -> dict[str, Any]:
@@ -167,5 +176,5 @@ class Learner:
         return [self._training.collection.table.names[row] for row in rows]
 
 
-def _pictures(batch: Batch) -> list[Shaped[Tensor, "_ _ _"]]:
+def _pictures(batch: Batch) -> list[Shaped[Tensor, "_ _ _"] | None]:
     return [picture for example in batch for picture in example.pictures]

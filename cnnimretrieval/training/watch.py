@@ -14,3 +14,6 @@ class WatchConfig(Settings):
         description="inside an epoch, too, a training keeps its state every so many minutes; 0: after every "
         "step. After each epoch it does so in any case",
     )
+    tensorboard: bool = Field(
+        default=False, description="what steps.jsonl tells goes to TensorBoard, too (tensorboard/)"
+    )

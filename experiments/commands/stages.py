@@ -89,10 +89,14 @@ def train(
     device: options.Device = "auto",
     workers: options.Workers = None,
     seed: options.Seed = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Tell where the time went, and write it to profile.json.")
+    ] = False,
 ) -> None:
-    """Fine-tune on the pairs, whiten, score on held-out places."""
+    """Fine-tune on the pairs, whiten, score on held-out places; also under torchrun."""
     options.folder(pairs, "WORK/pairs", "run mine first")
     settings = protocol.read(protocol_name, overrides, seed=seed, weights=weights)
+    from cnnimretrieval.training import clock, distributed
     from cnnimretrieval.training.fine_tune import fine_tune
     from experiments import machine, scoreboard
     from experiments.settings.run_config import RunConfig
@@ -100,9 +104,15 @@ def train(
     config, on = settings.resolve(RunConfig), machine.device(device)
     machine.check_weights(config.train, config.weights)
     count = options.num_workers(workers)
-    with hold(out):
-        result = fine_tune(pairs, out, config.train, weights=config.weights, device=on, workers=count)
+    with distributed.joined(on) as own, machine.held_by_first(out):
+        result = fine_tune(
+            pairs, out, config.train, weights=config.weights, device=own, workers=count, profile=profile
+        )
+        if not distributed.is_first():
+            return
     print(scoreboard.as_table(result.evaluation, result.kept))
+    if profile:
+        print(clock.as_table(clock.read_profile(out)))
     print(f"{result.train.verdict}\n{out}")
 
 

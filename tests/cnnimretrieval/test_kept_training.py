@@ -9,8 +9,7 @@ from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.inputs import Inputs, KeepConfig, keep_inputs
 from cnnimretrieval.evaluation.queries import query_set
 from cnnimretrieval.networks.network import NetworkConfig, build
-from cnnimretrieval.training import descriptions as descriptions_module
-from cnnimretrieval.training import mining
+from cnnimretrieval.training import distributed, mining
 from cnnimretrieval.training.collection import QueryConfig
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.descriptions import Descriptions
@@ -112,14 +111,13 @@ def _descriptions(collection, heldout, folder, **options) -> Descriptions:
 
 def test_photos_as_they_are_are_described_once(collection, heldout, tmp_path, network, monkeypatch):
     described = []
-    real = descriptions_module.describe
+    real = distributed.describe
 
     def counted(network, requests, *arguments, **options):
         described.extend(requests)
         return real(network, requests, *arguments, **options)
 
-    for module in (descriptions_module, mining):
-        monkeypatch.setattr(module, "describe", counted)
+    monkeypatch.setattr(distributed, "describe", counted)
     made = _descriptions(collection, heldout, tmp_path / "d")
     queries = made.query_vectors(network)
     whole = [request for request in described if request.edit is None]

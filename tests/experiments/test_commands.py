@@ -20,7 +20,7 @@ COMMANDS = {
         ["WORK/sfm|WORK/pairs|MODEL|DIR"],
         {"--out", "--to", "--name", "--whitening-from", "--weights"},
     ),
-    "train": (["WORK/pairs"], {"--out", "--weights"} | MACHINE | SETTINGS),
+    "train": (["WORK/pairs"], {"--out", "--weights", "--profile"} | MACHINE | SETTINGS),
     "calibrate": (["MODEL", "WORK/pairs"], MACHINE),
     "extract": (
         ["MODEL", "PHOTOS"],
