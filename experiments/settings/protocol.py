@@ -23,6 +23,8 @@ SECTIONS = ("sfm", "pairs", "train")
 _GENERAL = ("seed", "weights", "rounds")
 # and which published row it repeats. No setting of a stage, so never part of what decides a run's result.
 _ROW = ("published", "target")
+# Names the protocol that a file builds on.
+_EXTENDS = "extends"
 
 S = TypeVar("S", bound=Settings)
 
@@ -82,23 +84,55 @@ def read(
 ) -> Protocol:
     """The protocol `name`, one of the package's or a FILE.toml, with `overrides` (`key=value`) on top.
 
-    `seed` and `weights` go over the file's where they are given.
+    `seed` and `weights` go over the file's where they are given. A file may build on another one: with
+    `extends`, which names a protocol or a FILE.toml from where the file itself lies.
 
     Raises:
-        UsageFault: no such protocol or file, no valid TOML, or a section that no stage has.
+        UsageFault: no such protocol or file, no valid TOML, a section that no stage has, or files that build
+            on each other in a circle.
 
     """
-    source, text = _text_of(name)
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageFault(f"{source}: expected a TOML file, got one that cannot be read: {error}") from error
+    source, values = _values_of(name)
     protocol = Protocol(source=source, values=values)
     for override in overrides:
         protocol = with_override(protocol, override)
     _check_sections(protocol)
     given = {key: value for key, value in (("seed", seed), ("weights", weights)) if value is not None}
     return replace(protocol, values={**protocol.values, **given})
+
+
+def _values_of(name: str, users: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]]:
+    """Short name of the source, and what it says over what it extends; `users` are built on it."""
+    if name in users:
+        raise UsageFault(
+            f"{name}: expected protocols that do not extend each other in a circle, got "
+            f"{' -> '.join((*users, name))}; leave one 'extends' out"
+        )
+    source, text = _text_of(name)
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageFault(f"{source}: expected a TOML file, got one that cannot be read: {error}") from error
+    base = values.pop(_EXTENDS, None)
+    if base is None:
+        return source, values
+    if not isinstance(base, str):
+        raise UsageFault(
+            f"{source}: {_EXTENDS}: expected the name of a protocol, got {base!r}; write one name"
+        )
+    if base not in names():
+        base = str(Path(name).parent / base)
+    return source, _merged(_values_of(base, (*users, name))[1], values)
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables, key by key; what is no table is replaced."""
+    both = {
+        key: _merged(base[key], value)
+        for key, value in over.items()
+        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+    }
+    return {**base, **over, **both}
 
 
 def _check_sections(protocol: Protocol) -> None:

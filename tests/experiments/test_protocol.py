@@ -60,6 +60,33 @@ def test_file_then_overrides_then_defaults(tmp_path):
     )
 
 
+def test_a_file_builds_on_another(tmp_path):
+    (tmp_path / "base.toml").write_text(
+        "seed = 3\n[sfm.features]\npeak = 0.25\nscales = [1, 2]\n[train]\nepochs = 9\n"
+    )
+    (tmp_path / "between.toml").write_text('extends = "base.toml"\n[sfm.features]\nscales = [3]\n')
+    found = read(tmp_path, 'extends = "between.toml"\n[train]\nrate = 1e-3\n', "train.epochs=4")
+    assert found.source == "mine.toml"
+    assert found.values == {
+        "seed": 3,
+        "sfm": {"features": {"peak": 0.25, "scales": [3]}},
+        "train": {"epochs": 4, "rate": 1e-3},
+    }
+    small = read(tmp_path, 'extends = "small"\n[train.loop]\nepochs = 77\n').values
+    expected = protocol.read("small", ["train.loop.epochs=77"]).values
+    assert small == expected
+
+
+def test_files_that_cannot_be_built_on(tmp_path):
+    assert faults(tmp_path, "extends = 3\n") == [
+        "mine.toml: extends: expected the name of a protocol, got 3; write one name"
+    ]
+    (line,) = faults(tmp_path, 'extends = "smal"\n')
+    assert line.startswith("--protocol: expected one that")
+    (line,) = faults(tmp_path, 'extends = "mine.toml"\n')
+    assert "expected protocols that do not extend each other in a circle" in line
+
+
 def test_one_section_alone(tmp_path):
     read_protocol = read(tmp_path, "[train]\nepochs = 'wrong, and none of its business'\n[sfm]\nseed = 7\n")
     assert read_protocol.resolve(Reconstruct, "sfm") == Reconstruct(seed=7)
