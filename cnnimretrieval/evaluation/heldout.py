@@ -20,7 +20,7 @@ _KEPT = 20
 # The kinds of score, the one that decides first: details are harder than whole photos.
 KINDS = ("crop", "retaken", "far", "whole")
 # The kinds that choices are made by: what people search with.
-_DETAILS = ("crop", "retaken")
+DETAILS = ("crop", "retaken")
 
 
 class KindScores(Values):
@@ -104,7 +104,7 @@ class Proof:
     @property
     def map_of_details(self) -> float:
         """What choices are made by: the mean mAP of crops and retaken crops, or of the kind that decides."""
-        kinds = [kind for kind in _DETAILS if kind in self.kinds] or [self.decisive]
+        kinds = [kind for kind in DETAILS if kind in self.kinds] or [self.decisive]
         return float(np.mean([self.kinds[kind].scores().map for kind in kinds]))
 
     @property

@@ -1,7 +1,7 @@
-"""One cell of the comparison of choices: a short training, scored by crops of places set aside."""
+"""One cell of the comparison of recipes: a short training, scored by details of places set aside."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from cnnimretrieval.evaluation.heldout import DETAILS, Proof
 from cnnimretrieval.evaluation.queries import query_set
 from cnnimretrieval.networks.network import build
 from cnnimretrieval.training.batches import Batch, load_batches
@@ -32,9 +33,9 @@ from pairs.reconstruction import read_reconstruction
 
 
 class Cell(Settings):
-    """What one cell is made of; `config` holds the choice, `seconds` the processor time to learn in."""
+    """What one cell is made of; `config` holds the recipe, `seconds` the processor time to learn in."""
 
-    choice: str
+    recipe: str
     seed: int
     seconds: float
     config: RunConfig
@@ -45,7 +46,7 @@ class Cell(Settings):
     @property
     def path(self) -> Path:
         """Where the scores go; another setting has another file."""
-        return self.out / "cells" / f"{self.choice}-seed{self.seed}-{key_of(self)[:8]}.json"
+        return self.out / "cells" / f"{self.recipe}-seed{self.seed}-{key_of(self)[:8]}.json"
 
 
 def run_cell(cell: Cell) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     drawn = read_heldout(cell.pairs / "heldout.parquet")
     # Neither what is reported of a split nor what is trained on is ground to choose by.
     aside = set(table.place[table.is_choosing].tolist())
-    asked = [query for query in drawn if query.kind == "crop" and query.place in aside]
+    asked = [query for query in drawn if query.kind != "whole" and query.place in aside]
     descriptions = Descriptions(
         collection=Collection(photos=Path(source["photos"]), table=table),
         queries=query_set(asked, table, Path(source["photos"]), needed="choose"),
@@ -73,7 +74,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     network = build(config.network, cell.config.weights)
     proving = prover(descriptions, network, config)
     learned = proving.learned(network)
-    before = choosing_score(proofs(descriptions, network, learned, "choose"))
+    before = proofs(descriptions, network, learned, "choose")
     training = Training(
         network=network,
         collection=descriptions.collection,
@@ -82,16 +83,30 @@ def run_cell(cell: Cell) -> dict[str, Any]:
         whitening=learned.handed_out if config.loop.through_whitening else None,
     )
     tuples, seconds = _learn(training, cell.seconds)
+    after = proofs(descriptions, network, proving.learned(network), "choose")
     scores = {
-        "choice": cell.choice,
+        "recipe": cell.recipe,
         "seed": cell.seed,
-        "map_before": before,
-        "map": choosing_score(proofs(descriptions, network, proving.learned(network), "choose")),
+        "map": choosing_score(after),
+        "before": _by_place(before),
+        "after": _by_place(after),
         "tuples": tuples,
         "seconds": round(seconds, 1),
     }
     write_json(cell.path, scores)
     return scores
+
+
+def _by_place(proofs: Sequence[Proof]) -> list[tuple[int, float]]:
+    """The mAP of details of each place, mean over kinds and situations, as in `choosing_score`."""
+    found: dict[int, list[float]] = {}
+    for proof in proofs:
+        for kind in DETAILS:
+            if kind in proof.kinds:
+                of_kind = proof.kinds[kind]
+                for place, value in of_kind.by_place(of_kind.average_precision).items():
+                    found.setdefault(place, []).append(value)
+    return [(place, sum(values) / len(values)) for place, values in sorted(found.items())]
 
 
 def _table(cell: Cell) -> PairTable:

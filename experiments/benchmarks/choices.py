@@ -1,50 +1,53 @@
-"""Which positives, pooling and loss: each choice trained for the same time, on photos of your own.
+"""Recipes of a training against each other: each learns for the same time, on photos of your own.
 
-Starts from a finished WORK/sfm. One axis at a time is varied around m3, GeM and triplet, all else being that
-of protocol `small`. Every cell trains for the same processor time and is scored by the mAP of crop queries of
-places set aside to choose by, with the whitening learned from the pairs at hand. A
-seed has a split of its own, the same for all choices, so differences are taken within a seed. Cells that are
-done are not done again.
+Starts from a finished WORK/sfm. A recipe is a list of settings laid over protocol `small`; a TOML file names
+them, and without one positives, pooling and loss are varied one at a time. Every cell, a recipe and a seed,
+learns for the same processor time and is scored by crops and retaken crops of places set aside to choose by:
+nothing is looked at that is reported. A seed has a split of its own, the same for all recipes, so differences
+are paired by place, with a bootstrap interval over the places of all seeds. Cells that are done are not done
+again; descriptors are shared among cells.
 """
 
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field, ValidationError
 
+from cnnimretrieval.evaluation.paired import Difference, paired_difference
 from experiments.benchmarks.choice_cell import Cell, run_cell
+from experiments.benchmarks.choice_plot import plot
 from experiments.benchmarks.measure import arguments, print_table
 from experiments.initial import with_descriptors
 from experiments.settings import protocol
 from experiments.settings.run_config import RunConfig
 from groundwork.executors import LocalExecutor
 from groundwork.files import read_json, write_json
+from groundwork.settings import Settings, first_fault
 from pairs.mine import MineConfig, mine
 from pairs.split import SplitConfig
 
 # Nothing is reported here, so as many places as that takes are set aside to choose by.
 _SPLIT = SplitConfig(choosing_share=0.3)
-# What differs from the first, by name.
-CHOICES: Mapping[str, tuple[str, ...]] = {
-    "m3-gem-triplet": (),
-    "m1": ('pairs.strategy="m1"',),
-    "m2": ('pairs.strategy="m2"',),
-    "weighted": ('pairs.strategy="weighted"',),
-    "mac": ('train.network.pooling="mac"',),
-    "spoc": ('train.network.pooling="spoc"',),
-    # Of whitened descriptors most distances lie near 1.4: the published 0.75 would push nothing apart.
-    "contrastive": ('train.loop.loss="contrastive"', "train.loop.margin=1.2"),
-    "multi_similarity": ('train.loop.loss="multi_similarity"',),
-}
+_RECIPES = Path(__file__).with_suffix(".toml")
+
+
+class Recipes(Settings):
+    """The recipes of a file: settings of all of them, then of each, as `--set` takes them."""
+
+    all: tuple[str, ...] = ()
+    recipes: dict[str, tuple[str, ...]] = Field(min_length=1)
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Do the cells that are not done, print the table, write it to OUT/choices.json."""
+    """Do the cells that are not done, print the table, write it to OUT/choices.json and OUT/choices.svg."""
     parser = arguments(__doc__)
     parser.add_argument("sfm", type=Path, help="folder that reconstruct wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for cells and what they share")
+    parser.add_argument("--recipes", type=Path, default=_RECIPES, help="TOML file [%(default)s]")
     parser.add_argument("--backbone", default="squeezenet1_1", help="[%(default)s]")
     parser.add_argument("--weights", default="pretrained", help="of the backbone [%(default)s]")
     parser.add_argument("--image-size", type=int, default=224, help="longest side in px [%(default)s]")
@@ -52,31 +55,66 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--tuples", type=int, default=120, help="mined once [%(default)s]")
     parser.add_argument("--pool", type=int, default=300, help="images to mine in [%(default)s]")
     parser.add_argument("--seeds", type=int, default=3, help="[%(default)s]")
-    parser.add_argument("--only", nargs="+", choices=list(CHOICES), default=list(CHOICES), help="choices")
+    parser.add_argument("--only", nargs="+", metavar="RECIPE", help="these, compared with the first")
     parser.add_argument("--workers", type=int, default=2, help="cells at a time [%(default)s]")
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], help="KEY=VALUE for all cells"
     )
     given = parser.parse_args(words)
+    try:
+        recipes = _read_recipes(given.recipes, given.only)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     common = [
-        'train.network.pooling="gem"',
         f'train.network.backbone="{given.backbone}"',
         f"train.loop.image_size={given.image_size}",
         f"train.loop.tuples_per_epoch={given.tuples}",
         f"train.loop.pool_size={given.pool}",
         "train.whitening.pairs_per_query=1",
+        *recipes.all,
         *given.overrides,
     ]
-    cells = [_cell(given, choice, seed, common) for seed in range(given.seeds) for choice in given.only]
+    cells = [
+        _cell(given, name, seed, [*common, *own])
+        for seed in range(given.seeds)
+        for name, own in recipes.recipes.items()
+    ]
     results = []
     for scores in _scored(cells, given.workers):
         results.append(scores)
-        print(scores, file=sys.stderr)
-    rows = [_row(choice, results, given.only[0]) for choice in given.only]
-    header = ("choice", "mAP", "spread", f"against {given.only[0]}", "by training", "tuples")
+        print(f"{scores['recipe']}, seed {scores['seed']}: {scores['map']:.4f}", file=sys.stderr)
+    names = list(recipes.recipes)
+    against = {
+        name: _difference(_of(results, names[0], "after"), _of(results, name, "after")) for name in names
+    }
+    header = ("recipe", "mAP of details", f"against {names[0]}", "places", "by training", "tuples", "cpu s")
+    rows = [_row(name, results, against[name] if name != names[0] else None) for name in names]
     print_table(header, rows)
     write_json(given.out / "choices.json", {"cells": results, "table": [header, *rows]})
+    plot(
+        {name: found for name, found in against.items() if name != names[0]},
+        names[0],
+        given.out / "choices.svg",
+    )
     return 0
+
+
+def _read_recipes(path: Path, only: Sequence[str] | None) -> Recipes:
+    """The recipes in a file, all or `only` some; ValueError in one line for anything else."""
+    try:
+        found = Recipes.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        raise ValueError(f"recipes {path}: expected lists of settings, got {first_fault(error)}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"recipes {path}: expected a TOML file, got one that cannot be read: {error}"
+        ) from error
+    unknown = sorted({*(only or ())} - {*found.recipes})
+    if unknown:
+        raise ValueError(
+            f"--only: expected some of {', '.join(found.recipes)}, got {unknown[0]!r}; choose one of them"
+        )
+    return found.model_copy(update={"recipes": {name: found.recipes[name] for name in only or found.recipes}})
 
 
 def _scored(cells: Sequence[Cell], workers: int) -> Iterator[dict[str, Any]]:
@@ -89,16 +127,15 @@ def _scored(cells: Sequence[Cell], workers: int) -> Iterator[dict[str, Any]]:
             yield future.result()
 
 
-def _cell(given: Any, choice: str, seed: int, common: Sequence[str]) -> Cell:
+def _cell(given: Any, name: str, seed: int, overrides: Sequence[str]) -> Cell:
     """The cell, with what it shares with others made: the pairs of its seed, descriptors for m1."""
-    overrides = [*common, *CHOICES[choice]]
     config = protocol.read(protocol.DEFAULT, overrides, seed=seed, weights=given.weights).resolve(RunConfig)
     pairs, photos = given.out / f"pairs-{seed}", Path(read_json(given.sfm / "photos.json")["photos"])
     mine(given.sfm, pairs, MineConfig(seed=seed, split=_SPLIT))
     descriptors = given.out / "initial"
     mining = with_descriptors(config, photos, given.sfm, descriptors, device="cpu", workers=0)
     return Cell(
-        choice=choice,
+        recipe=name,
         seed=seed,
         seconds=given.seconds,
         config=config.model_copy(update={"pairs": mining}),
@@ -108,26 +145,41 @@ def _cell(given: Any, choice: str, seed: int, common: Sequence[str]) -> Cell:
     )
 
 
-def _row(choice: str, results: Sequence[Mapping[str, Any]], default: str) -> tuple[str, ...]:
-    """Mean, range and differences over the seeds; the standard error of the difference after it."""
-    of = {name: [r for r in results if r["choice"] == name] for name in (choice, default)}
-    maps, base = (np.array([r["map"] for r in of[name]]) for name in (choice, default))
-    gains = maps - np.array([r["map_before"] for r in of[choice]])
-    tuples = [r["tuples"] for r in of[choice]]
+def _of(results: Sequence[Mapping[str, Any]], recipe: str, when: str) -> dict[tuple[int, int], float]:
+    """The mAP of details by seed and place."""
+    return {
+        (scores["seed"], place): value
+        for scores in results
+        if scores["recipe"] == recipe
+        for place, value in scores[when]
+    }
+
+
+def _difference(a: Mapping[tuple[int, int], float], b: Mapping[tuple[int, int], float]) -> Difference:
+    """B - A over the places of all seeds; a place of two seeds, which have other queries, is two."""
+    both = sorted(a.keys() & b.keys())
+    one, other = (np.array([of[key] for key in both]) for of in (a, b))
+    return paired_difference(one, other, np.arange(len(both)), "places")
+
+
+def _row(name: str, results: Sequence[Mapping[str, Any]], against: Difference | None) -> tuple[str, ...]:
+    own = [scores for scores in results if scores["recipe"] == name]
+    trained = _difference(_of(own, name, "before"), _of(own, name, "after"))
     return (
-        choice,
-        f"{maps.mean():.4f}",
-        f"{maps.min():.4f}-{maps.max():.4f}",
-        _with_error(maps - base) if choice != default else "",
-        _with_error(gains),
-        f"{np.mean(tuples):.0f}",
+        name,
+        f"{np.mean([scores['map'] for scores in own]):.4f}",
+        "" if against is None else _with_interval(against),
+        "" if against is None else f"{against.better} better, {against.worse} worse",
+        _with_interval(trained),
+        f"{np.mean([scores['tuples'] for scores in own]):.0f}",
+        f"{np.mean([scores['seconds'] for scores in own]):.0f}",
     )
 
 
-def _with_error(differences: np.ndarray) -> str:
-    if len(differences) < 2:
-        return f"{differences.mean():+.4f}"
-    return f"{differences.mean():+.4f} ({differences.std(ddof=1) / len(differences) ** 0.5:.4f})"
+def _with_interval(found: Difference) -> str:
+    if found.low is None or found.high is None:
+        return f"{found.mean:+.4f}"
+    return f"{found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
 
 
 if __name__ == "__main__":

@@ -63,11 +63,53 @@ def test_every_cell_is_scored_once_and_the_table_has_a_row_for_each_choice(sfm, 
     cells = sorted((tmp_path / "out" / "cells").iterdir())
     assert len(cells) == 3
     scores = read_json(cells[0])
-    assert {"choice", "seed", "map", "map_before", "tuples", "seconds"} == set(scores)
+    assert {"recipe", "seed", "map", "before", "after", "tuples", "seconds"} == set(scores)
     assert 0 < scores["map"] <= 1
+    assert [place for place, _ in scores["after"]] == [place for place, _ in scores["before"]]
+    assert (tmp_path / "out" / "choices.svg").stat().st_size > 1000
     assert scores["tuples"] >= 4
 
     written = [path.stat().st_mtime_ns for path in cells]
     assert choices.main(words) == 0
     assert capsys.readouterr().out == printed
     assert [path.stat().st_mtime_ns for path in cells] == written
+
+
+def test_recipes_of_a_file(sfm, tmp_path, capsys):
+    file = tmp_path / "recipes.toml"
+    file.write_text(
+        'all = ["train.loop.pool_size=9"]\n[recipes]\nslow = []\nfast = ["train.loop.learning_rate=1e-3"]\n'
+    )
+    words = [str(sfm), "--out", str(tmp_path / "out"), "--weights", "random", "--image-size", "48"]
+    words += ["--seconds", "0.1", "--tuples", "4", "--seeds", "2", "--workers", "1", "--recipes", str(file)]
+    assert choices.main(words) == 0
+    table = read_json(tmp_path / "out" / "choices.json")
+    assert [row[0] for row in table["table"]] == ["recipe", "slow", "fast"]
+    assert len(table["cells"]) == 4
+    # Plainly: places of both seeds, each with its own difference, one of two as sure as the other.
+    after = {
+        name: [value for cell in table["cells"] if cell["recipe"] == name for _, value in cell["after"]]
+        for name in ("slow", "fast")
+    }
+    mean = np.mean(np.subtract(after["fast"], after["slow"]))
+    assert table["table"][2][2].startswith(f"{mean:+.4f} (")
+    assert "\n| fast | " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "line"),
+    [
+        ("[recipes]\na = []\n", ["--only", "b"], "--only: expected some of a, got 'b'; choose one of them"),
+        ("[recipes]\na = 3\n", [], "expected lists of settings, got"),
+        ("[recipes\n", [], "expected a TOML file, got one that cannot be read"),
+        (None, [], "No such file"),
+    ],
+)
+def test_what_is_wrong_with_a_file_of_recipes(sfm, tmp_path, capsys, text, words, line):
+    file = tmp_path / "recipes.toml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        choices.main([str(sfm), "--out", str(tmp_path / "out"), "--recipes", str(file), *words])
+    assert ended.value.code == 2
+    assert line in capsys.readouterr().err
