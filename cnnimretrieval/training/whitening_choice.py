@@ -20,7 +20,7 @@ _FOLDS = 4
 _SHRINKAGES = (0.1, 0.25, 0.5, 0.75, 0.9)
 _COLLECTION_SHARES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 # Where nothing can be left out.
-_UNCHOSEN_SHRINKAGE, _UNCHOSEN_COLLECTION_SHARE = 0.5, 0.1
+_UNCHOSEN_SHRINKAGE, _UNCHOSEN_COLLECTION_SHARE = 0.75, 0.1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

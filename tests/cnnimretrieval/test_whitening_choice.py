@@ -194,7 +194,7 @@ def test_too_few_places_are_not_chosen_by(given, caplog):
     kept = query_set(few, queries.table, Path())
     rows = [number for number, query in enumerate(queries.queries) if query in few]
     shares = choose_shares(sample, kept, vectors[rows], BOTH, 0)
-    assert shares == Shares(shrinkage=0.5, collection=0.1, pca_shrinkage=0.5)
+    assert shares == Shares(shrinkage=0.75, collection=0.1, pca_shrinkage=0.75)
     assert "too few training places to choose its shares by" in caplog.messages[0]
     one = WhiteningConfig(shrinkage=0.3, collection_share="chosen")
     shares = choose_shares(sample, kept, vectors[rows], one, 0)
