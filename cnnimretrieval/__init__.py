@@ -17,7 +17,9 @@ from typing import Any
 
 _HOMES = {
     "cnnimretrieval.api": ("Describer", "load"),
-    "cnnimretrieval.stages": ("describe", "extract", "fine_tune", "mine", "reconstruct", "search"),
+    "cnnimretrieval.stages": ("describe", "extract", "search"),
+    # Above this package, where protocols are read.
+    "experiments.programs": ("fine_tune", "mine", "reconstruct"),
     "cnnimretrieval.descriptors.extract": ("ExtractConfig",),
     "cnnimretrieval.search.rerank": ("RerankConfig",),
     "cnnimretrieval.training.fine_tune": ("TrainConfig",),

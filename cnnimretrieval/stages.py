@@ -1,8 +1,9 @@
 """The stages for programs: photos to models, to pairs, to a network, to descriptors that are searched.
 
-Each does what the command of its name does, with the defaults of its settings. What is done already with the
-same settings is not done again. Processes that these functions start load the script that calls them: calls
-have to stand below `if __name__ == "__main__":` there.
+Each does what the command of its name does; `experiments.programs` reads the settings of the first three from
+a protocol, as commands do. What is done already with the same settings is not done again. Processes that
+these functions start load the script that calls them: calls have to stand below
+`if __name__ == "__main__":` there.
 """
 
 from collections.abc import Sequence
@@ -41,7 +42,7 @@ Location = str | PathLike[str]
 
 
 def reconstruct(
-    photos: Location, out: Location, config: ReconstructConfig | None = None, *, workers: int | None = None
+    photos: Location, out: Location, config: ReconstructConfig, *, workers: int | None = None
 ) -> ReconstructResult:
     """Places and 3D models among the photos below `photos`, written to `out`.
 
@@ -49,19 +50,19 @@ def reconstruct(
     """
     preload(*PRELOAD)
     with LocalExecutor(usable_cores() if workers is None else workers) as executor:
-        return reconstruct_stage(Path(photos), Path(out), config or ReconstructConfig(), executor)
+        return reconstruct_stage(Path(photos), Path(out), config, executor)
 
 
-def mine(sfm: Location, out: Location, config: MineConfig | None = None) -> MiningResult:
+def mine(sfm: Location, out: Location, config: MineConfig) -> MiningResult:
     """Training pairs, places and held-out queries from `sfm`, which `reconstruct` wrote, written to `out`."""
     with hold(Path(out)):
-        return mine_stage(Path(sfm), Path(out), config or MineConfig())
+        return mine_stage(Path(sfm), Path(out), config)
 
 
 def fine_tune(
     pairs: Location,
     out: Location,
-    config: TrainConfig | None = None,
+    config: TrainConfig,
     *,
     weights: str = "pretrained",
     device: str = "cpu",
@@ -73,9 +74,7 @@ def fine_tune(
     """
     count = usable_cores() if workers is None else workers
     with hold(Path(out)):
-        return fine_tune_stage(
-            Path(pairs), Path(out), config or TrainConfig(), weights=weights, device=device, workers=count
-        )
+        return fine_tune_stage(Path(pairs), Path(out), config, weights=weights, device=device, workers=count)
 
 
 def describe(

@@ -111,4 +111,4 @@ def test_the_site_builds_without_a_warning(tmp_path):
     index = (tmp_path / "index.html").read_text(encoding="utf-8")
     # Nothing is fetched from elsewhere.
     assert not re.findall(r'(?:src|<link[^>]* href)="https?://', index)
-    assert "cnnimretrieval.stages.fine_tune" in (tmp_path / "python.html").read_text(encoding="utf-8")
+    assert "experiments.programs.fine_tune" in (tmp_path / "python.html").read_text(encoding="utf-8")
