@@ -4,7 +4,7 @@ A crop, a frame around it or a logo keep a copy from being told by its pixels; i
 So are those of a second photo from a tripod: of such pairs nothing is learned either.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Complex, Float, Int
@@ -48,17 +48,6 @@ def copied_pairs(model: Model) -> Int[np.ndarray, "p 2"]:
     copied = np.array([_is_copied(model, seen, one, two) for one, two in rows.tolist()], dtype=np.bool_)
     found: Int[np.ndarray, "p 2"] = rows[copied]
     return found
-
-
-def copies_by_name(models: Sequence[Model]) -> Mapping[str, frozenset[str]]:
-    """The near-copies that each image has in some of the models; images without one are left out."""
-    found: dict[str, set[str]] = {}
-    for model in models:
-        for pair in copied_pairs(model).tolist():
-            one, two = (model.names[row] for row in pair)
-            found.setdefault(one, set()).add(two)
-            found.setdefault(two, set()).add(one)
-    return {name: frozenset(copies) for name, copies in found.items()}
 
 
 def without_copies(pairs: Candidates, copied: Int[np.ndarray, "c 2"]) -> Candidates:

@@ -18,7 +18,6 @@ from pydantic import Field
 from groundwork.files import read_json, write_json
 from groundwork.keys import key_of, key_of_table
 from groundwork.records import load_done, mark_done
-from pairs.copies import copies_by_name
 from pairs.descriptors import descriptors_key
 from pairs.heldout import (
     HeldoutConfig,
@@ -171,6 +170,7 @@ def _draw_heldout(
     files_of_place: dict[int, list[Path]] = {}
     for path in reconstruction.model_files:
         files_of_place.setdefault(place_of[load_model(path).names[0]], []).append(path)
+    copies = reconstruction.copies_by_name() if config.near_copies else {}
     far = _far_views(candidates, table.names, config.heldout.far_angle_deg)
     for place in np.unique(table.place[table.positives.query]).tolist():
         models = [load_model(path) for path in files_of_place[place]]
@@ -180,7 +180,7 @@ def _draw_heldout(
                 models=models,
                 photos=reconstruction.images[table.place == place],
                 purpose=_purpose(table, place),
-                copies=copies_by_name(models) if config.near_copies else {},
+                copies=copies,
                 far=far,
             ),
             config.seed,

@@ -229,7 +229,7 @@ def choose_positives(
 ) -> Selection:
     """The positives of the configured strategy among `candidates`, or for m1 and m2 among near cameras."""
     strategy = STRATEGIES[config.strategy]
-    copied = reconstruction.near_copies() if config.near_copies else np.empty((0, 2), np.int64)
+    copied = reconstruction.near_copies if config.near_copies else np.empty((0, 2), np.int64)
     every, candidates = candidates, without_copies(candidates, copied)
     dropped = {"pair: near-copies": len(every) - len(candidates)} if len(copied) else {}
     if strategy.near_cameras:

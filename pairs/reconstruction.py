@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ class Reconstruction:
     model_files: tuple[Path, ...]
     dropped: Mapping[str, int]
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the usable images: what rows of pairs refer to."""
         return tuple(self.images["name"])
@@ -45,6 +46,7 @@ class Reconstruction:
         """Every image with the `count` cameras of its model that stand nearest to it."""
         return self._pairs(lambda model: neighbour_pairs(model, count))[0]
 
+    @cached_property
     def near_copies(self) -> Int[np.ndarray, "c 2"]:
         """Pairs of rows, in one order each, that are near-copies of each other in some model."""
         found = [np.empty((0, 2), np.int64)]
@@ -52,6 +54,14 @@ class Reconstruction:
             model = load_model(path)
             found.append(self._rows_of(path, model)[copied_pairs(model)])
         return np.concatenate(found)
+
+    def copies_by_name(self) -> Mapping[str, frozenset[str]]:
+        """The near-copies that each image has; images without one are left out."""
+        found: dict[str, set[str]] = {}
+        for one, other in self.near_copies.tolist():
+            found.setdefault(self.names[one], set()).add(self.names[other])
+            found.setdefault(self.names[other], set()).add(self.names[one])
+        return {name: frozenset(copies) for name, copies in found.items()}
 
     def shared_points(self, pairs: PairGeometry) -> UInt8[np.ndarray, "p cells cells"]:
         """Where in each query the points lie that its positive sees, too: see `pairs.shared_points`.

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from groundwork.files import write_json, write_table
-from pairs.copies import copied_pairs, copies_by_name, without_copies
+from pairs.copies import copied_pairs, without_copies
 from pairs.mine import MineConfig, mine
 from pairs.viewpoint import pair_candidates
 from sfm.model import Model, save_model
@@ -50,10 +50,6 @@ def test_a_copy_is_found_at_any_scale_and_with_other_margins(ring_model, made):
     # 560 x 460 pixels, so that margins are known.
     model = replace(model, sizes=np.where(np.arange(14)[:, None] == COPIED, [560, 460], model.sizes))
     assert copied_pairs(with_copy(model, **made)).tolist() == [[COPIED, 14]]
-    assert copies_by_name([model, with_copy(model, **made)]) == {
-        model.names[COPIED]: {"zz-copy.jpg"},
-        "zz-copy.jpg": {model.names[COPIED]},
-    }
 
 
 @pytest.mark.parametrize(

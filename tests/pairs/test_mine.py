@@ -11,6 +11,7 @@ from groundwork.files import write_json, write_table
 from groundwork.records import mark_done
 from pairs.mine import MineConfig, mine
 from pairs.pair_table import read_pair_table
+from pairs.reconstruction import read_reconstruction
 from sfm.model import Model, save_model
 
 CONFIG = MineConfig.model_validate({"heldout": {"min_shared_points": 10}})
@@ -138,6 +139,18 @@ def test_the_files_hold_what_the_models_prove(reconstruction, tmp_path):
     photos = json.loads((out / "photos.json").read_bytes())
     assert len(photos.pop("content")) == 64
     assert photos == json.loads((reconstruction / "photos.json").read_bytes())
+
+
+def test_near_copies_of_all_models_are_told_by_name(reconstruction):
+    read = read_reconstruction(reconstruction)
+    assert read.copies_by_name() == {}
+    row = read.names.index
+    read.__dict__["near_copies"] = np.array([[row("00-003.jpg"), row("00-001.jpg")], [row("00-001.jpg"), 0]])
+    assert read.copies_by_name() == {
+        "00-003.jpg": {"00-001.jpg"},
+        "00-001.jpg": {"00-003.jpg", read.names[0]},
+        read.names[0]: {"00-001.jpg"},
+    }
 
 
 def test_everything_dropped_is_counted_by_reason(reconstruction, tmp_path):
