@@ -16,7 +16,8 @@ from experiments.settings.recipe import Recipe
 from experiments.settings.run_config import RunConfig
 
 _RESNET101_S_PER_MP = 0.127
-# Multiply-adds of one image of 224 x 224, in 1e9, as torchvision's table of models gives them.
+# Multiply-adds of one image of 224 x 224, in 1e9, as torchvision's table of models gives them; those of
+# transformers by their tokens, without what attention adds on larger images.
 _GMAC = {
     "alexnet": 0.71,
     "vgg16": 15.47,
@@ -25,6 +26,8 @@ _GMAC = {
     "resnet50": 4.09,
     "resnet101": 7.80,
     "resnet152": 11.51,
+    "timm:vit_base_patch14_dinov2.lvd142m": 23.2,
+    "timm:vit_base_patch16_dinov3.lvd1689m": 17.9,
 }
 _STEP_IN_FORWARDS = 3
 # A photo of 4:3.

@@ -61,7 +61,7 @@ def lines(text, tmp_path):
 
 def test_what_there_is():
     assert sorted({*protocol.names()} - {*ROWS}) == OWN
-    assert len(ROWS) == 28
+    assert len(ROWS) == 30
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -224,7 +224,8 @@ def test_a_dry_run_of_a_row(command, row, data, tmp_path):
         "  data   there       50 GB  retrieval-SfM-30k",
         "  data   there     1.94 GB  oxford5k",
         "  hours  unknown: backbone: expected one of alexnet, vgg16, resnet18, resnet34, resnet50, "
-        "resnet101, resnet152 to estimate hours, got 'squeezenet1_1'; its time is not known",
+        "resnet101, resnet152, timm:vit_base_patch14_dinov2.lvd142m, "
+        "timm:vit_base_patch16_dinov3.lvd1689m to estimate hours, got 'squeezenet1_1'; its time is not known",
         "  target oxford5k           50.0 +- 60 mAP",
         f"written to {work}; h: hours of one P100, estimated",
     ]
