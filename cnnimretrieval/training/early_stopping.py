@@ -26,7 +26,7 @@ def _scored(logs: Sequence[EpochLog]) -> list[EpochLog]:
 
 
 def _best(scored: Sequence[EpochLog]) -> int:
-    """The first of equals, by the mAP of the kind of query that decides, which stands first."""
+    """The first of equals, by what choices are made by, which stands first."""
     values = [next(iter(log.validation.values())) for log in scored]
     return values.index(max(values)) if values else 0
 

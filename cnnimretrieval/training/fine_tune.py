@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from cnnimretrieval.descriptors.inputs import Inputs, keep_inputs
+from cnnimretrieval.evaluation.heldout import Proof
 from cnnimretrieval.evaluation.queries import query_set
 from cnnimretrieval.networks.network import RetrievalNetwork, build, save
 from cnnimretrieval.networks.precision import choose_precision
@@ -119,9 +120,7 @@ def fine_tune(
         training,
         out / _CHECKPOINT,
         loop_key,
-        lambda network: {
-            f"map_{kind}": one.map for kind, one in proving.validation(network, through).scores.items()
-        },
+        lambda network: _validated(proving.validation(network, through)),
         partial(_write_tuples, out, descriptions.collection.table.names),
     )
     tuned = training.network
@@ -264,6 +263,12 @@ def _key_of_mining(pairs_dir: Path) -> str:
             f"pairs: expected a folder that mining finished, got {pairs_dir}; run mine first"
         )
     return record.key
+
+
+def _validated(proof: Proof) -> dict[str, float]:
+    """What an epoch is scored by: what choices are made by first, then each kind of query."""
+    by_kind = {f"map_{kind}": scores.map for kind, scores in proof.scores.items()}
+    return {"map_details": proof.map_of_details, **by_kind}
 
 
 def _open(

@@ -15,8 +15,14 @@ from experiments.report.upright import Upright
 
 # Legible on light and on dark ground, as the figures have none of their own.
 INK = "#7b8494"
-BLUE, ORANGE, GREEN = "#3b82f6", "#f08c3a", "#2fa36b"
-_LABELS = {"map_crop": "crop queries", "map_whole": "whole photos"}
+BLUE, ORANGE, GREEN, RED = "#3b82f6", "#f08c3a", "#2fa36b", "#d9534f"
+# The scores of an epoch: colour and label.
+_SCORES = {
+    "map_crop": (ORANGE, "crop queries"),
+    "map_retaken": (GREEN, "retaken crops"),
+    "map_far": (RED, "crops, far views only"),
+    "map_whole": (BLUE, "whole photos"),
+}
 
 
 def model_figure(view: Upright) -> str:
@@ -53,10 +59,11 @@ def training_figure(epochs: Sequence[Mapping[str, Any]]) -> str:
     loss_axes.plot([e["epoch"] for e in trained], [e["loss"] for e in trained], "o-", color=BLUE)
     loss_axes.set_ylabel("training loss")
     scores = [(epoch["epoch"], _map_scores(epoch)) for epoch in epochs]
-    kinds = sorted({kind for _, found in scores for kind in found})
-    for kind, colour in zip(kinds, (ORANGE, GREEN, BLUE), strict=False):
+    kinds = [kind for kind in _SCORES if any(kind in found for _, found in scores)]
+    for kind in kinds:
         points = [(number, found[kind]) for number, found in scores if kind in found]
-        map_axes.plot(*zip(*points, strict=True), "o-", color=colour, label=_LABELS.get(kind, kind))
+        colour, label = _SCORES[kind]
+        map_axes.plot(*zip(*points, strict=True), "o-", color=colour, label=label)
     map_axes.set_ylabel("mAP, held-out places")
     if kinds:
         map_axes.legend(frameon=False, labelcolor=INK)
