@@ -63,9 +63,7 @@ def find_duplicates(found: DescriptorFolder, photos: Path, *, min_score: float =
     `sfm.nearcopies`. A group's photos are all copies of its first one, not of each other alone. Photos that
     cannot be read are told and in no group.
     """
-    whole = found.images[found.images["x1"].isna()]
-    rows = whole.index[~whole["name"].duplicated()].to_numpy(dtype=np.int64)
-    names = found.images["name"].to_numpy(dtype=object)[rows]
+    rows, names = _whole(found)
     pairs = np.concatenate([np.empty((0, 2), np.int64), *_alike(Selection(found.vectors, rows), min_score)])
     looks, unreadable = _looks(names, np.unique(pairs), photos)
     groups = [
@@ -78,6 +76,21 @@ def find_duplicates(found: DescriptorFolder, photos: Path, *, min_score: float =
         pairs_compared=len(pairs),
         unreadable=tuple(unreadable),
     )
+
+
+def alike_pairs(
+    found: DescriptorFolder, *, min_score: float = MIN_SCORE
+) -> tuple[list[str], Int[np.ndarray, "p 2"]]:
+    """The names of the whole photos, and the pairs of them, each once, that are worth a look."""
+    rows, names = _whole(found)
+    pairs = np.concatenate([np.empty((0, 2), np.int64), *_alike(Selection(found.vectors, rows), min_score)])
+    return [str(name) for name in names], np.unique(pairs, axis=0)
+
+
+def _whole(found: DescriptorFolder) -> tuple[Int[np.ndarray, " m"], np.ndarray]:
+    whole = found.images[found.images["x1"].isna()]
+    rows = whole.index[~whole["name"].duplicated()].to_numpy(dtype=np.int64)
+    return rows, found.images["name"].to_numpy(dtype=object)[rows]
 
 
 def _alike(vectors: Selection, min_score: float) -> Iterator[Int[np.ndarray, "p 2"]]:

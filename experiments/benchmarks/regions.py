@@ -30,7 +30,6 @@ from groundwork.files import read_json
 from pairs.heldout import read_heldout
 from pairs.pair_table import read_pair_table
 
-GRIDS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))
 _KINDS = ("crop", "retaken", "whole")
 _BYTES = 4
 
@@ -108,14 +107,15 @@ class Windowed:
 
 
 def measured(
-    descriptions: Descriptions, situation: Situation, network: RetrievalNetwork, whitened: bool
+    descriptions: Descriptions, situation: Situation, network: RetrievalNetwork, grids_asked: Sequence[int]
 ) -> list[Sequence[str]]:
-    """A row of the table for each way of describing photos."""
+    """A row of the table for each way of describing photos: without windows, by each grid, by all grids."""
     windowed = Windowed(descriptions, situation, network)
-    whitening = network.whitening if whitened else None
+    whitening = network.whitening
     table: list[Sequence[str]] = []
     plain: Proof | None = None
-    for grids in GRIDS:
+    together = [tuple(grids_asked)] if len(grids_asked) > 1 else []
+    for grids in [(), *((grid,) for grid in grids_asked), *together]:
         vectors, photo_rows = windowed.rows(grids)
         dims: list[int | None] = [None]
         if whitening is not None:
@@ -152,14 +152,14 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="where descriptors are kept")
     parser.add_argument("--image-size", type=int, default=1024)
     parser.add_argument("--purpose", choices=("choose", "report"), default="choose")
+    parser.add_argument("--grids", type=int, nargs="+", default=[2, 3])
     parser.add_argument("--workers", type=int, default=1)
     options: argparse.Namespace = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     descriptions = open_run(options.work / "pairs", options.out, options.image_size, options.workers)
     situation = descriptions.queries.situations(options.purpose)[0]
     network = load(options.model or str(options.work / "model"), options.weights)
-    whitened = network.whitening is not None
-    rows = measured(descriptions, situation, network, whitened)
+    rows = measured(descriptions, situation, network, options.grids)
     searched = "all" if situation.database is None else f"{len(situation.database):,}"
     print(f"{len(situation.queries):,} queries of purpose {options.purpose}, {searched} photos searched")
     header = ("rows of a photo", "length", "bytes a photo", *(f"{kind} mAP" for kind in _KINDS), "crop gain")

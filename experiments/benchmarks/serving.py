@@ -2,7 +2,8 @@
 
 A server of its own process serves synthetic descriptors, the first of which are of drawn photos; users ask
 at the same time, each the next question when the last one is answered. Then many mixed requests, wrong ones
-among them: none may fail that should not, and the server's memory may grow by little.
+among them: none may fail that should not, and the server's memory may grow by little. An upload may take the
+network's forward pass on top, as measured alone.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -31,6 +33,7 @@ from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, bui
 from experiments.benchmarks.measure import Claim, arguments, conclude
 from experiments.benchmarks.search import synthetic
 from groundwork.descriptor_folder import IMAGES, META, VECTORS
+from groundwork.executors import usable_cores
 from groundwork.files import read_json, write_json, write_table
 from groundwork.memory import resident_bytes
 
@@ -106,16 +109,26 @@ def main() -> int:
         assert command.stdout is not None
         try:
             address = command.stdout.readline().split()[3]
-            claims = _measured(address, command.pid, folder / "photos", options)
+            alone = forward_seconds(network)
+            print(
+                f"the network's forward pass alone, one thread: {1e3 * alone:.0f} ms; those of all users",
+                end="",
+            )
+            print(
+                f" on {usable_cores()} cores {1e3 * alone * options.users / usable_cores():.0f} ms",
+                flush=True,
+            )
+            claims = _measured(address, command.pid, folder / "photos", alone, options)
         finally:
             command.send_signal(signal.SIGINT)
             command.wait(60)
             command.stdout.close()
-        print(f"the network's forward pass alone, one thread: {1e3 * forward_seconds(network):.0f} ms")
         return conclude(claims)
 
 
-def _measured(address: str, pid: int, photos: Path, options: argparse.Namespace) -> Sequence[Claim]:
+def _measured(
+    address: str, pid: int, photos: Path, forward: float, options: argparse.Namespace
+) -> Sequence[Claim]:
     users, requests, mixed = options.users, options.requests, options.mixed
     contents = [path.read_bytes() for path in sorted(photos.iterdir())]
     limits = httpx.Limits(max_connections=users)
@@ -132,17 +145,19 @@ def _measured(address: str, pid: int, photos: Path, options: argparse.Namespace)
         for work in (by_name, by_upload):
             under_load(work, users, 20)
         claims = []
-        for what, work in (("a photo of the collection", by_name), ("an uploaded photo", by_upload)):
+        kinds = (("a photo of the collection", by_name, 0.0), ("an uploaded photo", by_upload, forward))
+        for what, work, beside in kinds:
             started = _cpu_seconds(pid)
             took = under_load(work, users, requests)
             p50, p95 = took[len(took) // 2], took[int(0.95 * len(took))]
             cpu = 1e3 * (_cpu_seconds(pid) - started) / requests
             print(
                 f"{what}, {users} users: median {1e3 * p50:.0f} ms, p95 {1e3 * p95:.0f} ms; "
-                f"{cpu:.0f} ms of a core a request"
+                f"{cpu:.0f} ms of a core a request",
+                flush=True,
             )
-            if work is by_name:
-                claims.append(Claim(what=f"p95 s, {what}", measured=p95, limit=MOST_SECONDS, at_least=False))
+            limit = MOST_SECONDS + beside
+            claims.append(Claim(what=f"p95 s, {what}", measured=p95, limit=limit, at_least=False))
         failed: list[str] = []
         under_load(lambda number: _mixed(client, number, contents, failed), users, _WARM_UP)
         before = resident_bytes(pid)
@@ -154,6 +169,14 @@ def _measured(address: str, pid: int, photos: Path, options: argparse.Namespace)
     return claims
 
 
+@cache
+def _bomb() -> bytes:
+    """A small file of more pixels than are decoded."""
+    stream = io.BytesIO()
+    Image.new("1", (10_000, 7_000)).save(stream, "PNG")
+    return stream.getvalue()
+
+
 def _cpu_seconds(pid: int) -> float:
     """Processor time of a process, without its children's."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -163,8 +186,6 @@ def _cpu_seconds(pid: int) -> float:
 def _mixed(client: httpx.Client, number: int, contents: Sequence[bytes], failed: list[str]) -> None:
     """One of ten kinds of requests, four of them wrong; notes what comes back otherwise than it should."""
     name, photo = f"{number % _PHOTOS:03d}.jpg", contents[number % _PHOTOS]
-    bomb = io.BytesIO()
-    Image.new("1", (10_000, 7_000)).save(bomb, "PNG")
     kinds: list[tuple[int, str, dict[str, str], bytes | None]] = [
         (200, "/api/search", {"name": name}, None),
         (200, "/api/search", {"top": "50"}, photo),
@@ -174,7 +195,7 @@ def _mixed(client: httpx.Client, number: int, contents: Sequence[bytes], failed:
         (200, "/results", {"box": "10,10,400,300"}, photo),
         (422, "/api/search", {}, b"no photo"),
         (422, "/api/search", {}, photo[:2000]),
-        (422, "/api/search", {}, bomb.getvalue()),
+        (422, "/api/search", {}, _bomb()),
         (404, "/api/search", {"name": "../../etc/passwd"}, None),
     ]
     status, address, data, sent = kinds[number % len(kinds)]

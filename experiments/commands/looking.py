@@ -1,6 +1,7 @@
 """The commands that look at what there is: near-copies, places as folders, two runs beside each other."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,23 +14,42 @@ from groundwork.lock import hold
 from groundwork.names import printable
 
 if TYPE_CHECKING:
+    from cnnimretrieval.search.crops import Crop
     from cnnimretrieval.search.duplicates import Duplicates
 
 
 def duplicates(
     database: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `extract` wrote.")],
+    crops: Annotated[
+        bool,
+        typer.Option("--crops", help="Also photos that are a part of another, by SIFT and pixels; slower."),
+    ] = False,
     as_json: options.Json = False,
+    workers: options.Workers = None,
 ) -> None:
     """List near-copies among the photos of an extracted folder, the largest of each group first."""
     options.folder(database, "DIR", "extract the photos first")
-    from cnnimretrieval.search.duplicates import find_duplicates
+    from cnnimretrieval.search.crops import Crop, find_crops
+    from cnnimretrieval.search.duplicates import alike_pairs, find_duplicates
+    from cnnimretrieval.search.evidence import CACHE
     from groundwork.descriptor_folder import META, read_descriptor_folder
 
     found = read_descriptor_folder(database)
     options.file(database / META, "DIR")
     photos = options.folder(Path(read_json(database / META)["photos"]), "photos of DIR")
     result = find_duplicates(found, photos)
-    print(json.dumps(asdict(result), indent=1) if as_json else _table(result))
+    parts: list[Crop] = []
+    if crops:
+        names, pairs = alike_pairs(found)
+        copied = {frozenset((group[0].name, other.name)) for group in result.groups for other in group[1:]}
+        apart = [row for row, pair in enumerate(pairs.tolist()) if {names[i] for i in pair} not in copied]
+        count = options.num_workers(workers)
+        parts = list(find_crops(names, pairs[apart], photos, cache=database / CACHE, workers=count))
+    if as_json:
+        told = {"crops": [asdict(part) for part in parts]} if crops else {}
+        print(json.dumps(asdict(result) | told, indent=1))
+    else:
+        print("\n".join([_table(result), *_lines_of(parts)]))
 
 
 def places(
@@ -64,6 +84,13 @@ def compare(
 def printable_lines(text: str) -> str:
     """Lines of text whose names cannot command a terminal."""
     return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def _lines_of(parts: "Sequence[Crop]") -> list[str]:
+    return [
+        f"{printable(part.name)} is {','.join(f'{side:g}' for side in part.box)} of {printable(part.of)}"
+        for part in parts
+    ]
 
 
 def _counted(number: int, what: str) -> str:

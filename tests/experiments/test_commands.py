@@ -55,7 +55,7 @@ COMMANDS = {
     ),
     "match": (["A", "B"], {"--out", "--features", "--geometry", "--seed", "--json"}),
     "download": (["NAME"], {"--data", "--mirror", "--keep-archives", "--dry-run"}),
-    "duplicates": (["DIR"], {"--json"}),
+    "duplicates": (["DIR"], {"--crops", "--json", "--workers"}),
     "places": (["WORK/sfm"], {"--out"}),
     "compare": (["RUN_A", "RUN_B"], {"--json", "--seed"}),
     "report": (["WORK"], set()),
