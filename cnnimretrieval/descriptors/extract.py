@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.inputs import Inputs
 from cnnimretrieval.descriptors.passes import Input, described, in_batches, one_by_one
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork
+from cnnimretrieval.networks.precision import Precision
 from cnnimretrieval.networks.scales import require_factors
 from groundwork.descriptor_folder import unit_rows
 from groundwork.files import atomic_path, create_array, keep_rows
@@ -42,7 +42,7 @@ class ExtractConfig(Settings):
         gt=0,
         description="exponent of the mean over scales; None takes the network's own (GeM's p, else 1)",
     )
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     batch_size: int = Field(
         default=8, gt=0, description="photos of one size that go through the network together on a GPU"
     )

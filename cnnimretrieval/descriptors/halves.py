@@ -29,7 +29,8 @@ class Look:
 
     def autocast(self, device_type: str) -> torch.autocast:
         """The context in which layers compute in this precision."""
-        return torch.autocast(device_type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        dtype = torch.float16 if self.precision == "float16" else torch.bfloat16
+        return torch.autocast(device_type, dtype, enabled=self.precision != "float32")
 
 
 def below(
@@ -56,11 +57,19 @@ def stacked(several: Sequence[Parts]) -> list[Shaped[Tensor, "b _ _ _"]]:
 
 
 def above(
-    network: RetrievalNetwork, num_layers: int, activations: Float[Tensor, "b c h w"], look: Look
+    network: RetrievalNetwork,
+    num_layers: int,
+    activations: Float[Tensor, "b c h w"],
+    look: Look,
+    *,
+    recompute: bool = False,
 ) -> Float[Tensor, "b d"]:
-    """Unit descriptors that the other layers make of what the lowest gave; float32 in any precision."""
+    """Unit descriptors that the other layers make of what the lowest gave; float32 in any precision.
+
+    With `recompute` each layer keeps only what goes into it, and works again on the way back.
+    """
     with look.autocast(activations.device.type):
-        return network.of_activations(network.trunk.above(activations, num_layers))
+        return network.of_activations(network.trunk.above(activations, num_layers, recompute=recompute))
 
 
 def packed(activations: Float[Tensor, "c h w"], kept_as: KeptAs) -> Shaped[np.ndarray, "h w c"]:

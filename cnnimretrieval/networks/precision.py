@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch.nn import functional
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "float16"]
 
 _CPU_INFO = Path("/proc/cpuinfo")
 # Instructions for products of bfloat16: Intel's and AMD's two, Arm's. Processors without them convert each

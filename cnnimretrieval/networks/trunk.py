@@ -1,11 +1,12 @@
 """Trunk: the part of a backbone that gives activation maps, with what its input and output look like."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 # alexnet and squeezenet convolve without padding: below this side some layer of theirs would have no output
 # left.
@@ -76,8 +77,18 @@ class Trunk(nn.Module):
             activations = layer(activations)
         return activations
 
-    def above(self, activations: Float[Tensor, "b c h w"], cut: int) -> Float[Tensor, "b c2 h2 w2"]:
-        """What the other layers make of what `below` gives: together the two are `forward`."""
+    def above(
+        self, activations: Float[Tensor, "b c h w"], cut: int, *, recompute: bool = False
+    ) -> Float[Tensor, "b c2 h2 w2"]:
+        """What the other layers make of what `below` gives: together the two are `forward`.
+
+        With `recompute` a gradient costs each of `layers` its work again, and memory for what goes in only.
+        """
+        if recompute and self.layers:
+            activations = padded(activations, MIN_SIDE_PX, 1) if cut == 0 else activations.clone()
+            for several in _recomputable(self.layers[cut:]):
+                activations = checkpoint(several, activations, use_reentrant=False, preserve_rng_state=False)
+            return activations
         if cut == 0:
             return self(activations)  # type: ignore[no-any-return]
         for layer in self.layers[cut:]:
@@ -91,6 +102,17 @@ def _in_a_row(module: nn.Module) -> Iterator[nn.Module]:
             yield from _in_a_row(layer)
     else:
         yield module
+
+
+def _recomputable(layers: Sequence[nn.Module]) -> Iterator[nn.Sequential]:
+    """Layers, each with those after it that write over what they are given: that cannot be given again."""
+    several: list[nn.Module] = []
+    for layer in layers:
+        if several and not getattr(layer, "inplace", False):
+            yield nn.Sequential(*several)
+            several = []
+        several.append(layer)
+    yield nn.Sequential(*several)
 
 
 def padded(images: Float[Tensor, "b 3 h w"], least_px: int, multiple_px: int) -> Float[Tensor, "b 3 h2 w2"]:

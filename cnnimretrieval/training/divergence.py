@@ -14,6 +14,7 @@ from cnnimretrieval.descriptors.extract import SEES_NOTHING, Described
 # Descriptors of different photos that differ by less are those of a network whose activations have died out.
 _ALIKE = 1e-6
 _MOST_NAMES = 3
+_LEAST_SCALE = 2.0**-10
 
 
 class Diverged(ValueError):
@@ -70,6 +71,15 @@ def check_tensors(
         f"expected finite {kind}s, got {largest[name]:g} in {name} "
         f"at a loss of {loss:.4g} for {listed(queries)}"
     )
+
+
+def check_scale(scale: float, loss: float, queries: Sequence[str]) -> None:
+    """Diverged when float16 holds no gradient, however small the `scale` of the loss."""
+    if scale < _LEAST_SCALE:
+        raise Diverged(
+            f"expected gradients that float16 holds, got none down to a scale of {scale:g} "
+            f"at a loss of {loss:.4g} for {listed(queries)}"
+        )
 
 
 def sound_descriptors(found: Described, names: Sequence[str], *, differ: bool) -> Float[np.ndarray, "n d"]:

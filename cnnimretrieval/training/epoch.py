@@ -77,7 +77,7 @@ class Epoch:
 
     def __post_init__(self) -> None:
         """Begin with a learner that serves this epoch alone."""
-        self._learner = Learner(self.training, self.state.optimizer, self.state.classes)
+        self._learner = Learner(self.training, self.state.optimizer, self.state.classes, self.state.scaler)
         self._since, self._told = time.monotonic(), self.training.clock.read()
 
     @property

@@ -43,8 +43,9 @@ def add_gradient(
     pictures: Pictures,
     values_of: Callable[[Float[Tensor, "k d"]], Float[Tensor, " v"]],
     divisor: int = 1,
+    scaled: Callable[[Tensor], Tensor] = lambda value: value,
 ) -> Float[Tensor, " v"]:
-    """Values of the descriptors; the gradient of their sum, divided, is added to that of the weights.
+    """Values of the descriptors; the gradient of their sum, divided and scaled, is added to the weights'.
 
     The gradient of the descriptors comes first; pictures that it does not move need no way back. Of more
     pictures than may be at once, those that it moves go through the network again, a part at a time (Gao et
@@ -59,7 +60,7 @@ def add_gradient(
         descriptors = _of_all(training, pictures, groups, found).requires_grad_()
         values = values_of(_as_seen(training, descriptors))
     with training.clock.part("backward"):
-        value, graphs = values.sum() / divisor, made if whole else None
+        value, graphs = scaled(values.sum() / divisor), made if whole else None
         _add_way_back(training, pictures, groups, graphs, descriptors, value)
     return values.detach()
 
@@ -142,7 +143,8 @@ def _described(
     with torch.set_grad_enabled(with_graph):
         if num_layers == 0:
             (given,) = below(training.network, 0, given, training.look)
-        return above(training.network, num_layers, given, training.look).float()
+        recompute = with_graph and training.config.recompute
+        return above(training.network, num_layers, given, training.look, recompute=recompute).float()
 
 
 def _add_back(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -23,6 +24,7 @@ class LearningState:
         network: which learns.
         optimizer: that moves it, and the weights of the classes.
         classes: that a loss over classes has, else None.
+        scaler: of losses, where gradients in float16 would be lost else.
         average: of the weights over the latest steps, where the settings ask for it.
         best: weights, of the epoch with the best scores, where training may stop early.
 
@@ -31,6 +33,7 @@ class LearningState:
     network: RetrievalNetwork
     optimizer: Optimizer
     classes: Classes | None
+    scaler: GradScaler | None
     average: AveragedModel | None
     best: BestWeights | None
 
@@ -40,6 +43,7 @@ class LearningState:
         parts: dict[str, Stateful | None] = {
             "network": all_that_learns(self.network, self.classes),
             "optimizer": self.optimizer,
+            "scaler": self.scaler,
             "average": self.average,
             "best": self.best,
         }
@@ -73,6 +77,11 @@ class LearningState:
 def start(training: Training) -> LearningState:
     """The state before the first step: the network on its device, its optimiser, and what follows them."""
     network, config = training.network, training.config
+    if config.recompute and not network.trunk.layers:
+        raise ValueError(
+            f"train.loop.recompute: expected a backbone of layers in a row, got {network.trunk.name}; "
+            "set train.loop.pictures_at_once to 1 instead"
+        )
     # In the order in memory that convolutions like; kept inputs need the layers below to stay as they are.
     network.to(training.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     optimizer, classes = build_optimizer(network, config), classes_of(training)
@@ -85,6 +94,7 @@ def start(training: Training) -> LearningState:
         network=network,
         optimizer=optimizer,
         classes=classes,
+        scaler=GradScaler(training.device.split(":")[0]) if config.precision == "float16" else None,
         average=average,
         best=None if config.patience is None else BestWeights(),
     )

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from cnnimretrieval.networks.precision import Precision
 from cnnimretrieval.training.collection import QueryConfig
 from cnnimretrieval.training.losses import LOSSES, BatchLoss, BatchLossConfig, ClassLoss, LossName, TupleLoss
 from cnnimretrieval.training.margin_heads import MarginConfig
@@ -72,10 +73,16 @@ class LoopConfig(Settings):
     gradient: Literal["summed", "per_pair"] = Field(
         default="summed", description="over the pairs of a step, or divided by their number as in MatConvNet"
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Precision | Literal["auto"] = Field(
         default="float32",
         description="of the activations, also in mining; descriptors and loss are float32; auto: bfloat16 "
-        "where the machine is faster in it",
+        "where the machine is faster in it; float16: losses are scaled so that gradients fit it",
+    )
+    recompute: bool = Field(
+        default=False,
+        exclude_if=lambda recompute: not recompute,
+        description="layers keep only what goes into them and work again on the way back: less memory, more "
+        "time, the same numbers",
     )
     optimizer: Literal["adam", "sgd"] = "adam"
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")

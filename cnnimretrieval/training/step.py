@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from cnnimretrieval.training.batches import Batch
@@ -14,7 +15,7 @@ from cnnimretrieval.training.classes import Classes
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.cross_batch_memory import CrossBatchMemory
 from cnnimretrieval.training.distributed import num_ranks, of_all, sum_gradients
-from cnnimretrieval.training.divergence import check_descriptors, check_loss, check_tensors
+from cnnimretrieval.training.divergence import check_descriptors, check_loss, check_scale, check_tensors
 from cnnimretrieval.training.gradients import add_gradient, describe_with_gradient
 from cnnimretrieval.training.losses import LOSSES, BatchLoss, TupleLoss, mean_over_anchors
 from cnnimretrieval.training.pair_masks import PairMasks
@@ -26,8 +27,16 @@ class Learner:
     Its memory, if the training has one, begins empty: a learner serves one epoch.
     """
 
-    def __init__(self, training: Training, optimizer: Optimizer, classes: Classes | None = None) -> None:
+    def __init__(
+        self,
+        training: Training,
+        optimizer: Optimizer,
+        classes: Classes | None = None,
+        scaler: GradScaler | None = None,
+    ) -> None:
         self.steps = 0
+        # Off, it gives losses and steps as they are.
+        self._scaler = scaler or GradScaler(enabled=False)
         self._classes = classes
         self._training = training
         self._optimizer = optimizer
@@ -58,9 +67,15 @@ class Learner:
         """Take the step that the gradients of all ranks ask for, if it is sound."""
         sum_gradients(self._training.network)
         weights = dict(self._training.network.named_parameters())
-        gradients = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
-        check_tensors("gradient", gradients, total, self._queries(batch))
-        self._optimizer.step()
+        if self._scaler.is_enabled():
+            # Which leaves out a step whose gradients do not fit, and scales less from then on.
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+            check_scale(self._scaler.get_scale(), total, self._queries(batch))
+        else:
+            gradients = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
+            check_tensors("gradient", gradients, total, self._queries(batch))
+            self._optimizer.step()
         check_tensors("weight", weights, total, self._queries(batch))
 
     def _tuples(self, loss: TupleLoss, batch: Batch) -> float:
@@ -76,7 +91,7 @@ class Learner:
                 tuples = torch.split(descriptors, list(sizes))
                 return torch.stack([loss.of(one[None], config.margin).sum() for one in tuples])
 
-            values = add_gradient(self._training, _pictures(examples), per_tuple, divisor)
+            values = add_gradient(self._training, _pictures(examples), per_tuple, divisor, self._scaler.scale)
             for value, example in zip(values.tolist(), examples, strict=True):
                 check_loss(value, self._queries((example,)))
                 total += value
@@ -126,7 +141,7 @@ class Learner:
             seen.append(descriptors.detach())
             return value(descriptors)[None]
 
-        found = float(add_gradient(self._training, _pictures(batch), values))
+        found = float(add_gradient(self._training, _pictures(batch), values, scaled=self._scaler.scale))
         check_loss(found, self._queries(batch))
         if memory is not None:
             memory.add(seen[0], torch.from_numpy(rows))
@@ -143,7 +158,7 @@ class Learner:
             mean: Tensor = losses.sum()[None] / max(len(losses), 1)
             return mean
 
-        found = float(add_gradient(self._training, _pictures(batch), values))
+        found = float(add_gradient(self._training, _pictures(batch), values, scaled=self._scaler.scale))
         check_loss(found, self._queries(batch))
         return found * len(batch)
 
