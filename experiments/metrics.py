@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
+from cnnimretrieval.training.proof.rows import Row
 from cnnimretrieval.training.result import RowScores, TrainSummary
-from cnnimretrieval.training.rows import Row
 from experiments.counts import Mining, Reconstruction
 from experiments.rounds import Round
 from groundwork.files import write_json

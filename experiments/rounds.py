@@ -13,8 +13,8 @@ from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import extract
 from cnnimretrieval.networks.open import load as open_network
+from cnnimretrieval.training.proof.rows import Row
 from cnnimretrieval.training.result import RowScores
-from cnnimretrieval.training.rows import Row
 from experiments.counts import Mining, Reconstruction
 from experiments.settings.run_config import RunConfig
 from groundwork.files import discard, read_json, read_table, write_json

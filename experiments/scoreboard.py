@@ -7,8 +7,8 @@ from cnnimretrieval.evaluation.metrics import MIN_PLACES
 
 if TYPE_CHECKING:  # they come with torch, which a report does without
     from cnnimretrieval.evaluation.heldout import KindScores
+    from cnnimretrieval.training.proof.rows import Row
     from cnnimretrieval.training.result import RowScores, SituationScores
-    from cnnimretrieval.training.rows import Row
 
 # In the order of the experiment; not every run has every row.
 ROWS: Mapping[str, str] = {

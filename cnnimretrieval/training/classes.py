@@ -9,9 +9,9 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from cnnimretrieval.training.context import Training
-from cnnimretrieval.training.local_supervision import cluster_classes
-from cnnimretrieval.training.losses import LOSSES, ClassLoss
-from cnnimretrieval.training.margin_heads import MarginHead
+from cnnimretrieval.training.local.supervision import cluster_classes
+from cnnimretrieval.training.losses.margin_heads import MarginHead
+from cnnimretrieval.training.losses.registry import LOSSES, ClassLoss
 from cnnimretrieval.whitening.apply import apply as apply_whitening
 
 

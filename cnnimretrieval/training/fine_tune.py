@@ -21,7 +21,6 @@ from cnnimretrieval.networks.network import RetrievalNetwork, build, save
 from cnnimretrieval.networks.precision import choose_precision
 from cnnimretrieval.search.confidence import CALIBRATION
 from cnnimretrieval.training.batches import Examples
-from cnnimretrieval.training.calibrating import write_calibration
 from cnnimretrieval.training.clock import Clock, write_profile
 from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.context import Training
@@ -30,15 +29,16 @@ from cnnimretrieval.training.distributed import first_says, is_first, num_ranks,
 from cnnimretrieval.training.divergence import before_training
 from cnnimretrieval.training.initial_share import settle
 from cnnimretrieval.training.journal import Journal
-from cnnimretrieval.training.local_training import learn_local, read_lessons, teaching_models
+from cnnimretrieval.training.local.training import learn_local, read_lessons, teaching_models
 from cnnimretrieval.training.loop import run_loop
 from cnnimretrieval.training.optimiser import num_frozen
+from cnnimretrieval.training.proof.calibrating import write_calibration
+from cnnimretrieval.training.proof.whitening_layers import load_layers, start_layers
 from cnnimretrieval.training.prover import prover
 from cnnimretrieval.training.result import TrainResult, judge, read_result, write_result, write_tuples
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.train_config import TrainConfig
 from cnnimretrieval.training.watch import WatchConfig
-from cnnimretrieval.training.whitening_layers import load_layers, start_layers
 from groundwork.files import discard, read_json, write_json
 from groundwork.keys import key_of
 from groundwork.records import load_done, mark_done, read_done

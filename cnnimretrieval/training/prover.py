@@ -6,11 +6,11 @@ from functools import partial
 
 from cnnimretrieval.evaluation.heldout import Proof, prove
 from cnnimretrieval.networks.network import RetrievalNetwork
-from cnnimretrieval.training.collection_whitening import Shares, sample_pairs
 from cnnimretrieval.training.descriptions import Descriptions
-from cnnimretrieval.training.rows import Candidate, Fitted, Row, candidate, fit_learned, fit_pca
+from cnnimretrieval.training.proof.collection_whitening import Shares, sample_pairs
+from cnnimretrieval.training.proof.rows import Candidate, Fitted, Row, candidate, fit_learned, fit_pca
+from cnnimretrieval.training.proof.whitening_choice import choose_shares
 from cnnimretrieval.training.train_config import TrainConfig
-from cnnimretrieval.training.whitening_choice import choose_shares
 from cnnimretrieval.whitening.apply import apply
 
 

@@ -13,7 +13,7 @@ from cnnimretrieval.evaluation.metrics import MIN_PLACES
 from cnnimretrieval.evaluation.queries import SituationName
 from cnnimretrieval.training.batches import Examples
 from cnnimretrieval.training.checkpoint import EpochLog, Progress
-from cnnimretrieval.training.rows import Candidate, Row
+from cnnimretrieval.training.proof.rows import Candidate, Row
 from groundwork.files import read_json, write_json, write_table
 from groundwork.settings import Values
 

@@ -7,8 +7,15 @@ from pydantic import Field, model_validator
 
 from cnnimretrieval.networks.precision import Precision
 from cnnimretrieval.training.collection import QueryConfig
-from cnnimretrieval.training.losses import LOSSES, BatchLoss, BatchLossConfig, ClassLoss, LossName, TupleLoss
-from cnnimretrieval.training.margin_heads import MarginConfig
+from cnnimretrieval.training.losses.margin_heads import MarginConfig
+from cnnimretrieval.training.losses.registry import (
+    LOSSES,
+    BatchLoss,
+    BatchLossConfig,
+    ClassLoss,
+    LossName,
+    TupleLoss,
+)
 from cnnimretrieval.training.sampling import DrawnBy
 from cnnimretrieval.training.schedule import ScheduleConfig
 from groundwork.settings import Settings

@@ -13,12 +13,12 @@ from torch.optim import Optimizer
 from cnnimretrieval.training.batches import Batch
 from cnnimretrieval.training.classes import Classes
 from cnnimretrieval.training.context import Training
-from cnnimretrieval.training.cross_batch_memory import CrossBatchMemory
 from cnnimretrieval.training.distributed import num_ranks, of_all, sum_gradients
 from cnnimretrieval.training.divergence import check_descriptors, check_loss, check_scale, check_tensors
 from cnnimretrieval.training.gradients import add_gradient, describe_with_gradient
-from cnnimretrieval.training.losses import LOSSES, BatchLoss, TupleLoss, mean_over_anchors
-from cnnimretrieval.training.pair_masks import PairMasks
+from cnnimretrieval.training.losses.cross_batch_memory import CrossBatchMemory
+from cnnimretrieval.training.losses.pair_masks import PairMasks
+from cnnimretrieval.training.losses.registry import LOSSES, BatchLoss, TupleLoss, mean_over_anchors
 
 
 class Learner:

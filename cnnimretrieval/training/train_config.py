@@ -6,12 +6,12 @@ from pydantic import Field, model_validator
 
 from cnnimretrieval.descriptors.inputs import KeepConfig
 from cnnimretrieval.networks.network import NetworkConfig
-from cnnimretrieval.training.collection_whitening import WhiteningConfig
-from cnnimretrieval.training.local_settings import LocalTrainingConfig
-from cnnimretrieval.training.rows import Row
+from cnnimretrieval.training.local.settings import LocalTrainingConfig
+from cnnimretrieval.training.proof.collection_whitening import WhiteningConfig
+from cnnimretrieval.training.proof.rows import Row
+from cnnimretrieval.training.proof.whitening_layers import LayersConfig
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.watch import WatchConfig
-from cnnimretrieval.training.whitening_layers import LayersConfig
 from groundwork.settings import Settings
 
 

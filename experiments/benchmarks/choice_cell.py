@@ -18,8 +18,8 @@ from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.mining import draw_tuples, mine_tuples
 from cnnimretrieval.training.optimiser import build_optimizer, set_rate
+from cnnimretrieval.training.proof.rows import choosing_score, proofs
 from cnnimretrieval.training.prover import prover
-from cnnimretrieval.training.rows import choosing_score, proofs
 from cnnimretrieval.training.step import Learner
 from experiments.settings.run_config import RunConfig
 from groundwork.files import read_json, write_json

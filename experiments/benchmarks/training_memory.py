@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build
-from cnnimretrieval.training.losses import contrastive
+from cnnimretrieval.training.losses.registry import contrastive
 from experiments.benchmarks.measure import Claim, conclude, print_table
 
 _LIMIT_GB = 11.0

@@ -21,7 +21,7 @@ def calibrate(
     options.folder(model, "MODEL")
     options.folder(pairs, "WORK/pairs", "mine first")
     from cnnimretrieval.evaluation.calibrate import MIN_PLACES
-    from cnnimretrieval.training.calibrating import described_run, write_calibration
+    from cnnimretrieval.training.proof.calibrating import described_run, write_calibration
     from experiments import machine
 
     on = machine.device(device)

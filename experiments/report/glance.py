@@ -75,7 +75,7 @@ def _descriptors(files: RunFiles) -> tuple[Sequence[str], Float[np.ndarray, "n d
         return None
     # It comes with torch, which the rest of a report does without.
     from cnnimretrieval.networks.open import load
-    from cnnimretrieval.training.calibrating import described_run
+    from cnnimretrieval.training.proof.calibrating import described_run
     from cnnimretrieval.whitening.apply import apply
 
     try:

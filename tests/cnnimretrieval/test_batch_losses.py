@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cnnimretrieval.training.losses import (
+from cnnimretrieval.training.losses.registry import (
     LOSSES,
     BatchLoss,
     BatchLossConfig,

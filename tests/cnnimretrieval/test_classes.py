@@ -9,9 +9,9 @@ from cnnimretrieval.networks.network import NetworkConfig, build
 from cnnimretrieval.training.classes import classes_of
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.fine_tune import TrainConfig, fine_tune
-from cnnimretrieval.training.local_supervision import cluster_classes
+from cnnimretrieval.training.local.supervision import cluster_classes
 from cnnimretrieval.training.loop import run_loop
-from cnnimretrieval.training.margin_heads import MARGIN_HEADS, MarginConfig
+from cnnimretrieval.training.losses.margin_heads import MARGIN_HEADS, MarginConfig
 from cnnimretrieval.training.settings import LoopConfig
 
 LOOP = LoopConfig(

@@ -26,7 +26,7 @@ from cnnimretrieval.search.confidence import (
 from cnnimretrieval.search.diffusion import DiffusionConfig
 from cnnimretrieval.search.ranking import rank
 from cnnimretrieval.search.rerank import RerankConfig
-from cnnimretrieval.training.calibrating import calibrate, described_run, results_of
+from cnnimretrieval.training.proof.calibrating import calibrate, described_run, results_of
 from experiments import cli
 from groundwork.files import write_json
 from pairs.heldout import write_heldout

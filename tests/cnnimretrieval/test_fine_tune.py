@@ -11,17 +11,17 @@ from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.tensors import normalise, to_levels
 from cnnimretrieval.networks.network import NetworkConfig
 from cnnimretrieval.networks.open import load
-from cnnimretrieval.training import collection_whitening as whitenings
 from cnnimretrieval.training import fine_tune as stage
 from cnnimretrieval.training import loop as loop_module
-from cnnimretrieval.training import rows
 from cnnimretrieval.training.collection import QueryConfig
-from cnnimretrieval.training.collection_whitening import WhiteningConfig
 from cnnimretrieval.training.fine_tune import fine_tune
 from cnnimretrieval.training.loop import run_loop
+from cnnimretrieval.training.proof import collection_whitening as whitenings
+from cnnimretrieval.training.proof import rows
+from cnnimretrieval.training.proof.collection_whitening import WhiteningConfig
+from cnnimretrieval.training.proof.whitening_layers import LayersConfig
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.train_config import TrainConfig
-from cnnimretrieval.training.whitening_layers import LayersConfig
 from cnnimretrieval.whitening.estimates import pca_whitening
 from groundwork.files import read_table, write_json
 from groundwork.records import mark_done

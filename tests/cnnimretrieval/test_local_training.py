@@ -10,22 +10,22 @@ from pydantic import ValidationError
 from cnnimretrieval.networks.local_head import LocalConfig
 from cnnimretrieval.networks.network import NetworkConfig, build, read_folder
 from cnnimretrieval.training.fine_tune import TrainConfig, fine_tune
-from cnnimretrieval.training.local_losses import (
+from cnnimretrieval.training.local.losses import (
     attended_loss,
     correspondence_loss,
     pooled_loss,
     surely_apart,
 )
-from cnnimretrieval.training.local_maps import photo_maps
-from cnnimretrieval.training.local_settings import LocalTrainingConfig, LocalWeights
-from cnnimretrieval.training.local_supervision import (
+from cnnimretrieval.training.local.maps import photo_maps
+from cnnimretrieval.training.local.settings import LocalTrainingConfig, LocalWeights
+from cnnimretrieval.training.local.supervision import (
     Observations,
     observations,
     pseudo_classes,
     shared_places,
     worth_attending,
 )
-from cnnimretrieval.training.local_training import Lessons, attention_ratios, learn_local, teaching_models
+from cnnimretrieval.training.local.training import Lessons, attention_ratios, learn_local, teaching_models
 from cnnimretrieval.training.settings import LoopConfig
 from groundwork.orientation import upright_xy
 from pairs.image_pairs import Candidates

@@ -8,7 +8,7 @@ from cnnimretrieval.networks.network import NetworkConfig, build
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.gradients import describe_with_gradient
 from cnnimretrieval.training.loop import run_loop
-from cnnimretrieval.training.losses import contrastive, triplet
+from cnnimretrieval.training.losses.registry import contrastive, triplet
 from cnnimretrieval.training.mining import draw_tuples, mine_tuples
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.whitening.apply import Whitening, apply

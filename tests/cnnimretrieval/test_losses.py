@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cnnimretrieval.training.losses import LOSSES, LossName, contrastive, triplet
+from cnnimretrieval.training.losses.registry import LOSSES, LossName, contrastive, triplet
 
 DTYPES = {"f64": torch.float64, "f32": torch.float32}
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from cnnimretrieval.training.margin_heads import (
+from cnnimretrieval.training.losses.margin_heads import (
     MARGIN_HEADS,
     MarginConfig,
     MarginHead,

@@ -6,11 +6,11 @@ from cnnimretrieval.networks.network import NetworkConfig, build
 from cnnimretrieval.training import gradients
 from cnnimretrieval.training.batches import Batch, load_batches
 from cnnimretrieval.training.context import Training
-from cnnimretrieval.training.cross_batch_memory import CrossBatchMemory
 from cnnimretrieval.training.gradients import describe_with_gradient
-from cnnimretrieval.training.losses import LOSSES, BatchLossConfig, contrastive, mean_over_anchors
+from cnnimretrieval.training.losses.cross_batch_memory import CrossBatchMemory
+from cnnimretrieval.training.losses.pair_masks import PairMasks
+from cnnimretrieval.training.losses.registry import LOSSES, BatchLossConfig, contrastive, mean_over_anchors
 from cnnimretrieval.training.mining import draw_epoch, draw_tuples, examples_of_part, mine_tuples
-from cnnimretrieval.training.pair_masks import PairMasks
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.step import Learner
 from pairs.negatives import NegativesConfig

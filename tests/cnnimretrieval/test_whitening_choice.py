@@ -7,9 +7,9 @@ import pytest
 
 from cnnimretrieval.evaluation.heldout import prove
 from cnnimretrieval.evaluation.queries import Situation, query_set
-from cnnimretrieval.training import whitening_choice
-from cnnimretrieval.training.collection_whitening import PairSample, Shares, WhiteningConfig
-from cnnimretrieval.training.whitening_choice import choose_shares
+from cnnimretrieval.training.proof import whitening_choice
+from cnnimretrieval.training.proof.collection_whitening import PairSample, Shares, WhiteningConfig
+from cnnimretrieval.training.proof.whitening_choice import choose_shares
 from cnnimretrieval.whitening.apply import apply
 from cnnimretrieval.whitening.estimates import pca_whitening
 from pairs.heldout import HeldoutQuery

@@ -11,12 +11,12 @@ from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork
 from cnnimretrieval.networks.pooling import l2_normalise
 from cnnimretrieval.networks.regions import region_grid
 from cnnimretrieval.networks.trunk import Trunk
-from cnnimretrieval.training import whitening_layers as module
 from cnnimretrieval.training.collection import QueryConfig
-from cnnimretrieval.training.collection_whitening import WhiteningConfig, sample_pairs
 from cnnimretrieval.training.descriptions import Descriptions
-from cnnimretrieval.training.rows import fit_learned
-from cnnimretrieval.training.whitening_layers import LayersConfig, mutual_nearest, start_layers
+from cnnimretrieval.training.proof import whitening_layers as module
+from cnnimretrieval.training.proof.collection_whitening import WhiteningConfig, sample_pairs
+from cnnimretrieval.training.proof.rows import fit_learned
+from cnnimretrieval.training.proof.whitening_layers import LayersConfig, mutual_nearest, start_layers
 from cnnimretrieval.whitening.estimates import pca_whitening
 
 CHANNELS, SIDE = 6, 64

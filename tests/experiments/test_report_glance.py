@@ -12,7 +12,7 @@ from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.evaluation.queries import query_set
 from cnnimretrieval.networks.network import NetworkConfig, build, save
-from cnnimretrieval.training.calibrating import described_run
+from cnnimretrieval.training.proof.calibrating import described_run
 from cnnimretrieval.whitening.apply import apply
 from cnnimretrieval.whitening.estimates import pca_whitening
 from experiments.overview import groups, layout, plot

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cnnimretrieval.training.local_losses import surely_apart
-from cnnimretrieval.training.local_maps import PhotoMap
-from cnnimretrieval.training.local_settings import LocalTrainingConfig
-from cnnimretrieval.training.local_supervision import NOTHING, Observations, shared_places, worth_attending
-from cnnimretrieval.training.pair_masks import PairMasks
+from cnnimretrieval.training.local.losses import surely_apart
+from cnnimretrieval.training.local.maps import PhotoMap
+from cnnimretrieval.training.local.settings import LocalTrainingConfig
+from cnnimretrieval.training.local.supervision import NOTHING, Observations, shared_places, worth_attending
+from cnnimretrieval.training.losses.pair_masks import PairMasks
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from cnnimretrieval.evaluation.heldout import Proof, prove, ranking_table
 from cnnimretrieval.evaluation.queries import Situation, SituationName
 from cnnimretrieval.networks.network import RetrievalNetwork
-from cnnimretrieval.training.collection_whitening import PairSample, Shares
 from cnnimretrieval.training.descriptions import Descriptions
+from cnnimretrieval.training.proof.collection_whitening import PairSample, Shares
 from cnnimretrieval.whitening.apply import Whitening, apply
 from cnnimretrieval.whitening.estimates import pca_whitening
 from pairs.heldout import Purpose

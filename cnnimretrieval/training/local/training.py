@@ -21,23 +21,23 @@ from cnnimretrieval.networks.linear import set_to_whitening
 from cnnimretrieval.networks.local_head import NUM_QUANTILES, LocalHead, attention_pooled
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.collection import Collection
-from cnnimretrieval.training.local_batch import LocalBatch, LocalBatches
-from cnnimretrieval.training.local_losses import (
+from cnnimretrieval.training.local.batch import LocalBatch, LocalBatches
+from cnnimretrieval.training.local.losses import (
     attended_loss,
     correspondence_loss,
     pooled_loss,
     reconstruction_loss,
 )
-from cnnimretrieval.training.local_maps import PhotoMap, photo_maps
-from cnnimretrieval.training.local_settings import LocalTrainingConfig
-from cnnimretrieval.training.local_supervision import (
+from cnnimretrieval.training.local.maps import PhotoMap, photo_maps
+from cnnimretrieval.training.local.settings import LocalTrainingConfig
+from cnnimretrieval.training.local.supervision import (
     Observations,
     model_files,
     observations,
     pseudo_classes,
 )
-from cnnimretrieval.training.margin_heads import MarginHead, PlainHead
-from cnnimretrieval.training.pair_masks import PairMasks
+from cnnimretrieval.training.losses.margin_heads import MarginHead, PlainHead
+from cnnimretrieval.training.losses.pair_masks import PairMasks
 from cnnimretrieval.training.sampling import draw_pairs
 from cnnimretrieval.whitening.estimates import pca_whitening
 from groundwork.random_streams import random_stream

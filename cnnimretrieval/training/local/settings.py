@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from cnnimretrieval.networks.scales import require_factors
-from cnnimretrieval.training.margin_heads import MarginConfig, MarginName
+from cnnimretrieval.training.losses.margin_heads import MarginConfig, MarginName
 from groundwork.settings import Settings
 
 

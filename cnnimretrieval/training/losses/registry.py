@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from cnnimretrieval.training.margin_heads import MARGIN_HEADS, MarginName
+from cnnimretrieval.training.losses.margin_heads import MARGIN_HEADS, MarginName
 from groundwork.settings import Settings
 
 LossName = Literal[

@@ -22,9 +22,9 @@ from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.pooling import Regional
 from cnnimretrieval.networks.toolbox_files import LAYERS, LayerName
 from cnnimretrieval.training.collection import QueryConfig
-from cnnimretrieval.training.collection_whitening import WhiteningConfig, sample_pairs
 from cnnimretrieval.training.descriptions import Descriptions
-from cnnimretrieval.training.rows import fit_learned, fit_pca
+from cnnimretrieval.training.proof.collection_whitening import WhiteningConfig, sample_pairs
+from cnnimretrieval.training.proof.rows import fit_learned, fit_pca
 from cnnimretrieval.training.sampling import draw_pairs
 from cnnimretrieval.whitening.apply import Whitening
 from cnnimretrieval.whitening.estimates import learn_whitening, pca_whitening

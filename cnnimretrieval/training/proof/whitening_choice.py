@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from cnnimretrieval.evaluation.heldout import prove
 from cnnimretrieval.evaluation.queries import QuerySet, Situation
-from cnnimretrieval.training.collection_whitening import PairSample, Shares, WhiteningConfig
+from cnnimretrieval.training.proof.collection_whitening import PairSample, Shares, WhiteningConfig
 from cnnimretrieval.whitening.apply import Whitening, apply
 from cnnimretrieval.whitening.estimates import pca_metric
 

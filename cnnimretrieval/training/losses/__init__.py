@@ -1,0 +1,1 @@
+"""What a step is judged by: losses over tuples, batches and classes, and what they need."""
