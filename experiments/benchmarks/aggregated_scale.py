@@ -103,7 +103,8 @@ def projected(small: Grown, large: Grown, photos: int = _PROJECTED) -> Grown:
     return Grown(
         photos=photos,
         build_s=large.build_s + steps * (large.build_s - small.build_s),
-        search_s=large.search_s + steps * (large.search_s - small.search_s),
+        # Words of a query's features take most of it, whatever the size: noise may not make it quicker.
+        search_s=max(large.search_s, large.search_s + steps * (large.search_s - small.search_s)),
         build_bytes=round(large.build_bytes + steps * (large.build_bytes - small.build_bytes)),
         search_bytes=round(large.search_bytes + steps * (large.search_bytes - small.search_bytes)),
         bytes_a_photo=large.bytes_a_photo,

@@ -26,7 +26,7 @@ def write_round(work, tried, trusted, heldout="a.jpg"):
     for name, pairs in (("sfm/matches/pairs", tried), ("sfm/graph", trusted)):
         table = pair_table(np.array(pairs, dtype=np.int32).reshape(-1, 2), origin="vlad")
         table.to_parquet(work / f"{name}.parquet")
-    query = {"query": heldout, "kind": "whole", "positives": [["b.jpg", "c.jpg"]], "junk": [[]], "place": 4}
+    query = {"query": heldout, "kind": "whole", "positives": [["b.jpg", "c.jpg"]], "far": [[]], "place": 4}
     pd.DataFrame(query).to_parquet(work / "pairs/heldout.parquet")
     images = {"name": ["a.jpg", "z.jpg"], "split": ["val", "train"]}
     pd.DataFrame(images).to_parquet(work / "pairs/images.parquet")
