@@ -5,13 +5,11 @@ each. The best is what the folder holds in the end, so that nobody is handed a n
 started from. It is chosen by places that are set aside for choosing, and reported on others.
 """
 
-import hashlib
 import logging
 import time
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 from cnnimretrieval.descriptors.inputs import Inputs, keep_inputs
@@ -29,6 +27,7 @@ from cnnimretrieval.training.distributed import first_says, is_first, num_ranks,
 from cnnimretrieval.training.divergence import before_training
 from cnnimretrieval.training.initial_share import settle
 from cnnimretrieval.training.journal import Journal
+from cnnimretrieval.training.keys import STAGE, loop_key, mining_key, stage_key, stage_key_with_local
 from cnnimretrieval.training.local.training import learn_local, read_lessons, teaching_models
 from cnnimretrieval.training.loop import run_loop
 from cnnimretrieval.training.optimiser import num_frozen
@@ -36,27 +35,17 @@ from cnnimretrieval.training.proof.calibrating import write_calibration
 from cnnimretrieval.training.proof.whitening_layers import load_layers, start_layers
 from cnnimretrieval.training.prover import prover
 from cnnimretrieval.training.result import TrainResult, judge, read_result, write_result, write_tuples
-from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.train_config import TrainConfig
-from cnnimretrieval.training.watch import WatchConfig
 from groundwork.files import discard, read_json, write_json
-from groundwork.keys import key_of
-from groundwork.records import load_done, mark_done, read_done
+from groundwork.records import load_done, mark_done
 from pairs.heldout import read_heldout
 from pairs.pair_table import read_pair_table
 
 logger = logging.getLogger(__name__)
 
-_STAGE = "train"
 _CHECKPOINT = "checkpoint.pt"
 # Folder of what is kept of photos while training runs.
 _INPUTS = "inputs"
-# Counts the changes of what the same settings give, so that no earlier result passes for today's.
-_REVISION = 2
-# What the weights after an epoch do not hang on.
-_AFTER_THE_LOOP = {"epochs", "validation_epochs", "initial_share"}
-# Of mining, all that training learns from; published pairs have no points.
-_LEARNED_FROM = ("images.parquet", "positives.parquet", "apart.parquet", "shared_points.npy")
 
 
 def fine_tune(
@@ -85,14 +74,14 @@ def fine_tune(
     precision = first_says(choose_precision(config.loop.precision, device))
     loop = config.loop.model_copy(update={"precision": precision.precision})
     config = config.model_copy(update={"loop": loop})
-    mined = _key_of_mining(pairs_dir)
+    mined = mining_key(pairs_dir)
     initial = initial_network(config.without_local, weights)
     models = teaching_models(pairs_dir, config.local) if config.network.local is not None else []
-    key = _key(mined, config.without_local, initial)
-    whole_key = key if config.network.local is None else _key_with_local(key, config, models)
-    if load_done(out, _STAGE, whole_key) is not None:
+    key = stage_key(mined, config.without_local, initial)
+    whole_key = key if config.network.local is None else stage_key_with_local(key, config, models)
+    if load_done(out, STAGE, whole_key) is not None:
         return read_result(out)
-    loop_key = _key_of_loop(pairs_dir, config.without_local, initial)
+    learning_key = loop_key(pairs_dir, config.without_local, initial)
     num_layers = initial.trunk.layers_of(num_frozen(initial, config.loop))
     kept = out / (_INPUTS if is_first() else f"{_INPUTS}-{rank()}")
     inputs = keep_inputs(kept, initial, num_layers, config.inputs.shared_by(num_ranks()), device=device)
@@ -119,7 +108,7 @@ def fine_tune(
     progress = run_loop(
         training,
         out / _CHECKPOINT,
-        loop_key,
+        learning_key,
         lambda network: _validated(proving.validation(network, through)),
         partial(_write_tuples, out, descriptions.collection.table.names),
     )
@@ -159,7 +148,7 @@ def fine_tune(
     # A calibration may be learned again later, without training.
     passing = (_CHECKPOINT, ".lock", CALIBRATION)
     outputs = [path for path in out.iterdir() if path.is_file() and path.name not in passing]
-    mark_done(out, _STAGE, whole_key, seconds=time.monotonic() - started, outputs=outputs)
+    mark_done(out, STAGE, whole_key, seconds=time.monotonic() - started, outputs=outputs)
     logger.info("kept %s: %s", result.kept, result.train.verdict)
     return result
 
@@ -172,26 +161,6 @@ def initial_network(config: TrainConfig, weights: str = "pretrained") -> Retriev
     network = build(config.network, weights)
     load_layers(network, config.layers)
     return network
-
-
-def _key(mined: str, config: TrainConfig, initial: RetrievalNetwork) -> str:
-    # What the files of layers hold decides, not where they lie; how much is kept and told decides nothing.
-    without = {
-        "layers": config.layers.without_paths(),
-        "inputs": config.inputs.without_limit(),
-        "watch": WatchConfig(),
-    }
-    settings = config.model_copy(update=without)
-    return key_of(
-        _STAGE, _REVISION, _versions(), mined, settings, list(config.layers.files), initial.fingerprint()
-    )
-
-
-def _key_with_local(key: str, config: TrainConfig, models: Sequence[Path]) -> str:
-    """That of the training of a local head too; `key` is that of the rest, which goes on without it."""
-    local = config.local.model_copy(update={"sfm": None})
-    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in models]
-    return key_of(key, config.network.local, local, digests)
 
 
 def _with_local(
@@ -218,51 +187,9 @@ def _with_local(
     return headed
 
 
-def _key_of_loop(pairs_dir: Path, config: TrainConfig, initial: RetrievalNetwork) -> str:
-    """Of what the weights after an epoch hang on, so that a change of the rest does not lose them."""
-    record = read_done(pairs_dir, "mine", remedy="mine again")
-    assert record is not None  # the stage has begun
-    files = {name: record.outputs[name].sha256 for name in _LEARNED_FROM if name in record.outputs}
-    seen = config.loop.through_whitening
-    return key_of(
-        f"{_STAGE} loop",
-        _REVISION,
-        _versions(),
-        files,
-        read_json(pairs_dir / "photos.json")["content"],
-        config.loop.model_dump(mode="json", exclude=_AFTER_THE_LOOP),
-        *_length_that_counts(config.loop),
-        config.network,
-        config.layers.without_paths(),
-        config.whitening.model_dump(mode="json", exclude={"scales"}) if seen else None,
-        config.inputs.without_limit(),
-        config.seed,
-        list(config.layers.files),
-        initial.fingerprint(),
-    )
-
-
-def _length_that_counts(loop: LoopConfig) -> list[int]:
-    """The number of epochs where the weights after each hang on it; nothing else."""
-    return [loop.epochs] if loop.schedule.kind == "cosine" else []
-
-
 def _write_tuples(out: Path, names: Sequence[str], epoch: int, examples: Examples) -> None:
     if is_first():
         write_tuples(out, names, epoch, examples)
-
-
-def _versions() -> list[str]:
-    return [version(package) for package in ("cnnimretrieval", "torch")]
-
-
-def _key_of_mining(pairs_dir: Path) -> str:
-    record = read_done(pairs_dir, "mine", remedy="mine again")
-    if record is None:
-        raise FileNotFoundError(
-            f"pairs: expected a folder that mining finished, got {pairs_dir}; run mine first"
-        )
-    return record.key
 
 
 def _validated(proof: Proof) -> dict[str, float]:

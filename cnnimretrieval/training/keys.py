@@ -1,0 +1,86 @@
+"""Keys of a training: of all that its results hang on, and of what its weights hang on alone."""
+
+import hashlib
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from cnnimretrieval.networks.network import RetrievalNetwork
+from cnnimretrieval.training.settings import LoopConfig
+from cnnimretrieval.training.train_config import TrainConfig
+from cnnimretrieval.training.watch import WatchConfig
+from groundwork.files import read_json
+from groundwork.keys import key_of
+from groundwork.records import read_done
+
+STAGE = "train"
+# Counts the changes of what the same settings give, so that no earlier result passes for today's.
+_REVISION = 2
+# What the weights after an epoch do not hang on.
+_AFTER_THE_LOOP = {"epochs", "validation_epochs", "initial_share"}
+# Of mining, all that training learns from; published pairs have no points.
+_LEARNED_FROM = ("images.parquet", "positives.parquet", "apart.parquet", "shared_points.npy")
+
+
+def mining_key(pairs_dir: Path) -> str:
+    """That of the mining in `pairs_dir`; FileNotFoundError when it has not finished."""
+    record = read_done(pairs_dir, "mine", remedy="mine again")
+    if record is None:
+        raise FileNotFoundError(
+            f"pairs: expected a folder that mining finished, got {pairs_dir}; run mine first"
+        )
+    return record.key
+
+
+def stage_key(mined: str, config: TrainConfig, initial: RetrievalNetwork) -> str:
+    """Of all that the results of a training without a local head hang on; `mined` is that of mining."""
+    # What the files of layers hold decides, not where they lie; how much is kept and told decides nothing.
+    without = {
+        "layers": config.layers.without_paths(),
+        "inputs": config.inputs.without_limit(),
+        "watch": WatchConfig(),
+    }
+    settings = config.model_copy(update=without)
+    return key_of(
+        STAGE, _REVISION, _versions(), mined, settings, list(config.layers.files), initial.fingerprint()
+    )
+
+
+def stage_key_with_local(key: str, config: TrainConfig, models: Sequence[Path]) -> str:
+    """That of the training of a local head too; `key` is that of the rest, which goes on without it."""
+    local = config.local.model_copy(update={"sfm": None})
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in models]
+    return key_of(key, config.network.local, local, digests)
+
+
+def loop_key(pairs_dir: Path, config: TrainConfig, initial: RetrievalNetwork) -> str:
+    """Of what the weights after an epoch hang on, so that a change of the rest does not lose them."""
+    record = read_done(pairs_dir, "mine", remedy="mine again")
+    assert record is not None  # the stage has begun
+    files = {name: record.outputs[name].sha256 for name in _LEARNED_FROM if name in record.outputs}
+    seen = config.loop.through_whitening
+    return key_of(
+        f"{STAGE} loop",
+        _REVISION,
+        _versions(),
+        files,
+        read_json(pairs_dir / "photos.json")["content"],
+        config.loop.model_dump(mode="json", exclude=_AFTER_THE_LOOP),
+        *_length_that_counts(config.loop),
+        config.network,
+        config.layers.without_paths(),
+        config.whitening.model_dump(mode="json", exclude={"scales"}) if seen else None,
+        config.inputs.without_limit(),
+        config.seed,
+        list(config.layers.files),
+        initial.fingerprint(),
+    )
+
+
+def _length_that_counts(loop: LoopConfig) -> list[int]:
+    """The number of epochs where the weights after each hang on it; nothing else."""
+    return [loop.epochs] if loop.schedule.kind == "cosine" else []
+
+
+def _versions() -> list[str]:
+    return [version(package) for package in ("cnnimretrieval", "torch")]
