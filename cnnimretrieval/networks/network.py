@@ -63,14 +63,17 @@ class NetworkConfig(Settings):
     projection: int | None = Field(
         default=None, gt=0, description="length of descriptors after a linear layer at the end"
     )
+    # Left out of what is written where it is off.
     merged_batch_norm: bool = Field(
-        default=False, description="each normalisation is part of its convolution, which learns as one"
+        default=False,
+        exclude_if=lambda merged: not merged,
+        description="each normalisation is part of its convolution, which learns as one",
     )
     mean: Rgb | None = Field(default=None, description="of RGB in [0, 1]; the backbone's own when not set")
     std: tuple[_Spread, _Spread, _Spread] | None = Field(
         default=None, description="of RGB in [0, 1]; the backbone's own when not set"
     )
-    # Left out of what is written: files of networks without a local head are what they always were.
+    # This, too, is left out of what is written: files of networks without are what they always were.
     local: LocalConfig | None = Field(
         default=None,
         exclude_if=lambda local: local is None,
