@@ -219,10 +219,8 @@ def _views_by_name(models: Sequence[Model], orientation: Mapping[str, int]) -> d
     views: dict[str, list[_View]] = {}
     for model in models:
         visible = visibility(model).tocsc()
-        order = np.argsort(model.track_image, kind="stable")
-        starts = np.searchsorted(model.track_image[order], np.arange(model.num_images + 1))
-        for row, name in enumerate(model.names):
-            seen = order[starts[row] : starts[row + 1]]
+        seen_by = model.observations_by_image()
+        for row, (name, seen) in enumerate(zip(model.names, seen_by, strict=True)):
             width, height = map(int, model.sizes[row])
             xy = upright_xy(model.track_xy[seen], width, height, orientation[name])
             view = _View(xy=xy, point=model.track_point[seen], visible=visible, names=model.names)

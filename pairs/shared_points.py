@@ -53,10 +53,7 @@ def points_inside(
 def _cells(model: Model, orientation: Int[np.ndarray, " n"]) -> csr_array:
     """Like `visibility`, with the cell in which the image sees the point, counted from 1."""
     cell = np.empty(model.num_observations, np.int64)
-    order = np.argsort(model.track_image, kind="stable")
-    starts = np.searchsorted(model.track_image[order], np.arange(model.num_images + 1))
-    for image in range(model.num_images):
-        seen = order[starts[image] : starts[image + 1]]
+    for image, seen in enumerate(model.observations_by_image()):
         width, height = (int(side) for side in model.sizes[image])
         turn = int(orientation[image])
         xy = upright_xy(model.track_xy[seen], width, height, turn)

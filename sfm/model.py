@@ -6,6 +6,7 @@ needs numpy only. Cameras see the +z axis: x_cam = rotation @ x_world + translat
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -82,6 +83,12 @@ class Model:
     def num_observations(self) -> int:
         """Rows of the track arrays."""
         return len(self.track_image)
+
+    def observations_by_image(self) -> list[Int[np.ndarray, " k"]]:
+        """For each image the observations that it makes, in their order."""
+        order = np.argsort(self.track_image, kind="stable")
+        starts = np.searchsorted(self.track_image[order], np.arange(self.num_images + 1))
+        return [order[start:stop] for start, stop in pairwise(starts.tolist())]
 
 
 def save_model(model: Model, path: Path) -> None:

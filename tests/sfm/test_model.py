@@ -106,3 +106,13 @@ def test_files_that_are_no_model_are_named(tmp_path):
     np.savez(path, **stored | {"version": np.int64(2)})
     with pytest.raises(ValueError, match="expected format version 1, got 2"):
         load_model(path)
+
+
+def test_observations_of_each_image_in_their_order():
+    model = Model(**arrays())
+    found = model.observations_by_image()
+    assert [rows.tolist() for rows in found] == [
+        [row for row, image in enumerate(model.track_image.tolist()) if image == number]
+        for number in range(model.num_images)
+    ]
+    assert sum(map(len, found)) == model.num_observations > 0

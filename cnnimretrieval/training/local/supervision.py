@@ -55,10 +55,8 @@ def observations(files: Sequence[Path], table: PairTable) -> Mapping[int, Observ
         # A track that is seen twice in a photo is seen by one photo.
         pairs = np.unique(np.column_stack([model.track_point, model.track_image]), axis=0)
         length = np.bincount(pairs[:, 0], minlength=model.num_points)
-        order = np.argsort(model.track_image, kind="stable")
-        starts = np.searchsorted(model.track_image[order], np.arange(model.num_images + 1))
-        for number, name in enumerate(model.names):
-            row, seen = row_of.get(name), order[starts[number] : starts[number + 1]]
+        for number, (name, seen) in enumerate(zip(model.names, model.observations_by_image(), strict=True)):
+            row = row_of.get(name)
             if row is None:
                 continue
             width, height = (int(side) for side in model.sizes[number])
