@@ -116,7 +116,7 @@ def mine_tuples(
     """
     config = training.config
     if mined is None:
-        mined = _mined(training, drawn.requests, drawn.query, drawn.pool)
+        mined = _mined(training, drawn)
     return Examples(
         rows=np.column_stack([drawn.query, drawn.positive, mined.negatives]),
         num_positives=1,
@@ -128,14 +128,9 @@ def mine_tuples(
     )
 
 
-def _mined(
-    training: Training,
-    requests: Sequence[ImageRequest],
-    query: Int[np.ndarray, " t"],
-    pool: Int[np.ndarray, " p"],
-) -> Mined:
-    table = training.collection.table
-    query_vectors, pool_vectors = _described(training, requests, query, pool)
+def _mined(training: Training, drawn: Drawn) -> Mined:
+    table, query, pool = training.collection.table, drawn.query, drawn.pool
+    query_vectors, pool_vectors = _described(training, drawn)
     found = mine_hard_negatives(
         query_vectors,
         table.place[query],
@@ -155,19 +150,14 @@ def _mined(
     return Mined(negatives, float(distances.mean()))
 
 
-def _described(
-    training: Training,
-    requests: Sequence[ImageRequest],
-    query: Int[np.ndarray, " t"],
-    pool: Int[np.ndarray, " p"],
-) -> tuple[Float[np.ndarray, "t d"], Float[np.ndarray, "p d"]]:
-    """Descriptors, as the loss sees them, of queries, rows of the pair table shown so, and of the pool.
+def _described(training: Training, drawn: Drawn) -> tuple[Float[np.ndarray, "t d"], Float[np.ndarray, "p d"]]:
+    """Descriptors, as the loss sees them, of the queries as they are shown, and of the pool.
 
     Photos that the validation of the same weights has described as they are need not be described again.
     """
     collection, config = training.collection, ExtractConfig(**vars(training.look))
-    rows = np.concatenate([query, pool])
-    shown = [*requests, *(collection.whole(int(row)) for row in pool)]
+    rows = np.concatenate([drawn.query, drawn.pool])
+    shown = [*drawn.requests, *(collection.whole(int(row)) for row in drawn.pool)]
     made = training.descriptions
     same = made is not None and made.image_size == config.image_size and config.precision == "float32"
     known = made.known_database(training.network) if made is not None and same else None
@@ -191,7 +181,7 @@ def _described(
     vectors[others] = sound_descriptors(found, names, differ=True)
     if training.whitening is not None:
         vectors = apply_whitening(training.whitening, vectors)
-    return vectors[: len(query)], vectors[len(query) :]
+    return vectors[: len(drawn.query)], vectors[len(drawn.query) :]
 
 
 def _apart(known: ApartPairs, query: Int[np.ndarray, " t"], pool: Int[np.ndarray, " p"]) -> ApartPairs:
