@@ -167,6 +167,11 @@ def _codes(path: Path) -> Int64[np.ndarray, " p"]:
 
 def _heldout_key(work: Path) -> str:
     queries = read_table(work / "pairs/heldout.parquet").drop(columns="place")
-    answers = {name: queries[name].map(lambda names: "\0".join(names)) for name in ("positives", "far")}
+    # Whichever columns hold lists: a key is made of plain values.
+    answers = {
+        str(name): queries[name].map(lambda names: "\0".join(names))
+        for name in queries
+        if len(queries) and isinstance(queries[name].iloc[0], np.ndarray)
+    }
     images = read_table(work / "pairs/images.parquet", ["name", "split"])
     return key_of(key_of_table(queries.assign(**answers)), key_of_table(images[images["split"] == "val"]))
