@@ -48,16 +48,20 @@ def load_plugin(name: str, kind: PluginKind) -> Plugin:
     return _load_file(name, kind) if ":" in name else _load_entry_point(name, kind)
 
 
+def plugin_key(name: str, kind: PluginKind) -> str:
+    """The key of the plug-in of this name, without running its code; ValueError where there is none."""
+    return _key_of_file(*_in_file(name, kind)) if ":" in name else _key_of_point(_entry_point(name, kind))
+
+
 def require_plugin(name: str, kind: PluginKind) -> None:
     """`load_plugin` for its errors alone; our own, which are there, are not loaded."""
     if name not in kind.built_in:
         load_plugin(name, kind)
 
 
-def _load_entry_point(name: str, kind: PluginKind) -> Plugin:
+def _entry_point(name: str, kind: PluginKind) -> EntryPoint:
     if name in kind.built_in:
-        point = EntryPoint(name=name, value=kind.built_in[name], group=kind.group)
-        return Plugin(name=name, key=point.value, call=point.load(), module=point.module)
+        return EntryPoint(name=name, value=kind.built_in[name], group=kind.group)
     installed = entry_points(group=kind.group)
     if name not in installed.names:
         known = ", ".join([*kind.built_in, *sorted(installed.names)])
@@ -65,10 +69,17 @@ def _load_entry_point(name: str, kind: PluginKind) -> Plugin:
             f"{kind.setting}: expected {known} or path/to/file.py:function, got '{name}'; check the name, or "
             "install the package that brings it"
         )
-    point = installed[name]
-    version = point.dist.version if point.dist is not None else ""
+    return installed[name]
+
+
+def _key_of_point(point: EntryPoint) -> str:
+    return point.value if point.dist is None else f"{point.value} {point.dist.version}"
+
+
+def _load_entry_point(name: str, kind: PluginKind) -> Plugin:
+    point = _entry_point(name, kind)
     try:
-        return Plugin(name=name, key=f"{point.value} {version}", call=point.load(), module=point.module)
+        return Plugin(name=name, key=_key_of_point(point), call=point.load(), module=point.module)
     except (ImportError, AttributeError) as error:
         raise ValueError(
             f"{kind.setting}: expected a plug-in that loads, got '{name}' of {point.value}, which raises "
@@ -76,11 +87,22 @@ def _load_entry_point(name: str, kind: PluginKind) -> Plugin:
         ) from error
 
 
-def _load_file(name: str, kind: PluginKind) -> Plugin:
+def _in_file(name: str, kind: PluginKind) -> tuple[Path, str]:
+    """The file that holds a plug-in, and what it is called there."""
     path_text, _, function = name.rpartition(":")
     path = Path(path_text)
     if not path.is_file():
         raise ValueError(f"{kind.setting}: expected a file of Python code, got '{path}'; check the path")
+    return path, function
+
+
+def _key_of_file(path: Path, function: str) -> str:
+    return f"{function} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def _load_file(name: str, kind: PluginKind) -> Plugin:
+    path, function = _in_file(name, kind)
+    key = _key_of_file(path, function)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{kind.setting}: expected a file of Python code, got '{path}'; name it .py")
@@ -97,5 +119,4 @@ def _load_file(name: str, kind: PluginKind) -> Plugin:
         raise ValueError(
             f"{kind.setting}: expected a function in {path}, got no '{function}'; check the name"
         )
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Plugin(name=f"{path.name}:{function}", key=f"{function} {digest}", call=found)
+    return Plugin(name=f"{path.name}:{function}", key=key, call=found)

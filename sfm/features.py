@@ -20,7 +20,7 @@ from pydantic import Field, field_validator
 from groundwork.batches import CHILD_BYTES, Batch, LazyBatches
 from groundwork.keys import key_of
 from groundwork.photos import UnusablePhoto, load_gray
-from groundwork.plugins import load_plugin, require_plugin
+from groundwork.plugins import plugin_key, require_plugin
 from groundwork.records import load_done, mark_done, prune
 from groundwork.settings import Settings
 from groundwork.tasks import run_batches, usage
@@ -81,7 +81,7 @@ class FeatureConfig(Settings):
     def key(self) -> str:
         """Changes with anything but the photo itself that changes its features."""
         settings = self.model_dump(mode="json", include=_DECIDING)
-        code = load_plugin(self.method, METHODS).key
+        code = plugin_key(self.method, METHODS)
         if self.weights is not None:
             code += f" {hashlib.sha256(self.weights.read_bytes()).hexdigest()}"
         return key_of("features", _VERSION, version("pycolmap"), version("pillow"), settings, code)

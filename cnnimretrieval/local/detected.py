@@ -75,8 +75,9 @@ def detect_each(
     be written it is left out.
     """
     again = [None if kept is None else _kept(kept, request, config) for request in requests]
+    settings = "" if cache is None else config.key
     paths = [
-        None if cache is None or found is not None else _cached_path(cache, request, config)
+        None if cache is None or found is not None else _cached_path(cache, request, settings)
         for request, found in zip(requests, again, strict=True)
     ]
     known = [found if path is None else _read(path) for path, found in zip(paths, again, strict=True)]
@@ -189,8 +190,11 @@ def _nothing(reason: str) -> Detected:
     )
 
 
-def _cached_path(folder: Path, request: ImageRequest, config: FeatureConfig) -> Path | None:
-    """Where the features of a photo lie; None for what is no plain part of a file that is there."""
+def _cached_path(folder: Path, request: ImageRequest, settings: str) -> Path | None:
+    """Where the features lie that settings of this key find in a photo.
+
+    None for what is no plain part of a file that is there.
+    """
     if request.edit is not None or request.rotation_deg:
         return None
     try:
@@ -200,7 +204,7 @@ def _cached_path(folder: Path, request: ImageRequest, config: FeatureConfig) -> 
     box = None if request.box is None else list(request.box)
     stamp = [str(request.path.resolve()), facts.st_size, facts.st_mtime_ns]
     shown = [*stamp, box, request.as_photo, request.as_stored]
-    key = key_of(_VERSION, config.key, shown)
+    key = key_of(_VERSION, settings, shown)
     return folder / key[:2] / f"{key}.npz"
 
 
