@@ -166,10 +166,9 @@ def _draw_heldout(
 ) -> tuple[list[HeldoutQuery], Counter[str]]:
     queries: list[HeldoutQuery] = []
     dropped: Counter[str] = Counter()
-    place_of = dict(zip(table.names, table.place.tolist(), strict=True))
     files_of_place: dict[int, list[Path]] = {}
-    for path in reconstruction.model_files:
-        files_of_place.setdefault(place_of[load_model(path).names[0]], []).append(path)
+    for path, _, rows in reconstruction.models():
+        files_of_place.setdefault(int(table.place[rows[0]]), []).append(path)
     copies = reconstruction.copies_by_name() if config.near_copies else {}
     far = _far_views(candidates, table.names, config.heldout.far_angle_deg)
     for place in np.unique(table.place[table.positives.query]).tolist():

@@ -1,6 +1,6 @@
 """What a finished reconstruction hands to mining: its usable images, its models, the image pairs in them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,23 @@ class Reconstruction:
         """Names of the usable images: what rows of pairs refer to."""
         return tuple(self.images["name"])
 
+    def models(self) -> Iterator[tuple[Path, Model, Int[np.ndarray, " n"]]]:
+        """Each model, read when its turn comes: its file, itself, and the rows of its images here.
+
+        ValueError when it has an image that is not usable.
+        """
+        names = pd.Index(self.images["name"])
+        for path in self.model_files:
+            model = load_model(path)
+            rows = names.get_indexer(pd.Index(model.names))
+            if (rows < 0).any():
+                unknown = model.names[int(rows.argmin())]
+                raise ValueError(
+                    f"model {path}: expected usable images of images.parquet, got '{unknown}'; "
+                    "reconstruct again"
+                )
+            yield path, model, rows
+
     def candidates(self) -> tuple[Candidates, dict[str, int]]:
         """Every pair that shares a track in a model; and how many were found in another model too."""
         return self._pairs(pair_candidates)
@@ -49,11 +66,8 @@ class Reconstruction:
     @cached_property
     def near_copies(self) -> Int[np.ndarray, "c 2"]:
         """Pairs of rows, in one order each, that are near-copies of each other in some model."""
-        found = [np.empty((0, 2), np.int64)]
-        for path in self.model_files:
-            model = load_model(path)
-            found.append(self._rows_of(path, model)[copied_pairs(model)])
-        return np.concatenate(found)
+        none = np.empty((0, 2), np.int64)
+        return np.concatenate([none, *(rows[copied_pairs(model)] for _, model, rows in self.models())])
 
     def copies_by_name(self) -> Mapping[str, frozenset[str]]:
         """The near-copies that each image has; images without one are left out."""
@@ -72,9 +86,7 @@ class Reconstruction:
         order = np.argsort(pairs.query, kind="stable")
         queries = pairs.query[order]
         orientation = self.images["orientation"].to_numpy()
-        for path in self.model_files if len(pairs) else ():
-            model = load_model(path)
-            rows = self._rows_of(path, model)
+        for _, model, rows in self.models() if len(pairs) else ():
             members = np.argsort(rows)
             start, stop = (np.searchsorted(queries, rows[members], side) for side in ("left", "right"))
             own = order[np.concatenate([np.arange(*edges) for edges in zip(start, stop, strict=True)])]
@@ -91,9 +103,7 @@ class Reconstruction:
     def apart(self, per_query: int, seed: int) -> ApartPairs:
         """Up to `per_query` images for each image that its model proves to show something else."""
         queries, negatives = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        for number, path in enumerate(self.model_files if per_query else ()):
-            model = load_model(path)
-            rows = self._rows_of(path, model)
+        for number, (_, model, rows) in enumerate(self.models() if per_query else ()):
             found = apart_pairs(model, per_query, random_stream(seed, "negatives of a place", number))
             queries.append(rows[found.query])
             negatives.append(rows[found.negative])
@@ -101,20 +111,9 @@ class Reconstruction:
         order = np.lexsort((negative, query))
         return ApartPairs(query=query[order], negative=negative[order])
 
-    def _rows_of(self, path: Path, model: Model) -> Int[np.ndarray, " n"]:
-        rows: Int[np.ndarray, " n"] = pd.Index(self.images["name"]).get_indexer(pd.Index(model.names))
-        if (rows < 0).any():
-            unknown = model.names[int(rows.argmin())]
-            raise ValueError(
-                f"model {path}: expected usable images of images.parquet, got '{unknown}'; reconstruct again"
-            )
-        return rows
-
     def _pairs(self, of_model: Callable[[Model], Candidates]) -> tuple[Candidates, dict[str, int]]:
-        parts = []
-        for path in progress(self.model_files, desc="mine", unit="model"):
-            model = load_model(path)
-            parts.append(of_model(model).renumbered(self._rows_of(path, model)))
+        models = progress(self.models(), desc="mine", unit="model", total=len(self.model_files))
+        parts = [of_model(model).renumbered(rows) for _, model, rows in models]
         merged = merge_candidates(parts)
         return merged, {"pair: seen in another model too": sum(map(len, parts)) - len(merged)}
 

@@ -8,7 +8,6 @@ import numpy as np
 from pairs.image_pairs import Candidates
 from pairs.positives import Selection
 from pairs.reconstruction import Reconstruction
-from sfm.model import load_model
 
 _REASONS_TOLD = 3
 
@@ -34,17 +33,17 @@ def require_positives(
 
 
 def _why_none(reconstruction: Reconstruction, candidates: Candidates, selection: Selection) -> str:
-    images, models = reconstruction.images, reconstruction.model_files
-    if not models:
+    images, num_models = reconstruction.images, len(reconstruction.model_files)
+    if not num_models:
         return (
             f"mine: expected a 3D model, got none of {len(images)} usable photos"
             f"{_list(Counter(map(str, images['reason'])))}; add photos that overlap more"
         )
     if not len(candidates):
-        points = sum(load_model(path).num_points for path in models)
+        points = sum(model.num_points for _, model, _ in reconstruction.models())
         got = f"{points:,} that no two photos see" if points else "none"
         return (
-            f"mine: expected 3D points that photos share, got {got} in {len(models)} models; poses are not "
+            f"mine: expected 3D points that photos share, got {got} in {num_models} models; poses are not "
             "enough, reconstruct with points"
         )
     return (
