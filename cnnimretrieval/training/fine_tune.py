@@ -27,7 +27,7 @@ from cnnimretrieval.training.distributed import first_says, is_first, num_ranks,
 from cnnimretrieval.training.divergence import before_training
 from cnnimretrieval.training.initial_share import settle
 from cnnimretrieval.training.journal import Journal
-from cnnimretrieval.training.keys import STAGE, loop_key, mining_key, stage_key, stage_key_with_local
+from cnnimretrieval.training.keys import STAGE, loop_key, mining_record, stage_key, stage_key_with_local
 from cnnimretrieval.training.local.training import learn_local, read_lessons, teaching_models
 from cnnimretrieval.training.loop import run_loop
 from cnnimretrieval.training.optimiser import num_frozen
@@ -74,18 +74,18 @@ def fine_tune(
     precision = first_says(choose_precision(config.loop.precision, device))
     loop = config.loop.model_copy(update={"precision": precision.precision})
     config = config.model_copy(update={"loop": loop})
-    mined = mining_key(pairs_dir)
+    mined = mining_record(pairs_dir)
     initial = initial_network(config.without_local, weights)
     models = teaching_models(pairs_dir, config.local) if config.network.local is not None else []
     key = stage_key(mined, config.without_local, initial)
     whole_key = key if config.network.local is None else stage_key_with_local(key, config, models)
     if load_done(out, STAGE, whole_key) is not None:
         return read_result(out)
-    learning_key = loop_key(pairs_dir, config.without_local, initial)
     num_layers = initial.trunk.layers_of(num_frozen(initial, config.loop))
     kept = out / (_INPUTS if is_first() else f"{_INPUTS}-{rank()}")
     inputs = keep_inputs(kept, initial, num_layers, config.inputs.shared_by(num_ranks()), device=device)
     descriptions = _open(pairs_dir, out, config, inputs, device=device, workers=workers)
+    learning_key = loop_key(mined, descriptions.content, config.without_local, initial)
     with before_training(), clock.part("start"):
         start_layers(initial, descriptions, config.layers, config.whitening, config.loop.query, config.seed)
         proving = prover(descriptions, initial, config)

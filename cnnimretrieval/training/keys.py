@@ -9,9 +9,8 @@ from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.train_config import TrainConfig
 from cnnimretrieval.training.watch import WatchConfig
-from groundwork.files import read_json
 from groundwork.keys import key_of
-from groundwork.records import read_done
+from groundwork.records import StageRecord, read_done
 
 STAGE = "train"
 # Counts the changes of what the same settings give, so that no earlier result passes for today's.
@@ -22,18 +21,18 @@ _AFTER_THE_LOOP = {"epochs", "validation_epochs", "initial_share"}
 _LEARNED_FROM = ("images.parquet", "positives.parquet", "apart.parquet", "shared_points.npy")
 
 
-def mining_key(pairs_dir: Path) -> str:
+def mining_record(pairs_dir: Path) -> StageRecord:
     """That of the mining in `pairs_dir`; FileNotFoundError when it has not finished."""
     record = read_done(pairs_dir, "mine", remedy="mine again")
     if record is None:
         raise FileNotFoundError(
             f"pairs: expected a folder that mining finished, got {pairs_dir}; run mine first"
         )
-    return record.key
+    return record
 
 
-def stage_key(mined: str, config: TrainConfig, initial: RetrievalNetwork) -> str:
-    """Of all that the results of a training without a local head hang on; `mined` is that of mining."""
+def stage_key(mined: StageRecord, config: TrainConfig, initial: RetrievalNetwork) -> str:
+    """Of all that the results of a training without a local head hang on; `mined` is the record of mining."""
     # What the files of layers hold decides, not where they lie; how much is kept and told decides nothing.
     without = {
         "layers": config.layers.without_paths(),
@@ -42,7 +41,7 @@ def stage_key(mined: str, config: TrainConfig, initial: RetrievalNetwork) -> str
     }
     settings = config.model_copy(update=without)
     return key_of(
-        STAGE, _REVISION, _versions(), mined, settings, list(config.layers.files), initial.fingerprint()
+        STAGE, _REVISION, _versions(), mined.key, settings, list(config.layers.files), initial.fingerprint()
     )
 
 
@@ -53,18 +52,19 @@ def stage_key_with_local(key: str, config: TrainConfig, models: Sequence[Path]) 
     return key_of(key, config.network.local, local, digests)
 
 
-def loop_key(pairs_dir: Path, config: TrainConfig, initial: RetrievalNetwork) -> str:
-    """Of what the weights after an epoch hang on, so that a change of the rest does not lose them."""
-    record = read_done(pairs_dir, "mine", remedy="mine again")
-    assert record is not None  # the stage has begun
-    files = {name: record.outputs[name].sha256 for name in _LEARNED_FROM if name in record.outputs}
+def loop_key(mined: StageRecord, content: str, config: TrainConfig, initial: RetrievalNetwork) -> str:
+    """Of what the weights after an epoch hang on, so that a change of the rest does not lose them.
+
+    `content` is the key of the photos in photos.json.
+    """
+    files = {name: mined.outputs[name].sha256 for name in _LEARNED_FROM if name in mined.outputs}
     seen = config.loop.through_whitening
     return key_of(
         f"{STAGE} loop",
         _REVISION,
         _versions(),
         files,
-        read_json(pairs_dir / "photos.json")["content"],
+        content,
         config.loop.model_dump(mode="json", exclude=_AFTER_THE_LOOP),
         *_length_that_counts(config.loop),
         config.network,

@@ -14,7 +14,7 @@ from cnnimretrieval.evaluation.queries import SituationName
 from cnnimretrieval.training.batches import Examples
 from cnnimretrieval.training.checkpoint import EpochLog, Progress
 from cnnimretrieval.training.proof.rows import Candidate, Row
-from groundwork.files import read_json, write_json, write_table
+from groundwork.files import write_json, write_table
 from groundwork.settings import Values
 
 _METRICS = "metrics.json"
@@ -152,7 +152,7 @@ def write_result(out: Path, result: TrainResult, candidates: Mapping[Row, Candid
 
 def read_result(out: Path) -> TrainResult:
     """What `write_result` wrote."""
-    return TrainResult.model_validate(read_json(out / _METRICS))
+    return TrainResult.load(out / _METRICS)
 
 
 def write_tuples(out: Path, names: Sequence[str], epoch: int, examples: Examples) -> None:

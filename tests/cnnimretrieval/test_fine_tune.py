@@ -15,7 +15,7 @@ from cnnimretrieval.training import fine_tune as stage
 from cnnimretrieval.training import loop as loop_module
 from cnnimretrieval.training.collection import QueryConfig
 from cnnimretrieval.training.fine_tune import fine_tune
-from cnnimretrieval.training.keys import loop_key
+from cnnimretrieval.training.keys import loop_key, mining_record
 from cnnimretrieval.training.loop import run_loop
 from cnnimretrieval.training.proof import collection_whitening as whitenings
 from cnnimretrieval.training.proof import rows
@@ -253,7 +253,7 @@ def test_only_what_the_weights_hang_on_starts_a_training_anew(pairs_dir):
 
     def key(watch=None, **loop):
         config = CONFIG.model_dump() | {"watch": watch or {}, "loop": CONFIG.loop.model_dump() | loop}
-        return loop_key(pairs_dir, TrainConfig.model_validate(config), initial)
+        return loop_key(mining_record(pairs_dir), "photos", TrainConfig.model_validate(config), initial)
 
     assert key(epochs=4) == key() == key({"checkpoint_minutes": 0})
     cosine = {"schedule": {"kind": "cosine"}}
