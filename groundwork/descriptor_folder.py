@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from groundwork.files import read_json, read_table
+from groundwork.files import open_array, read_json, read_table
 from groundwork.keys import key_of
 from groundwork.records import read_done
 from groundwork.shards import blocks
@@ -98,23 +98,14 @@ def unit_rows(vectors: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " n"]:
 def _check_version(path: Path) -> None:
     if not path.exists():
         return
-    try:
-        meta: Any = read_json(path)
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"descriptors {path}: expected JSON, got none ({error}); {_REMEDY}") from error
+    meta: Any = read_json(path, _REMEDY)
     version = meta.get("version") if isinstance(meta, dict) else None
     if version != VERSION or isinstance(version, bool):
         raise ValueError(f"descriptors {path}: expected version {VERSION}, got {version!r}; {_REMEDY}")
 
 
 def _read_vectors(path: Path) -> Float[np.ndarray, "n d"]:
-    try:
-        # Not np.load: that opens archives, too. An array of pickled objects is refused.
-        vectors = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError, OverflowError) as error:
-        raise ValueError(
-            f"descriptors {path}: expected an .npy file of numbers, got none ({error}); {_REMEDY}"
-        ) from error
+    vectors = open_array(path, _REMEDY)
     if vectors.ndim != 2 or not vectors.shape[1] or not np.issubdtype(vectors.dtype, np.floating):
         raise ValueError(
             f"descriptors {path}: expected real vectors (n, d), got {vectors.dtype} of shape "
@@ -124,7 +115,7 @@ def _read_vectors(path: Path) -> Float[np.ndarray, "n d"]:
 
 
 def _read_images(path: Path) -> pd.DataFrame:
-    images = read_folder_table(path)
+    images = read_table(path, remedy=_REMEDY)
     if "name" not in images:
         raise ValueError(f"descriptors {path}: expected a column 'name', got none; {_REMEDY}")
     for row, name in enumerate(images["name"]):
@@ -147,17 +138,6 @@ def _read_images(path: Path) -> pd.DataFrame:
             f"descriptors {path}: expected x1 < x2 and y1 < y2 in row {wrong[0]}, got {box}; {_REMEDY}"
         )
     return images
-
-
-def read_folder_table(path: Path) -> pd.DataFrame:
-    """A table of the folder; ValueError naming the file when it holds none."""
-    try:
-        return read_table(path)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"descriptors {path}: expected a Parquet table, got none ({reason}); {_REMEDY}"
-        ) from error
 
 
 def _check_rows(vectors: Float[np.ndarray, "n d"], images: pd.DataFrame, path: Path) -> None:

@@ -131,12 +131,12 @@ def write_json(path: Path, value: Any) -> None:
         unfinished.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
-    """Return the value stored in a JSON file; ValueError that names a damaged one."""
+def read_json(path: Path, remedy: str = REMEDY) -> Any:
+    """Return the value stored in a JSON file; ValueError that names a damaged one and says the remedy."""
     try:
         return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: expected JSON, got '{error}'; {REMEDY}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: expected JSON, got '{error}'; {remedy}") from error
 
 
 def write_table(path: Path, frame: pd.DataFrame) -> None:
@@ -145,14 +145,25 @@ def write_table(path: Path, frame: pd.DataFrame) -> None:
         frame.to_parquet(unfinished, index=False)
 
 
-def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+def open_array(path: Path, remedy: str = REMEDY) -> np.memmap:
+    """Return the array stored in an .npy file as a memory map to be read; ValueError names a damaged one.
+
+    Not `np.load`, which opens archives, too. An array of pickled objects is refused.
+    """
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError, OverflowError) as error:
+        raise ValueError(f"{path}: expected an .npy file of numbers, got none ({error}); {remedy}") from error
+
+
+def read_table(path: Path, columns: list[str] | None = None, remedy: str = REMEDY) -> pd.DataFrame:
     """Return the table stored in a Parquet file, or some of its columns; ValueError names a damaged one."""
     try:
         # A column at a time, let go of before the next is read: a large table does not stand in memory twice.
         with path.open("rb") as opened, pq.ParquetFile(opened) as file:
             missing = sorted(set(columns or ()) - set(file.schema_arrow.names))
             if missing:
-                raise ValueError(f"{path}: expected the column '{missing[0]}', got none; {REMEDY}")
+                raise ValueError(f"{path}: expected the column '{missing[0]}', got none; {remedy}")
             table = pd.DataFrame(
                 {name: _read_column(file, name) for name in columns or file.schema_arrow.names}, copy=False
             )
@@ -160,7 +171,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
         # Its own errors quote bytes; those of the system have a number, and name the file.
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise ValueError(f"{path}: expected a Parquet table, got other bytes; {REMEDY}") from error
+        raise ValueError(f"{path}: expected a Parquet table, got other bytes; {remedy}") from error
     give_back()  # what reading took on the way
     return table
 

@@ -1,12 +1,14 @@
 """The frozen, validated base of settings, where defaults live, once, and of the records that are kept."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
-from groundwork.files import REMEDY, read_json
+from groundwork.files import REMEDY
 
 # What libraries in C take: whole numbers of 32 bits with a sign, real ones of single precision.
 MAX_INTEGER = 2**31 - 1
@@ -19,14 +21,21 @@ class Values(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """The values stored in a JSON file; ValueError that names the file and its first wrong value."""
-        try:
-            return cls.model_validate(read_json(path))
-        except ValidationError as error:
-            raise ValueError(
-                f"{path}: expected values of ours, got {first_fault(error)}; {REMEDY}"
-            ) from error
+    def load(
+        cls, path: Path, *, thing: str = "", expected: str = "values of ours", remedy: str = REMEDY
+    ) -> Self:
+        """The values stored in a JSON file.
+
+        ValueError `<thing> <path>: expected <expected>, got ...; <remedy>` with the first wrong value.
+        """
+        with _told(f"{thing} {path}".lstrip(), expected, remedy):
+            return cls.model_validate_json(path.read_bytes())
+
+    @classmethod
+    def checked(cls, values: Any, thing: str, expected: str, remedy: str) -> Self:
+        """`values` as these; ValueError `<thing>: expected <expected>, got ...; <remedy>`, as of `load`."""
+        with _told(thing, expected, remedy):
+            return cls.model_validate(values)
 
 
 class Settings(Values):
@@ -47,6 +56,14 @@ class Settings(Values):
                     f"either way, got {one:g}; choose one nearer to 1"
                 )
         return value
+
+
+@contextmanager
+def _told(thing: str, expected: str, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        raise ValueError(f"{thing}: expected {expected}, got {first_fault(error)}; {remedy}") from error
 
 
 def first_fault(error: ValidationError) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Bool, Int, UInt8
 
 from groundwork.arrays import Layout, freeze_arrays
-from groundwork.files import atomic_path, read_table, write_table
+from groundwork.files import atomic_path, open_array, read_table, write_table
 from pairs.image_pairs import Candidates, PairGeometry, Positives
 from pairs.same_place_negatives import ApartPairs, no_pairs
 from pairs.shared_points import CELLS
@@ -154,13 +154,7 @@ def read_pair_table(folder: Path) -> PairTable:
 
 
 def _read_shared_points(path: Path) -> UInt8[np.ndarray, "p cells cells"] | None:
-    if not path.is_file():
-        return None
-    try:
-        counts: UInt8[np.ndarray, "p cells cells"] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"pairs {path}: expected an array, got a damaged file; mine again") from error
-    return counts
+    return open_array(path, "mine again") if path.is_file() else None
 
 
 def write_candidates(candidates: Candidates, names: tuple[str, ...], folder: Path) -> None:

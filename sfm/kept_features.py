@@ -5,12 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 
 from groundwork.files import read_json, read_table
 from groundwork.orientation import upright_xy
 from groundwork.records import record_of
-from groundwork.settings import first_fault
 from sfm.descriptors import described
 from sfm.features import SHARDS, STAGE, FeatureConfig
 from sfm.featurestore import FeatureStore
@@ -72,10 +70,7 @@ def kept_features(sfm: Path, method: str) -> KeptFeatures:
         raise FileNotFoundError(f"{sfm}: expected the folder of a reconstruction, got none; check the path")
     if not (sfm / "features" / "descriptors").is_dir() or "config" not in done.basis:
         raise ValueError(f"{sfm}: expected local descriptors, got none that were kept; {_REMEDY}")
-    try:
-        config = FeatureConfig.model_validate(done.basis["config"])
-    except ValidationError as error:
-        raise ValueError(f"{sfm}: expected settings of ours, got {first_fault(error)}; {_REMEDY}") from error
+    config = FeatureConfig.checked(done.basis["config"], str(sfm), "settings of ours", _REMEDY)
     if config.method != method:
         raise ValueError(f"{sfm}: expected features of {method}, got those of {config.method}; ask for them")
     table = read_table(sfm / "collection.parquet", _COLUMNS)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from pydantic import ValidationError
 
 from cnnimretrieval.descriptors import growth
 from cnnimretrieval.descriptors.describer import Describer
@@ -28,13 +27,12 @@ from groundwork.descriptor_folder import (
     VECTORS,
     VERSION,
     read_descriptor_folder,
-    read_folder_table,
 )
-from groundwork.files import write_json, write_table
+from groundwork.files import read_table, write_json, write_table
 from groundwork.keys import key_of
 from groundwork.names import as_text, counted
 from groundwork.records import load_done, mark_done
-from groundwork.settings import Values, first_fault
+from groundwork.settings import Values
 
 # Results of another one are made anew.
 _VERSION = 3
@@ -174,20 +172,16 @@ def read_store(folder: Path) -> DescriptorStore:
                 "extract again"
             )
     found = read_descriptor_folder(folder)
-    rejected = read_folder_table(folder / REJECTED)
+    rejected = read_table(folder / REJECTED, remedy="extract again")
     for column in ("name", "reason"):
         if column not in rejected or not all(isinstance(text, str) for text in rejected[column]):
             raise ValueError(
                 f"descriptors {folder / REJECTED}: expected a column of text '{column}', got none; "
                 "extract again"
             )
-    try:
-        meta = StoreMeta.model_validate_json((folder / META).read_bytes())
-    except ValidationError as error:
-        raise ValueError(
-            f"descriptors {folder / META}: expected what extract wrote, got {first_fault(error)}; "
-            "extract again"
-        ) from error
+    meta = StoreMeta.load(
+        folder / META, thing="descriptors", expected="what extract wrote", remedy="extract again"
+    )
     counts = (meta.described, meta.rejected)
     if counts != (len(found.vectors), len(rejected)):
         raise ValueError(

@@ -169,7 +169,9 @@ def read(folder: Path) -> InvertedFile:
         part.removesuffix(".npy"): np.load(folder / FOLDER / part, mmap_mode="r") for part in _PARTS
     }
     codebook = Codebook(centres=arrays.pop("centres"))
-    config = AsmkConfig.model_validate(record.facts["config"])
+    config = AsmkConfig.checked(
+        record.facts["config"], f"local index {folder}", "settings of this version", _REMEDY
+    )
     return InvertedFile(codebook=codebook, config=config, **arrays)
 
 

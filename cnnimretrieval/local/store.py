@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Int
-from pydantic import ValidationError
 
 from cnnimretrieval.local.features import LocalFeatures
 from groundwork.descriptor_folder import BOX
-from groundwork.files import atomic_path, read_table, write_json, write_table
+from groundwork.files import atomic_path, open_array, read_table, write_json, write_table
 from groundwork.records import mark_done, read_done
-from groundwork.settings import Values, first_fault
+from groundwork.settings import Values
 
 FOLDER = "local"
 STAGE = "local"
@@ -124,18 +123,14 @@ def read_local(folder: Path) -> LocalStore:
         raise FileNotFoundError(
             f"local features: expected a folder that was extracted with --local, got {folder}; {_REMEDY}"
         )
-    try:
-        meta = LocalMeta.model_validate_json((inside / _META).read_bytes())
-    except ValidationError as error:
-        raise ValueError(
-            f"local features {inside / _META}: expected what extract wrote, got {first_fault(error)}; "
-            f"{_REMEDY}"
-        ) from error
+    meta = LocalMeta.load(
+        inside / _META, thing="local features", expected="what extract wrote", remedy=_REMEDY
+    )
     if meta.version != _VERSION:
         raise ValueError(
             f"local features {inside / _META}: expected version {_VERSION}, got {meta.version}; {_REMEDY}"
         )
-    return LocalStore(folder=inside, images=read_table(inside / _IMAGES), meta=meta)
+    return LocalStore(folder=inside, images=read_table(inside / _IMAGES, remedy=_REMEDY), meta=meta)
 
 
 def write_shard(
@@ -201,13 +196,7 @@ def shard_name(shard: int) -> str:
 
 def _rows(path: Path, first: int, count: int, width: int) -> Any:
     """Rows `first` to `first + count` of an array on disk, float32; ValueError when they are not there."""
-    try:
-        # Not np.load: that opens archives, too. An array of pickled objects is refused.
-        rows = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError, OverflowError) as error:
-        raise ValueError(
-            f"local features {path}: expected an array, got none ({error}); {_REMEDY}"
-        ) from error
+    rows = open_array(path, _REMEDY)
     if rows.ndim != 2 or rows.shape[1] != width or len(rows) < first + count:
         raise ValueError(
             f"local features {path}: expected at least {first + count} rows of {width}, got {rows.shape}; "

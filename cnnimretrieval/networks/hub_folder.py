@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build
@@ -16,7 +15,7 @@ from cnnimretrieval.networks.tensor_files import State, read_state
 from cnnimretrieval.networks.weights import fitting
 from cnnimretrieval.whitening.apply import Kind, Whitening
 from groundwork.files import atomic_path, read_json, write_json
-from groundwork.settings import Settings, first_fault
+from groundwork.settings import Settings
 
 CONFIG, TENSORS, CARD = "config.json", "model.safetensors", "README.md"
 _NETWORK = "network."
@@ -112,12 +111,7 @@ def _read_config(path: Path) -> HubConfig:
             f"network {path}: expected model_type {_MODEL_TYPE!r}, got {kind!r}; give a folder that "
             "`export --to huggingface` wrote"
         )
-    try:
-        return HubConfig.model_validate(content)
-    except ValidationError as error:
-        raise ValueError(
-            f"network {path}: expected a config of this version, got {first_fault(error)}; {_REMEDY}"
-        ) from error
+    return HubConfig.checked(content, f"network {path}", "a config of this version", _REMEDY)
 
 
 def _whitening(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -23,7 +23,7 @@ from cnnimretrieval.networks.trunk import Trunk
 from cnnimretrieval.networks.weights import fitting
 from cnnimretrieval.whitening.apply import Whitening, load_whitening, save_whitening
 from groundwork.files import atomic_path, write_json
-from groundwork.settings import Settings, first_fault
+from groundwork.settings import Settings
 
 _CONFIG = "network.json"
 _WEIGHTS = "weights.safetensors"
@@ -291,13 +291,9 @@ def _read_config(path: Path) -> NetworkConfig:
             f"network {path.parent}: expected a folder with {path.name}, got none; train a network into it "
             "first"
         )
-    try:
-        return NetworkConfig.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise ValueError(
-            f"network {path}: expected a network's config of this version, got {first_fault(error)}; "
-            "write the network again"
-        ) from error
+    return NetworkConfig.load(
+        path, thing="network", expected="a network's config of this version", remedy="write the network again"
+    )
 
 
 def _read_whitening(path: Path, dim: int) -> Whitening | None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from cnnimretrieval.descriptors.store import DescriptorStore
 from cnnimretrieval.search.rerank import RerankConfig
-from groundwork.settings import Values, first_fault
+from groundwork.settings import Values
 
 CALIBRATION = "calibration.json"
 # The rank whose score is taken for that of photos which show something else; the middle of small databases.
@@ -95,12 +95,9 @@ def read_calibration(model: str | Path) -> Calibration | None:
     path = Path(model) / CALIBRATION
     if not path.is_file():
         return None
-    try:
-        found = Calibration.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise ValueError(
-            f"calibration {path}: expected what calibrate wrote, got {first_fault(error)}; calibrate again"
-        ) from error
+    found = Calibration.load(
+        path, thing="calibration", expected="what calibrate wrote", remedy="calibrate again"
+    )
     if found.version != VERSION:
         raise ValueError(
             f"calibration {path}: expected version {VERSION}, got {found.version}; calibrate again"

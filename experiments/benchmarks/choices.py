@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from cnnimretrieval.evaluation.paired import Difference, paired_difference
 from experiments.benchmarks.choice_cell import Cell, run_cell
@@ -26,7 +26,7 @@ from experiments.settings import protocol
 from experiments.settings.run_config import RunConfig
 from groundwork.executors import LocalExecutor
 from groundwork.files import read_json, write_json
-from groundwork.settings import Settings, first_fault
+from groundwork.settings import Settings
 from pairs.mine import MineConfig, mine
 from pairs.split import SplitConfig
 
@@ -102,13 +102,12 @@ def main(words: Sequence[str] | None = None) -> int:
 def _read_recipes(path: Path, only: Sequence[str] | None) -> Recipes:
     """The recipes in a file, all or `only` some; ValueError in one line for anything else."""
     try:
-        found = Recipes.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        raise ValueError(f"recipes {path}: expected lists of settings, got {first_fault(error)}") from error
+        read = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"recipes {path}: expected a TOML file, got one that cannot be read: {error}"
+            f"recipes {path}: expected a TOML file, got one that cannot be read: {error}; mend it"
         ) from error
+    found = Recipes.checked(read, f"recipes {path}", "lists of settings", "mend it")
     unknown = sorted({*(only or ())} - {*found.recipes})
     if unknown:
         raise ValueError(

@@ -131,7 +131,7 @@ def test_damage_after_opening_is_told_with_the_photo_or_the_file(tmp_path):
     with pytest.raises(ValueError, match=r"keypoints\.npy: expected at least 4 rows of 4, got \(2, 4\)"):
         found.features("a.jpg")
     path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"keypoints\.npy: expected an array, got none"):
+    with pytest.raises(ValueError, match=r"keypoints\.npy: expected an .npy file of numbers, got none"):
         found.features("a.jpg")
 
 

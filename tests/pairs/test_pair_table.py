@@ -173,7 +173,5 @@ def test_counts_of_other_pairs_are_refused(tmp_path):
         table(shared_points=counts)
     write_pair_table(table(), tmp_path)
     (tmp_path / "shared_points.npy").write_bytes(b"half")
-    with pytest.raises(
-        ValueError, match=r"^pairs .*shared_points.npy: expected an array, got a damaged file"
-    ):
+    with pytest.raises(ValueError, match=r"shared_points.npy: expected an .npy file .*; mine again$"):
         read_pair_table(tmp_path)
