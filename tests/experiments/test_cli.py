@@ -6,23 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-import torch
-import torchvision
 from PIL import Image
-
-from experiments import cli
-
-
-@pytest.fixture
-def command(capsys):
-    """Runs a command line in this process: (exit code, stdout, lines of stderr)."""
-
-    def run(*words):
-        code = cli.main([str(word) for word in words])
-        said = capsys.readouterr()
-        return code, said.out, said.err.splitlines()
-
-    return run
 
 
 @pytest.fixture
@@ -35,14 +19,6 @@ def photos(tmp_path):
         Image.fromarray(pixels).save(folder / name)
     (folder / "notes.txt").write_text("no photo")
     return folder
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    torch.manual_seed(7)
-    path = tmp_path_factory.mktemp("weights") / "squeezenet1_1.pth"
-    torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), path)
-    return path
 
 
 def test_nothing_said_is_help(command):

@@ -2,18 +2,7 @@ import shutil
 
 import pytest
 
-from experiments import cli
 from experiments.sizes import size
-
-
-@pytest.fixture
-def command(capsys):
-    def run(*words):
-        code = cli.main([str(word) for word in words])
-        said = capsys.readouterr()
-        return code, said.out, said.err.splitlines()
-
-    return run
 
 
 def test_the_list_has_every_name(command):

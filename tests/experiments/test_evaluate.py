@@ -6,35 +6,17 @@ import re
 
 import numpy as np
 import pytest
-import torch
-import torchvision
 from PIL import Image
 
 from cnnimretrieval.evaluation.metrics import Relevance, score_rankings
-from experiments import cli
 
 SCENES, VIEWS = 4, 3
 
 
-@pytest.fixture
-def command(capsys):
-    """Runs a command line in this process: (exit code, stdout, lines of stderr)."""
-
-    def run(*words):
-        code = cli.main([str(word) for word in words])
-        said = capsys.readouterr()
-        return code, said.out, said.err.splitlines()
-
-    return run
-
-
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory) -> list[str]:
+def machine(weights) -> list[str]:
     """Weights, workers and device."""
-    torch.manual_seed(7)
-    path = tmp_path_factory.mktemp("weights") / "squeezenet1_1.pth"
-    torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), path)
-    return ["--weights", str(path), "--workers", "1", "--device", "cpu"]
+    return ["--weights", str(weights), "--workers", "1", "--device", "cpu"]
 
 
 def draw(path, scene, view):

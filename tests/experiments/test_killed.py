@@ -8,24 +8,8 @@ import time
 
 import pytest
 
-from experiments.demo.collection import DemoConfig, render_collection
-
 pytestmark = pytest.mark.slow
 
-SETTINGS = """
-weights = "random"
-[pairs.heldout]
-crops_per_image = 1
-[train.network]
-backbone = "squeezenet1_1"
-[train.loop]
-image_size = 96
-epochs = 2
-tuples_per_epoch = 10
-learning_rate = 1e-5
-[train.whitening]
-shrinkage = 0.1
-"""
 # What lies in WORK once the stage to be killed has begun and is not yet done.
 BEGUN = {
     "features": "sfm/done/scan.json",
@@ -38,14 +22,9 @@ BEGUN = {
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("demo")
-    small = DemoConfig(
-        places=4, min_views=6, max_views=7, unrelated=2, twins=False, width=400, height=300, px_per_m=32
-    )
-    render_collection(folder, small)
-    (folder / "tiny.toml").write_text(SETTINGS)
-    return folder / "photos"
+def photos(small_demo, short_training):
+    (small_demo.parent / "tiny.toml").write_text(short_training)
+    return small_demo
 
 
 def start(photos, work):

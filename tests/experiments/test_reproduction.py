@@ -9,7 +9,7 @@ from PIL import Image
 
 from cnnimretrieval.downloads.catalogue import find
 from cnnimretrieval.networks.open import load
-from experiments import cli, reproduction
+from experiments import reproduction
 from pairs.published_pairs import photo_of
 
 ROW = """
@@ -46,16 +46,6 @@ gpu_hours = 0.1
 [target.scores]
 oxford5k = 50.0
 """
-
-
-@pytest.fixture
-def command(capsys):
-    def run(*words):
-        code = cli.main([str(word) for word in words])
-        said = capsys.readouterr()
-        return code, said.out, said.err.splitlines()
-
-    return run
 
 
 def draw(path, place, view):
@@ -102,14 +92,6 @@ def data(tmp_path_factory):
     content = {"imlist": names, "qimlist": names[::3], "gnd": truth}
     (oxford / "gnd_oxford5k.pkl").write_bytes(pickle.dumps(content))
     return root
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    torch.manual_seed(7)
-    path = tmp_path_factory.mktemp("weights") / "squeezenet1_1.pth"
-    torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), path)
-    return path
 
 
 @pytest.fixture

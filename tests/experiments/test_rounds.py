@@ -8,7 +8,6 @@ import pytest
 
 from experiments import manifest, metrics, pipeline, rounds
 from experiments.counts import Mining, Reconstruction
-from experiments.demo.collection import DemoConfig, render_collection
 from experiments.engine import Engine
 from experiments.report.page import write_report
 from experiments.settings import protocol
@@ -72,40 +71,24 @@ def test_rounds_need_candidates(tmp_path):
     ) in str(error.value)
 
 
-# Few candidates, so that the first round leaves something to find.
-SETTINGS = """
-weights = "random"
-rounds = 3
-[sfm.candidates]
-exhaustive_up_to = 5
-neighbours = 1
-[pairs.heldout]
-crops_per_image = 1
-[train.network]
-backbone = "squeezenet1_1"
-[train.loop]
-image_size = 96
-epochs = 1
-tuples_per_epoch = 6
-learning_rate = 1e-5
-[train.whitening]
-shrinkage = 0.1
-"""
+# Few candidates, so that the first round leaves something to find; and little training in each.
+ROUNDS = [
+    "rounds=3",
+    "sfm.candidates.exhaustive_up_to=5",
+    "sfm.candidates.neighbours=1",
+    "train.loop.epochs=1",
+    "train.loop.tuples_per_epoch=6",
+]
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("demo")
-    small = DemoConfig(
-        places=4, min_views=6, max_views=7, unrelated=2, twins=False, width=400, height=300, px_per_m=32
-    )
-    render_collection(folder, small)
-    (folder / "rounds.toml").write_text(SETTINGS)
-    return folder / "photos"
+def photos(small_demo, short_training):
+    (small_demo.parent / "rounds.toml").write_text(short_training)
+    return small_demo
 
 
 def run(photos, work, *overrides):
-    config = protocol.read(str(photos.parent / "rounds.toml"), list(overrides)).resolve(RunConfig)
+    config = protocol.read(str(photos.parent / "rounds.toml"), [*ROUNDS, *overrides]).resolve(RunConfig)
     execution = pipeline.Execution(device="cpu", engine=Engine(workers=1))
     return pipeline.run(photos, work, config, execution).metrics
 
