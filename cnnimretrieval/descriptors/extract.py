@@ -132,6 +132,7 @@ def describe(
     workers: int = 0,
     out: Path | None = None,
     inputs: Inputs | None = None,
+    desc: str = "describe",
 ) -> Described:
     """Unit descriptors, float32 and not whitened, of `requests`.
 
@@ -141,12 +142,12 @@ def describe(
     descriptor depend on the other photos; on what is kept already nothing depends. With `out` the vectors
     are written there as .npy, whole or not at all, and come back as a read-only memory map: memory is bounded
     by the photos that are described at a time. `network` is moved to `device`; its training mode is as
-    before afterwards.
+    before afterwards. `desc` is what its progress is called.
     """
     # Weights, like images, in the order in memory that convolutions like, or each call brings them into it.
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ready = (inputs or Inputs()).for_network(network)
-    fill = partial(_fill, network, requests, config, ready, device=device, workers=workers)
+    fill = partial(_fill, network, requests, config, ready, device=device, workers=workers, desc=desc)
     if out is None:
         return fill(np.empty((len(requests), network.dim), np.float32))
     with atomic_path(out) as unfinished:
@@ -200,6 +201,7 @@ def _fill(
     *,
     device: str,
     workers: int,
+    desc: str,
 ) -> Described:
     """Write the descriptors into the first rows of `vectors`, which those of the result are."""
     positions: list[int] = []
@@ -209,7 +211,7 @@ def _fill(
 
     def usable() -> Iterator[Input]:
         given = inputs.each(network, requests, config.look, device=device, workers=workers)
-        bar = progress(given, desc="describe", unit="photo", total=len(requests))
+        bar = progress(given, desc=desc, unit="photo", total=len(requests))
         for position, one in enumerate(bar):
             if one.reason:
                 path = requests[position].path
@@ -219,10 +221,17 @@ def _fill(
                 yield len(positions) - 1, one.parts
 
     def describe_parts(parts: list[Tensor]) -> Float[Tensor, "b d"]:
-        there = [part.to(device, non_blocking=True) for part in parts]
-        if inputs.num_layers == 0:
-            return describe_batch(network, there[0], config).cpu()
-        return _describe_parts(network, inputs.num_layers, there, config).cpu()
+        try:
+            there = [part.to(device, non_blocking=True) for part in parts]
+            if inputs.num_layers == 0:
+                return describe_batch(network, there[0], config).cpu()
+            return _describe_parts(network, inputs.num_layers, there, config).cpu()
+        except torch.OutOfMemoryError as error:
+            if len(parts[0]) == 1:
+                raise _no_memory(error, config, device) from error
+        # Each alone, with nothing left of what they had taken together.
+        alone = ([part[row : row + 1] for part in parts] for row in range(len(parts[0])))
+        return torch.cat([describe_parts(one) for one in alone])
 
     alone = on_cpu and inputs.num_layers == 0
     batches = one_by_one(usable()) if alone else in_batches(usable(), config.batch_size)
@@ -232,6 +241,18 @@ def _fill(
             sound[rows] = unit_rows(vectors[rows])
     every = Described(vectors=vectors, positions=np.array(positions, np.int64), failures=tuple(failures))
     return every.only(sound[: len(positions)], requests, vectors)
+
+
+def _no_memory(error: torch.OutOfMemoryError, config: ExtractConfig, device: str) -> RuntimeError:
+    return RuntimeError(
+        f"describe: expected memory for one photo of {config.image_size} px on {device}, got "
+        f"'{first_words(error)}'; choose a smaller image size, or another device"
+    )
+
+
+def first_words(error: torch.OutOfMemoryError) -> str:
+    """What it was that torch had no memory for, without the pages that it says of its allocator."""
+    return ". ".join(str(error).split(". ")[:2])
 
 
 def _no_direction(position: int, path: Path, vector: Float[np.ndarray, " d"]) -> Failure:

@@ -12,7 +12,6 @@ from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import nms
-from tqdm import tqdm
 
 from cnnimretrieval.descriptors.extract import evaluating
 from cnnimretrieval.descriptors.images import Frame, ImageRequest
@@ -24,6 +23,7 @@ from cnnimretrieval.local.receptive_field import FieldFinder
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.scales import require_factors
 from groundwork.descriptor_folder import unit_rows
+from groundwork.progress import progress
 from groundwork.settings import Settings
 
 
@@ -188,8 +188,7 @@ def describe_locally(
         return _in_photo(found, loaded.frame), ""
 
     pictures = read_each(requests, config.image_size, workers=workers)
-    # disable=None: no bar when stderr is not a terminal.
-    bar = tqdm(pictures, desc="local features", unit="photo", total=len(requests), disable=None)
+    bar = progress(pictures, desc="local features", unit="photo", total=len(requests))
     jobs = (partial(describe, loaded) for loaded in bar)
     with evaluating(network):
         yield from in_threads(jobs) if torch.device(device).type == "cpu" else (job() for job in jobs)

@@ -79,16 +79,12 @@ def load_batches(examples: Examples, training: Training, *, done: int = 0) -> It
         workers=training.workers,
     )
     pictures = (_only_part(next(given)) if number in own else None for number in range(len(requests)))
-    bar = progress(
-        rows,
-        desc="learn",
-        unit="example",
-        total=len(examples.order),
-        initial=len(examples.order) - len(order),
-    )
-    loaded = (LoadedExample(rows=its_rows, pictures=[next(pictures) for _ in its_rows]) for its_rows in bar)
-    while batch := _next_batch(training, loaded, examples.batch_size):
-        yield batch
+    loaded = (LoadedExample(rows=its_rows, pictures=[next(pictures) for _ in its_rows]) for its_rows in rows)
+    total = int((examples.rows[examples.order] >= 0).sum())
+    with progress(desc="learn", unit="photo", total=total, initial=total - len(requests)) as bar:
+        while batch := _next_batch(training, loaded, examples.batch_size):
+            yield batch
+            bar.update(sum(len(example.rows) for example in batch))
 
 
 def _next_batch(training: Training, loaded: Iterator[LoadedExample], size: int) -> Batch:

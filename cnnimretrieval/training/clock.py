@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from torch.profiler import record_function
+
 from groundwork.files import read_json, write_json
 
 NAME = "profile.json"
@@ -31,11 +33,12 @@ class Clock:
 
     @contextmanager
     def part(self, name: Part) -> Iterator[None]:
-        """What happens in here counts for `name`."""
+        """What happens in here counts for `name`, and is called so in a trace."""
         self._count()
         self._running.append(name)
         try:
-            yield
+            with record_function(name):
+                yield
         finally:
             self._count()
             self._running.pop()

@@ -10,6 +10,7 @@ from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.journal import Journal
 from cnnimretrieval.training.settings import LoopConfig
+from cnnimretrieval.training.trace import StepTrace
 from cnnimretrieval.training.watch import WatchConfig
 from cnnimretrieval.whitening.apply import Whitening
 
@@ -20,7 +21,7 @@ class Training:
 
     With a `whitening`, negatives and loss see whitened descriptors: what the trunk learns then adds to what
     whitening does anyway. `descriptions` are those that were made of the collection on the way, if any;
-    `journal` and `clock` tell how it goes.
+    `journal`, `clock` and `trace` tell how it goes.
     """
 
     network: RetrievalNetwork
@@ -35,6 +36,7 @@ class Training:
     watch: WatchConfig = field(default_factory=WatchConfig)
     journal: Journal = field(default_factory=Journal)
     clock: Clock = field(default_factory=Clock)
+    trace: StepTrace = field(default_factory=StepTrace)
 
     @property
     def look(self) -> Look:

@@ -101,7 +101,13 @@ class Descriptions:
         if not first_says(path.is_file()):
             config = ExtractConfig(image_size=self.image_size, scales=tuple(scales))
             found = describe_together(
-                network, requests, config, device=self.device, workers=self.workers, inputs=self.inputs
+                network,
+                requests,
+                config,
+                device=self.device,
+                workers=self.workers,
+                inputs=self.inputs,
+                desc=f"describe {what}",
             )
             made = sound_descriptors(found, self._names(requests), differ=what == "database")
             if is_first():

@@ -128,11 +128,12 @@ def describe_together(
     device: str,
     workers: int,
     inputs: Inputs,
+    desc: str = "describe",
 ) -> Described:
     """As `describe`; each rank describes its share, and has the descriptors of all in the end."""
     size = num_ranks()
     own = requests[rank() :: size]
-    found = describe(network, own, config, device=device, workers=workers, inputs=inputs)
+    found = describe(network, own, config, device=device, workers=workers, inputs=inputs, desc=desc)
     if size == 1:
         return found
     parts = of_all(found)

@@ -157,6 +157,7 @@ class Epoch:
         }
         numbers = {**numbers, "seconds": {part: one for part, one in seconds.items() if one}}
         self.training.journal.step(self.number, self.steps, self.at, numbers)
+        self.training.trace.step()
 
     @property
     def at(self) -> int:

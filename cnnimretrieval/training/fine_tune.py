@@ -19,6 +19,7 @@ from cnnimretrieval.networks.network import RetrievalNetwork, build, save
 from cnnimretrieval.networks.precision import choose_precision
 from cnnimretrieval.search.confidence import CALIBRATION
 from cnnimretrieval.training.batches import Examples
+from cnnimretrieval.training.clock import NAME as PROFILE
 from cnnimretrieval.training.clock import Clock, write_profile
 from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.context import Training
@@ -35,6 +36,8 @@ from cnnimretrieval.training.proof.calibrating import write_calibration
 from cnnimretrieval.training.proof.whitening_layers import load_layers, start_layers
 from cnnimretrieval.training.prover import prover
 from cnnimretrieval.training.result import TrainResult, judge, read_result, write_result, write_tuples
+from cnnimretrieval.training.trace import NAME as TRACE
+from cnnimretrieval.training.trace import StepTrace
 from cnnimretrieval.training.train_config import TrainConfig
 from groundwork.files import discard, read_json, write_json
 from groundwork.records import load_done, mark_done
@@ -64,7 +67,8 @@ def fine_tune(
     reconstruction. `weights` as in `backbones.build_trunk`. An interrupted call goes on at the last
     checkpoint, and so does one that differs in what follows the loop only: more epochs, other whitening or
     queries. On several ranks each takes its share of the work, and rank 0 writes. With `profile`
-    profile.json says where the time of this call went. Returns at once when `out` holds the result already.
+    profile.json says where the time of this call went, and trace.json.gz has two steps of it. Returns at once
+    when `out` holds the result already.
     ValueError when there is nothing to train or to test with or a file for a layer does not fit it,
     FileNotFoundError when mining has not finished or the tracks are not there, OSError when a photo cannot
     be read any more.
@@ -104,14 +108,16 @@ def fine_tune(
         watch=config.watch,
         journal=Journal(out, tensorboard=config.watch.tensorboard) if is_first() else Journal(),
         clock=clock,
+        trace=StepTrace(out if profile and is_first() else None),
     )
-    progress = run_loop(
-        training,
-        out / _CHECKPOINT,
-        learning_key,
-        lambda network: _validated(proving.validation(network, through)),
-        partial(_write_tuples, out, descriptions.collection.table.names),
-    )
+    with training.trace:
+        progress = run_loop(
+            training,
+            out / _CHECKPOINT,
+            learning_key,
+            lambda network: _validated(proving.validation(network, through)),
+            partial(_write_tuples, out, descriptions.collection.table.names),
+        )
     tuned = training.network
     with clock.part("whiten and prove"):
         share = settle(
@@ -145,8 +151,8 @@ def fine_tune(
         write_profile(out, clock.read())
     descriptions.drop_unused()
     discard(kept)
-    # A calibration may be learned again later, without training.
-    passing = (_CHECKPOINT, ".lock", CALIBRATION)
+    # A calibration may be learned again later, without training; nothing hangs on where the time went.
+    passing = (_CHECKPOINT, ".lock", CALIBRATION, PROFILE, TRACE)
     outputs = [path for path in out.iterdir() if path.is_file() and path.name not in passing]
     mark_done(out, STAGE, whole_key, seconds=time.monotonic() - started, outputs=outputs)
     logger.info("kept %s: %s", result.kept, result.train.verdict)

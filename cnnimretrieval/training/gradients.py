@@ -52,8 +52,8 @@ def add_gradient(
     al., RepL4NLP 2021). On a CPU a thread takes a group of pictures all the way: what comes out does not
     depend on the number of threads.
     """
-    at_once, groups = _at_once(training), _groups(training, pictures)
-    whole = at_once is None or sum(map(len, groups)) <= at_once
+    most, groups = at_once(training), _groups(training, pictures)
+    whole = most is None or sum(map(len, groups)) <= most
     with training.clock.part("forward"):
         made = list(_passed(training, pictures, groups, with_graph=whole))
         found = [vectors.detach() for vectors in made]
@@ -83,17 +83,17 @@ def _add_way_back(
         _add_back(training, ways, descriptors.grad)
         return
     own = [row for row in moved if pictures[row] is not None]
-    at_once = _at_once(training) or 1
-    for start in range(0, len(own), at_once):
-        again = _groups(training, pictures, own[start : start + at_once])
+    most = at_once(training) or 1
+    for start in range(0, len(own), most):
+        again = _groups(training, pictures, own[start : start + most])
         passed = _passed(training, pictures, again, with_graph=True)
         _add_back(training, list(zip(again, passed, strict=True)), descriptors.grad)
 
 
-def _at_once(training: Training) -> int | None:
+def at_once(training: Training) -> int | None:
     """Pictures of this rank that may keep their activations together; None: all."""
-    at_once = training.config.pictures_at_once
-    return _AT_ONCE if at_once is None and training.inputs.num_layers else at_once
+    most = training.config.pictures_at_once
+    return _AT_ONCE if most is None and training.inputs.num_layers else most
 
 
 def _apart(group: Group, rows: Sequence[int]) -> bool:

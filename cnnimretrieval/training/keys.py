@@ -17,6 +17,8 @@ STAGE = "train"
 _REVISION = 2
 # What the weights after an epoch do not hang on.
 _AFTER_THE_LOOP = {"epochs", "validation_epochs", "initial_share"}
+# Nor on these but for rounding: a training that ran out of memory goes on with others.
+_AT_ONCE = {"pictures_at_once": None, "recompute": False}
 # Of mining, all that training learns from; published pairs have no points.
 _LEARNED_FROM = ("images.parquet", "positives.parquet", "apart.parquet", "shared_points.npy")
 
@@ -65,7 +67,7 @@ def loop_key(mined: StageRecord, content: str, config: TrainConfig, initial: Ret
         _versions(),
         files,
         content,
-        config.loop.model_dump(mode="json", exclude=_AFTER_THE_LOOP),
+        config.loop.model_copy(update=_AT_ONCE).model_dump(mode="json", exclude=_AFTER_THE_LOOP),
         *_length_that_counts(config.loop),
         config.network,
         config.layers.without_paths(),

@@ -12,6 +12,7 @@ from cnnimretrieval.training.divergence import Diverged, before_training, stoppe
 from cnnimretrieval.training.early_stopping import out_of_patience
 from cnnimretrieval.training.epoch import Epoch, KeepExamples
 from cnnimretrieval.training.learning_state import LearningState, start
+from cnnimretrieval.training.out_of_memory import OutOfMemory
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,8 @@ def run_loop(
     Goes on from `checkpoint` when that was made with the same `key`; a training that was interrupted at any
     moment ends with the same weights as an unbroken one. Running statistics of BatchNorm stay as they are,
     its affine weights learn, as published. A training that diverges stops at once and leaves the checkpoint
-    of the last sound step it kept. ValueError then, and when the training places give no pair or no negative;
+    of the last sound step it kept; so does one that needs more memory than its GPU has, with RuntimeError.
+    ValueError then, and when the training places give no pair or no negative;
     OSError when a photo cannot be read any more, or a checkpoint not be written: that before it stays.
     """
     config, state = training.config, start(training)
@@ -55,6 +57,8 @@ def run_loop(
                     log = log.model_copy(update={"validation": validate(state.shown)})
         except Diverged as found:
             raise stopped(found, epoch=number, step=epoch.steps, rate=epoch.rate, kept=checkpoints) from found
+        except OutOfMemory as found:
+            raise found.at(epoch=number, step=epoch.steps, kept=checkpoints) from found
         logger.info(_described(log))
         training.journal.epoch(log, epoch.at)
         progress = Progress(logs=(*progress.logs, log))

@@ -176,6 +176,7 @@ def _described(training: Training, drawn: Drawn) -> tuple[Float[np.ndarray, "t d
         device=training.device,
         workers=training.workers,
         inputs=training.inputs,
+        desc="describe queries and pool",
     )
     names = [collection.table.names[row] for row in rows[others]]
     vectors[others] = sound_descriptors(found, names, differ=True)

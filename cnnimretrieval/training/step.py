@@ -1,6 +1,8 @@
 """One step of learning: pictures through the network, loss, gradient, optimiser."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,15 +12,17 @@ from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from cnnimretrieval.descriptors.extract import first_words
 from cnnimretrieval.training.batches import Batch
 from cnnimretrieval.training.classes import Classes
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.distributed import num_ranks, of_all, sum_gradients
 from cnnimretrieval.training.divergence import check_descriptors, check_loss, check_scale, check_tensors
-from cnnimretrieval.training.gradients import add_gradient, describe_with_gradient
+from cnnimretrieval.training.gradients import add_gradient, at_once, describe_with_gradient
 from cnnimretrieval.training.losses.cross_batch_memory import CrossBatchMemory
 from cnnimretrieval.training.losses.pair_masks import PairMasks
 from cnnimretrieval.training.losses.registry import LOSSES, BatchLoss, TupleLoss, mean_over_anchors
+from cnnimretrieval.training.out_of_memory import Attempt, Changes, OutOfMemory, advice
 
 
 class Learner:
@@ -48,20 +52,47 @@ class Learner:
     def step(self, batch: Batch) -> float:
         """Learn from a batch; returns the sum over its examples of their loss before the step.
 
-        Diverged, at once, when loss, gradients or weights are not finite.
+        Diverged, at once, when loss, gradients or weights are not finite; OutOfMemory of a GPU.
         """
         self.steps, self._latest = self.steps + 1, batch
+        try:
+            total = self._add_gradients(batch)
+            with self._training.clock.part("move"):
+                self._move(total, batch)
+            return total
+        except torch.OutOfMemoryError as error:
+            said = first_words(error)
+        # What the step had made is let go of only now, with the traceback of the error.
+        raise self._out_of_memory(batch, said)
+
+    def _add_gradients(self, batch: Batch) -> float:
+        """Give the weights the gradient of a batch in place of what they had; returns what `step` does."""
         self._optimizer.zero_grad()
         loss = LOSSES[self._training.config.loss]
         if isinstance(loss, TupleLoss):
-            total = self._tuples(loss, batch)
-        elif isinstance(loss, BatchLoss):
-            total = self._batch(loss, batch)
-        else:
-            total = self._of_classes(batch)
-        with self._training.clock.part("move"):
-            self._move(total, batch)
-        return total
+            return self._tuples(loss, batch)
+        if isinstance(loss, BatchLoss):
+            return self._batch(loss, batch)
+        return self._of_classes(batch)
+
+    def _out_of_memory(self, batch: Batch, said: str) -> OutOfMemory:
+        by_tuple = isinstance(LOSSES[self._training.config.loss], TupleLoss)
+        pictures = max(len(_pictures(part)) for part in (self._parts(batch) if by_tuple else (batch,)))
+        pictures = min(pictures, at_once(self._training) or pictures)
+        attempt = Attempt(pictures=pictures, device=self._training.device, said=said)
+        if num_ranks() > 1:  # the others wait elsewhere, and would not take part
+            return attempt.failed("set train.loop.pictures_at_once to less, or train.loop.recompute=true")
+        return attempt.failed(advice(pictures, partial(self._would_fit, batch)))
+
+    def _would_fit(self, batch: Batch, changes: Changes) -> bool:
+        """Whether a step with other settings would; its gradients are made, and nothing is moved."""
+        config = self._training.config.model_copy(update=dict(changes))
+        other = Learner(replace(self._training, config=config), self._optimizer, self._classes, self._scaler)
+        try:
+            other._add_gradients(batch)
+        except torch.OutOfMemoryError:
+            return False
+        return True
 
     def _move(self, total: float, batch: Batch) -> None:
         """Take the step that the gradients of all ranks ask for, if it is sound."""
@@ -103,15 +134,15 @@ class Learner:
         Unless the settings say, one, which needs the memory of one; or all, where the lowest layers stay as
         they are: a second way through the others costs what it saves, the way back of what no loss moves.
         """
-        at_once, ranks = self._training.config.pictures_at_once, num_ranks()
-        if at_once is None:
+        most, ranks = self._training.config.pictures_at_once, num_ranks()
+        if most is None:
             size = len(batch) if self._training.inputs.num_layers else ranks
             yield from (batch[start : start + size] for start in range(0, len(batch), size))
             return
         together: Batch = ()
         for example in batch:
             num_pictures = sum(len(one.rows) for one in (*together, example))
-            if together and num_pictures > at_once * ranks:
+            if together and num_pictures > most * ranks:
                 yield together
                 together = ()
             together = (*together, example)

@@ -90,7 +90,12 @@ def train(
     workers: options.Workers = None,
     seed: options.Seed = None,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Tell where the time went, and write it to profile.json.")
+        bool,
+        typer.Option(
+            "--profile",
+            help="Tell where the time went, and write it to profile.json; two steps, operation by operation, "
+            "go to trace.json.gz, for chrome://tracing or ui.perfetto.dev.",
+        ),
     ] = False,
 ) -> None:
     """Fine-tune on the pairs, whiten, score on held-out places; also under torchrun."""

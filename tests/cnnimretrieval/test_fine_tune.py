@@ -256,6 +256,7 @@ def test_only_what_the_weights_hang_on_starts_a_training_anew(pairs_dir):
         return loop_key(mining_record(pairs_dir), "photos", TrainConfig.model_validate(config), initial)
 
     assert key(epochs=4) == key() == key({"checkpoint_minutes": 0})
+    assert key(pictures_at_once=2) == key(recompute=True) == key()
     cosine = {"schedule": {"kind": "cosine"}}
     assert len({key(), key(**cosine), key(**cosine, epochs=4), key(average_decay=0.9), key(patience=3)}) == 5
 

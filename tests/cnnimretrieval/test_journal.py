@@ -1,6 +1,7 @@
 """What a training tells of itself: steps.jsonl, TensorBoard, and where its time went."""
 
 import builtins
+import gzip
 import json
 import time
 from contextlib import suppress
@@ -8,6 +9,7 @@ from contextlib import suppress
 import pytest
 
 from cnnimretrieval.networks.network import NetworkConfig, build
+from cnnimretrieval.training import gradients
 from cnnimretrieval.training.checkpoint import EpochLog
 from cnnimretrieval.training.clock import Clock, Spent, as_table, read_profile, write_profile
 from cnnimretrieval.training.context import Training
@@ -15,6 +17,7 @@ from cnnimretrieval.training.journal import Journal
 from cnnimretrieval.training.loop import run_loop
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.step import Learner
+from cnnimretrieval.training.trace import StepTrace
 from cnnimretrieval.training.watch import WatchConfig
 
 
@@ -22,7 +25,7 @@ class Stop(Exception):
     pass
 
 
-def _run(collection, folder, **journal):
+def _run(collection, folder, trace=None, **journal):
     config = LoopConfig.model_validate(
         {"image_size": 64, "epochs": 2, "tuples_per_epoch": 5, "batch_tuples": 2, "margin": 1.2}
         | {"learning_rate": 1e-3, "negatives": {"num_negatives": 1}}
@@ -34,6 +37,7 @@ def _run(collection, folder, **journal):
         seed=1,
         watch=WatchConfig(checkpoint_minutes=0),
         journal=Journal(folder, **journal),
+        trace=trace or StepTrace(),
     )
     return training, run_loop(training, folder / "c.pt", "key", lambda network: {"map_whole": 0.25})
 
@@ -115,6 +119,43 @@ def test_tensorboard_has_what_the_lines_have(collection, tmp_path):
     assert [event.value for event in seen.Scalars("loss")] == pytest.approx(losses)
     assert [event.step for event in seen.Scalars("epoch/validation/map_whole")] == [3, 6]
     assert "seconds/forward" in seen.Tags()["scalars"]
+
+
+def _traced(folder):
+    with gzip.open(folder / "trace.json.gz", "rt") as file:
+        return [event["name"] for event in json.load(file)["traceEvents"]]
+
+
+def test_a_trace_has_the_operations_of_two_steps_in_all_threads_and_the_parts(
+    collection, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(gradients, "_TOGETHER", 1)
+    with StepTrace(tmp_path) as trace:
+        _run(collection, tmp_path, trace=trace)
+    names = _traced(tmp_path)
+    # Of three steps, of 2, 2 and 1 tuples of 3 pictures; the third, and the first after it.
+    for part, count in {"forward": 3, "backward": 3, "move": 2, "read": 3, "mine": 1}.items():
+        assert names.count(part) == count, part
+    assert names.count("aten::conv2d") > 9 * 26  # SqueezeNet has 26
+    assert "ConvolutionBackward0" in names
+    assert not (tmp_path / ".unfinished").exists()
+
+
+def test_a_training_that_ends_inside_a_trace_leaves_what_there_was(tmp_path):
+    for steps, there in ((0, False), (1, False), (2, True), (3, True)):
+        folder = tmp_path / str(steps)
+        with suppress(Stop), StepTrace(folder) as trace:
+            for _ in range(steps):
+                trace.step()
+            raise Stop
+        assert (folder / "trace.json.gz").is_file() == there, steps
+
+
+def test_without_a_folder_nothing_is_traced():
+    with StepTrace() as trace:
+        for _ in range(5):
+            trace.step()
+            assert trace._profile is None
 
 
 def test_without_the_package_it_is_said_what_to_do(tmp_path, monkeypatch):

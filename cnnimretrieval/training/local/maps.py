@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float16, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from cnnimretrieval.descriptors.extract import evaluating
 from cnnimretrieval.descriptors.images import Frame, ImageRequest
@@ -18,6 +17,7 @@ from cnnimretrieval.descriptors.reading import read_each
 from cnnimretrieval.descriptors.tensors import normalise
 from cnnimretrieval.local.receptive_field import FieldFinder
 from cnnimretrieval.networks.network import RetrievalNetwork
+from groundwork.progress import progress
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,9 +68,8 @@ def photo_maps(
         for size in sorted(set(sizes)):
             rows = [row for row, own in enumerate(sizes) if own == size]
             read = read_each([requests[row] for row in rows], size, workers=workers)
-            # disable=None: no bar when stderr is not a terminal.
-            bar = tqdm(zip(rows, read, strict=True), desc="maps", unit="photo", total=len(rows), disable=None)
-            for row, loaded in bar:
+            both = zip(rows, read, strict=True)
+            for row, loaded in progress(both, desc="maps", unit="photo", total=len(rows)):
                 if loaded.levels is None:
                     raise OSError(loaded.message)
                 levels = torch.from_numpy(loaded.levels).to(device)

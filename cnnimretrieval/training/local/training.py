@@ -40,6 +40,7 @@ from cnnimretrieval.training.losses.margin_heads import MarginHead, PlainHead
 from cnnimretrieval.training.losses.pair_masks import PairMasks
 from cnnimretrieval.training.sampling import draw_pairs
 from cnnimretrieval.whitening.estimates import pca_whitening
+from groundwork.progress import progress
 from groundwork.random_streams import random_stream
 from groundwork.settings import Values
 from pairs.image_pairs import Candidates
@@ -162,7 +163,8 @@ class _Teacher:
         for epoch in range(1, config.epochs + 1):
             order = rng.permutation(len(pairs))
             sums: dict[str, float] = {}
-            for start in range(0, len(pairs), config.batch_pairs):
+            starts = range(0, len(pairs), config.batch_pairs)
+            for start in progress(starts, desc=f"local head, epoch {epoch}", unit="step"):
                 batch = batches.of(pairs[order[start : start + config.batch_pairs]], rng)
                 found = self._losses(batch)
                 total = torch.stack(list(found.values())).sum()

@@ -13,6 +13,7 @@ from cnnimretrieval.evaluation.queries import QuerySet, Situation
 from cnnimretrieval.training.proof.collection_whitening import PairSample, Shares, WhiteningConfig
 from cnnimretrieval.whitening.apply import Whitening, apply
 from cnnimretrieval.whitening.estimates import pca_metric
+from groundwork.progress import progress
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,8 @@ def choose_shares(
             _COLLECTION_SHARES if config.collection_share == "chosen" else (config.given.collection,),
         )
     ]
-    scores = {shares: float(np.mean([trial.score(shares) for trial in tried])) for shares in grid}
+    each = progress(grid, desc="choose the whitening's shares", unit="choice")
+    scores = {shares: float(np.mean([trial.score(shares) for trial in tried])) for shares in each}
     best = max(scores, key=scores.__getitem__)
     if config.shrinkage == "chosen":
         by_pca = {one: float(np.mean([trial.pca_score(one) for trial in tried])) for one in _SHRINKAGES}
