@@ -63,7 +63,9 @@ def choose_shares(
         )
     ]
     each = progress(grid, desc="choose the whitening's shares", unit="choice")
-    scores = {shares: float(np.mean([trial.score(shares) for trial in tried])) for shares in each}
+    scores: dict[Shares, float] = {
+        shares: float(np.mean([trial.score(shares) for trial in tried])) for shares in each
+    }
     best = max(scores, key=scores.__getitem__)
     if config.shrinkage == "chosen":
         by_pca = {one: float(np.mean([trial.pca_score(one) for trial in tried])) for one in _SHRINKAGES}
