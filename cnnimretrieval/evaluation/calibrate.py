@@ -8,16 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.optimize import minimize
+from scipy.special import expit
 
 from cnnimretrieval.evaluation.queries import QuerySet, Situation
-from cnnimretrieval.search.confidence import background, depth
+from cnnimretrieval.search.confidence import Curve, background, depth
 from groundwork.top_k import search
 
 # Results of a query that are learned from: what people look at.
 _FIRST = 10
 # Fewer places teach what they look like, not what scores are worth.
 MIN_PLACES = 3
-_RIDGE = 1e-4
+_RIDGE = 1e-3
+# An offset of a place in which nothing, or all, is right: a chance as good as none, or as sure.
+_FAR = 30.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,12 +35,6 @@ class Results:
     place: Int[np.ndarray, " n"]
     there: Bool[np.ndarray, " n"]
     first: Bool[np.ndarray, " n"]
-
-    @property
-    def weight(self) -> Float[np.ndarray, " n"]:
-        """The same for each place in all."""
-        _, index, counts = np.unique(self.place, return_inverse=True, return_counts=True)
-        return 1.0 / counts[index]
 
 
 def first_results(
@@ -78,25 +75,33 @@ def first_results(
     )
 
 
-def fit(results: Results) -> tuple[float, float] | None:
-    """Slope and offset of the logistic curve through the results, each place with the same weight.
+def fit(results: Results) -> tuple[Curve, ...] | None:
+    """The logistic curve through the results of each place, by rising place.
 
-    J. Platt, Probabilistic outputs for support vector machines, 1999, with a ridge so small that it only
-    keeps the slope finite. None where too few places, or results of one kind only, teach nothing.
+    J. Platt, Probabilistic outputs for support vector machines, 1999, with a ridge on the slope: results of a
+    place may fall apart without a doubt, those of the next one will not. None where too few places, or
+    results of one kind only, teach nothing, or nowhere a higher score is worth more.
     """
-    enough = len(np.unique(results.place)) >= MIN_PLACES
-    if not enough or results.right.all() or not results.right.any():
+    places = np.unique(results.place)
+    if len(places) < MIN_PLACES or results.right.all() or not results.right.any():
         return None
-    sign, weight = np.where(results.right, 1.0, -1.0), results.weight / results.weight.sum()
-    centred = results.excess - weight @ results.excess
-    spread = float(weight @ centred**2) ** 0.5 or 1.0
-    unit = results.excess / spread
+    unit = float(results.excess.std()) or 1.0
+    curves = tuple(
+        _curve(results.excess[own], results.right[own], unit) for own in results.place == places[:, None]
+    )
+    return curves if any(curve.slope > 0.0 for curve in curves) else None
+
+
+def _curve(excess: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"], unit: float) -> Curve:
+    """Of one place; the ridge is of a slope over `unit`, how far the excess of all results spreads."""
+    x, sign = excess / unit, np.where(right, 1.0, -1.0)
 
     def loss(curve: Float[np.ndarray, " 2"]) -> tuple[float, Float[np.ndarray, " 2"]]:
-        margin = sign * (curve[0] * unit + curve[1])
-        pull = -sign * weight / (1.0 + np.exp(np.clip(margin, -500.0, 500.0)))
-        value = float(weight @ np.logaddexp(0.0, -margin)) + _RIDGE * float(curve[0] ** 2)
-        return value, np.array([pull @ unit + 2.0 * _RIDGE * curve[0], pull.sum()])
+        margin = sign * (curve[0] * x + curve[1])
+        pull = -sign * expit(-margin) / len(x)
+        value = float(np.logaddexp(0.0, -margin).mean()) + _RIDGE * float(curve[0] ** 2)
+        return value, np.array([pull @ x + 2.0 * _RIDGE * curve[0], pull.sum()])
 
-    slope, offset = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B").x.tolist()
-    return (slope / spread, offset) if slope > 0.0 else None
+    found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=((0.0, None), (-_FAR, _FAR)))
+    slope, offset = found.x.tolist()
+    return Curve(slope=slope / unit, offset=offset)

@@ -1,7 +1,8 @@
 """How sure a result is: the chance that a photo of this score shows the same as the query.
 
 A score by itself says little: it depends on the query and on how many photos are searched. What it has above
-the score that the same query gets further down its ranking says more, and is what a calibration is of.
+the score that the same query gets further down its ranking says more, and is what a calibration is of. It
+says it by place: where a place has a double, or pictures all alike, the same excess is worth less.
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 from pydantic import Field
+from scipy.special import expit
 
 from cnnimretrieval.descriptors.store import DescriptorStore
 from cnnimretrieval.search.rerank import RerankConfig
@@ -18,29 +20,35 @@ from groundwork.settings import Values
 CALIBRATION = "calibration.json"
 # The rank whose score is taken for that of photos which show something else; the middle of small databases.
 BACKGROUND_RANK = 50
-VERSION = 1
+VERSION = 2
+
+
+class Curve(Values):
+    """p(right) = 1 / (1 + exp(-(slope * (score - background) + offset))), of the queries of one place."""
+
+    slope: float = Field(ge=0)
+    offset: float
 
 
 class Calibration(Values):
-    """p(right) = 1 / (1 + exp(-(slope * (score - background) + offset))), of descriptors made in one way.
+    """What scores are worth for a place that nobody has seen: the mean of the curves of those that were seen.
 
     `network` is the fingerprint of what made the descriptors that it was learned from, with the whitening;
-    `queries` of so many held-out `places` taught it, each asked once with and once without its place.
+    `queries` of held-out places, one a curve, taught it, each asked once with and once without its place.
     """
 
     version: int = VERSION
     network: str
     image_size: int
     scales: tuple[float, ...]
-    slope: float = Field(gt=0)
-    offset: float
+    curves: tuple[Curve, ...] = Field(min_length=1)
     queries: int
-    places: int
 
     def confidence(self, scores: Float[np.ndarray, " k"], background: float) -> Float[np.ndarray, " k"]:
         """Of scores of one query, in [0, 1]."""
-        logits = self.slope * (scores.astype(np.float64) - background) + self.offset
-        found: Float[np.ndarray, " k"] = 1.0 / (1.0 + np.exp(-np.clip(logits, -500.0, 500.0)))
+        excess = scores.astype(np.float64)[:, None] - background
+        slopes, offsets = np.array([(curve.slope, curve.offset) for curve in self.curves]).T
+        found: Float[np.ndarray, " k"] = expit(slopes * excess + offsets).mean(axis=1)
         return found
 
     def fault(self, store: DescriptorStore, rerank: RerankConfig) -> str:

@@ -77,7 +77,7 @@ def main() -> int:
         print("too few places to choose by, or to report of", file=sys.stderr)
         return 1
     stated = calibration.confidence(results.excess, 0.0)
-    print(f"{calibration.places} places taught a slope of {calibration.slope:.2f}, {calibration.offset:+.2f}")
+    print(f"{len(calibration.curves)} places taught it by {calibration.queries:,} queries")
     print_table(("stated", "results", "mean stated", "right"), reliability(results, stated))
     print()
     header = ("least", "right of those shown", "shown of those right", "nothing fits: nothing", "fits: some")

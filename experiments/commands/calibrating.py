@@ -34,4 +34,6 @@ def calibrate(
             f"calibration: expected held-out queries of at least {MIN_PLACES} places to choose by in {pairs} "
             "and a network for one scale, got others; mine a larger collection"
         )
-    print(f"{calibration.queries:,} queries of {calibration.places:,} places\n{model / 'calibration.json'}")
+    print(
+        f"{calibration.queries:,} queries of {len(calibration.curves):,} places\n{model / 'calibration.json'}"
+    )

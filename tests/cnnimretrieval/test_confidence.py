@@ -18,6 +18,7 @@ from cnnimretrieval.networks.network import save
 from cnnimretrieval.search.confidence import (
     CALIBRATION,
     Calibration,
+    Curve,
     Sure,
     background,
     depth,
@@ -38,25 +39,42 @@ SMALL = ExtractConfig(image_size=64)
 
 def _results(excess, right, place):
     there = np.ones(len(excess), np.bool_)
-    return Results(
-        excess=np.array(excess), right=np.array(right), place=np.array(place), there=there, first=there
-    )
+    right = np.array(right, np.bool_)
+    return Results(excess=np.array(excess), right=right, place=np.array(place), there=there, first=there)
 
 
-def test_a_curve_is_found_again():
+def _calibration(curves, network="n", image_size=64, scales=(1.0,)):
+    return Calibration(network=network, image_size=image_size, scales=scales, curves=curves, queries=5)
+
+
+def test_the_curve_of_each_place_is_found_again():
     rng = np.random.default_rng(5)
-    excess, place = rng.uniform(-0.2, 0.6, 20_000), rng.integers(0, 9, 20_000)
-    right = rng.uniform(size=20_000) < 1 / (1 + np.exp(-(12.0 * excess - 3.0)))
-    slope, offset = fit(_results(excess, right, place))
-    assert slope == pytest.approx(12.0, rel=0.05)
-    assert offset == pytest.approx(-3.0, rel=0.05)
+    excess, place = rng.uniform(-0.2, 0.6, 30_000), rng.integers(4, 7, 30_000)
+    slopes, offsets = np.array([12.0, 5.0, 8.0]), np.array([-3.0, 0.5, -2.0])
+    logits = slopes[place - 4] * excess + offsets[place - 4]
+    curves = fit(_results(excess, rng.uniform(size=30_000) < 1 / (1 + np.exp(-logits)), place))
+    assert [curve.slope for curve in curves] == pytest.approx(slopes, rel=0.07)
+    assert [curve.offset for curve in curves] == pytest.approx(offsets, abs=0.3)
 
 
 def test_each_place_weighs_the_same():
-    excess, right = [0.1, 0.2, 0.3, 0.1, 0.2, 0.3], [0, 1, 1, 0, 0, 1]
-    once = fit(_results(excess * 2, right * 2, [1, 2, 3, 1, 2, 3] * 2))
-    again = fit(_results(excess * 2 + [0.2] * 2, right * 2 + [1, 0], [1, 2, 3, 1, 2, 3] * 2 + [2, 2]))
-    assert again == pytest.approx(once, rel=1e-3)
+    excess, right, place = np.tile([0.1, 0.2, 0.3, 0.2], 3), np.tile([0, 1, 1, 0], 3), np.repeat([1, 2, 3], 4)
+    once = fit(_results(excess, right, place))
+    more = [*range(12), *[4, 5, 6, 7] * 5]
+    again = fit(_results(excess[more], right[more], place[more]))
+    assert len(again) == 3
+    assert [curve.slope for curve in again] == pytest.approx([curve.slope for curve in once], rel=0.01)
+
+
+def test_a_place_in_which_nothing_is_found_makes_all_less_sure():
+    excess, right = np.tile([-0.1, 0.1, 0.2, 0.6], 4), np.tile([0, 0, 1, 1], 4)
+    place = np.repeat([1, 2, 3, 4], 4)
+    curves = fit(_results(excess, np.where(place == 3, False, right == 1), place))
+    assert curves[2].offset < -5.0
+    assert curves[0] == curves[1] == curves[3]
+    told = _calibration(curves).confidence(np.array([0.9, 0.5, 5.0]), 0.3)
+    assert told[0] > told[1]
+    assert told[2] == pytest.approx(0.75, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +85,7 @@ def test_too_little_teaches_nothing(right, place):
 
 
 def test_scores_that_fall_with_right_results_teach_nothing():
-    assert fit(_results([0.3, 0.1, 0.2], np.array([False, True, True]), [1, 2, 3])) is None
+    assert fit(_results([0.3, 0.1] * 3, [False, True] * 3, [1, 1, 2, 2, 3, 3])) is None
 
 
 def test_the_background_is_a_rank_or_the_middle():
@@ -107,17 +125,10 @@ def test_results_are_those_of_searches_with_and_without_the_place(collection, ch
     assert not found.right[~found.there].any()
 
 
-def _curve(store, slope=9.0, offset=-2.0):
+def _learned(store):
     made = store.meta.extraction
-    return Calibration(
-        network=store.meta.network,
-        image_size=made.image_size,
-        scales=made.scales,
-        slope=slope,
-        offset=offset,
-        queries=5,
-        places=3,
-    )
+    curves = (Curve(slope=9.0, offset=-2.0), Curve(slope=3.0, offset=-1.0))
+    return _calibration(curves, store.meta.network, made.image_size, made.scales)
 
 
 @pytest.fixture
@@ -128,12 +139,13 @@ def folder(network, photos, tmp_path):
 
 def test_results_say_how_sure_they_are_and_few_are_left(network, photos, folder):
     store = read_store(folder)
-    calibration = _curve(store)
+    calibration = _learned(store)
     query = ImageRequest(path=photos[2])
     (plain,) = rank(network, store, [query], 4, RerankConfig())
     (told,) = rank(network, store, [query], 4, RerankConfig(), sure=Sure(calibration=calibration))
     scores = np.sort(np.asarray(store.vectors) @ describe(network, [query], SMALL).vectors[0])[::-1]
-    expected = 1 / (1 + np.exp(-(9.0 * (scores[:4] - scores[7 // 2]) - 2.0)))
+    excess = scores[:4] - scores[7 // 2]
+    expected = (1 / (1 + np.exp(2.0 - 9.0 * excess)) + 1 / (1 + np.exp(1.0 - 3.0 * excess))) / 2
     assert [replace(hit, confidence=None) for hit in told.hits] == list(plain.hits)
     np.testing.assert_allclose([hit.confidence for hit in told.hits], expected, atol=1e-5)
     least = float(np.mean(expected[:2]))
@@ -145,7 +157,7 @@ def test_results_say_how_sure_they_are_and_few_are_left(network, photos, folder)
 
 def test_what_it_was_not_learned_of_is_told(network, photos, tmp_path, folder):
     store = read_store(folder)
-    calibration = _curve(store)
+    calibration = _learned(store)
     assert calibration.fault(store, RerankConfig()) == ""
     assert calibration.fault(store, RerankConfig(spatial={"features": "sift"})) == ""
     requests = [ImageRequest(path=path) for path in photos]
@@ -172,7 +184,7 @@ def test_what_it_was_not_learned_of_is_told(network, photos, tmp_path, folder):
 def test_a_model_keeps_its_calibration(network, folder, tmp_path):
     save(network, tmp_path / "model")
     assert read_calibration(tmp_path / "model") is None
-    calibration = _curve(read_store(folder))
+    calibration = _learned(read_store(folder))
     path = tmp_path / "model" / CALIBRATION
     write_json(path, calibration.model_dump(mode="json"))
     assert cr.load(tmp_path / "model").calibration == calibration
@@ -191,7 +203,7 @@ def test_the_command_and_python_leave_out_what_is_not_sure(network, photos, fold
         "cnnimretrieval: min_confidence: expected a model with a calibration, got one without; learn it by "
         "cnnimretrieval calibrate MODEL WORK/pairs\n"
     )
-    calibration = _curve(read_store(folder))
+    calibration = _learned(read_store(folder))
     write_json(model / CALIBRATION, calibration.model_dump(mode="json"))
     assert cli.main([*words, "1"]) == 0
     assert capsys.readouterr().out.splitlines()[1:] == ["    nothing with a confidence of 1 or more"]
@@ -225,7 +237,7 @@ def test_a_calibration_is_learned_from_the_places_to_choose_by(
     descriptions = described_run(pairs_dir, model, network, "cpu", 0)
     found = read_calibration(model)
     assert found == calibrate(descriptions, network)
-    assert (found.slope, found.offset) == fit(results_of(descriptions, network, "choose"))
+    assert found.curves == fit(results_of(descriptions, network, "choose"))
     requests = [collection.whole(row) for row in range(table.num_images)]
     store = extract(network, requests, collection.photos, tmp_path / "dir", SMALL)
     assert found.fault(store, RerankConfig()) == ""

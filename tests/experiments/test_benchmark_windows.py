@@ -131,7 +131,7 @@ def test_confidence_is_measured(run, monkeypatch, capsys):
     _, _, work = run
     assert _run_main(confidence, monkeypatch, work, "--image-size", "64") == 0
     said = capsys.readouterr().out
-    assert said.startswith("3 places taught a slope of ")
+    assert said.startswith("3 places taught it by 18 queries\n")
     # Ten results of each of six queries, with and without its place.
     assert sum(int(line.split(" | ")[1]) for line in said.splitlines() if " to " in line) > 60
 

@@ -27,18 +27,15 @@ def calibrate(descriptions: Descriptions, network: RetrievalNetwork) -> Calibrat
     """
     meant = ExtractConfig.meant_for(network.config, image_size=descriptions.image_size)
     results = results_of(descriptions, network, "choose") if meant.scales == (1.0,) else None
-    curve = None if results is None else fit(results)
-    if results is None or curve is None:
+    curves = None if results is None else fit(results)
+    if results is None or curves is None:
         return None
-    slope, offset = curve
     return Calibration(
         network=fingerprint_of(network, network.whitening_for(meant.scales)),
         image_size=meant.image_size,
         scales=meant.scales,
-        slope=slope,
-        offset=offset,
+        curves=curves,
         queries=int((results.first & results.there).sum()),
-        places=len(np.unique(results.place)),
     )
 
 

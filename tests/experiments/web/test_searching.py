@@ -10,7 +10,7 @@ from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import extract, read_store
 from cnnimretrieval.descriptors.windows import RegionConfig
-from cnnimretrieval.search.confidence import Calibration, Sure
+from cnnimretrieval.search.confidence import Calibration, Curve, Sure
 from cnnimretrieval.search.ranking import rank
 from cnnimretrieval.search.rerank import RerankConfig
 from experiments.web import assembly
@@ -76,10 +76,8 @@ def test_results_are_as_sure_as_those_of_the_command(served, network):
         network=store.meta.network,
         image_size=made.image_size,
         scales=made.scales,
-        slope=6.0,
-        offset=-1.0,
+        curves=(Curve(slope=6.0, offset=-1.0),),
         queries=9,
-        places=3,
     )
     searcher = replace(served.site.searcher, calibration=calibration)
     row, box = served.site.served.row_of(NAME), (8.0, 4.0, 72.0, 60.0)
