@@ -124,11 +124,15 @@ def _write_back(descriptor: int, size: int) -> None:
         os.write(descriptor, block.ljust(min(_BLOCK_BYTES, size - start), b"\0"))
 
 
+def json_text(value: Any) -> str:
+    """`value` as indented JSON with sorted keys; NaN is refused, for no other reader knows it."""
+    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON with sorted keys; NaN is refused, for no other reader knows it."""
+    """Write `value` as `json_text`."""
     with atomic_path(path) as unfinished:
-        text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
-        unfinished.write_text(text + "\n", encoding="utf-8")
+        unfinished.write_text(json_text(value), encoding="utf-8")
 
 
 def read_json(path: Path, remedy: str = REMEDY) -> Any:

@@ -1,6 +1,5 @@
 """The one opener of photos: is a file sound, how large, held how, by which lens; its pixels, gray or RGB."""
 
-import hashlib
 import stat
 import warnings
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from PIL.ImageFile import ImageFile
 
 from groundwork.deep_colour import decode
 from groundwork.exif import read_exif, read_gps, read_orientation
+from groundwork.keys import sha256_of
 from groundwork.levels import to_gray, to_rgb
 from groundwork.orientation import upright, upright_size
 from groundwork.photo_formats import HEAD_BYTES, formats_for, reason_not_whole, reason_unread
@@ -82,7 +82,7 @@ def inspect_photo(path: Path, *, max_megapixels: float, min_side_px: int) -> Pho
         orientation, focal_px, camera = read_exif(image)
         latitude, longitude = read_gps(image)
         return Photo(
-            sha256=_sha256(path),
+            sha256=sha256_of(path),
             width=width,
             height=height,
             orientation=orientation,
@@ -197,8 +197,3 @@ def _thumbnail(image: Image.Image) -> bytes:
     # number of pixels wide would be moved by half a pixel.
     square = (THUMBNAIL_PX, THUMBNAIL_PX)
     return image.resize(square, Image.Resampling.BILINEAR, reducing_gap=3.0).convert("L").tobytes()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

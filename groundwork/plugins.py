@@ -1,12 +1,13 @@
 """Plug-ins by name: built in, an entry point of an installed package, or what a file of Python code holds."""
 
-import hashlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
+
+from groundwork.keys import sha256_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,7 @@ def _in_file(name: str, kind: PluginKind) -> tuple[Path, str]:
 
 
 def _key_of_file(path: Path, function: str) -> str:
-    return f"{function} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+    return f"{function} {sha256_of(path)}"
 
 
 def _load_file(name: str, kind: PluginKind) -> Plugin:

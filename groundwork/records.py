@@ -1,7 +1,6 @@
 """Records that say which stage is done, with which inputs and files: what a run that goes on relies on."""
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -11,7 +10,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from groundwork.files import atomic_path, discard, files_of
+from groundwork.files import atomic_path, discard, files_of, json_text
+from groundwork.keys import sha256_of
 from groundwork.settings import Values
 
 logger = logging.getLogger(__name__)
@@ -181,9 +181,7 @@ def prune(folder: Path, pattern: str, current: Collection[str]) -> None:
 
 def _write_record(path: Path, record: StageRecord) -> None:
     # The first line holds the hash of all that follows it; together they are JSON.
-    value = record.model_dump(mode="json")
-    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    body = text.removeprefix("{\n").encode() + b"\n"
+    body = json_text(record.model_dump(mode="json")).removeprefix("{\n").encode()
     with atomic_path(path) as unfinished:
         unfinished.write_bytes(_first_line(body) + body)
 
@@ -262,9 +260,7 @@ def _first_unfit(out: Path, record: StageRecord) -> tuple[Path, str] | None:
 
 def _output_file(path: Path) -> OutputFile:
     facts = path.stat()
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return OutputFile(size=facts.st_size, modified_ns=facts.st_mtime_ns, sha256=digest)
+    return OutputFile(size=facts.st_size, modified_ns=facts.st_mtime_ns, sha256=sha256_of(path))
 
 
 def _record_path(out: Path, stage: str) -> Path:

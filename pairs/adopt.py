@@ -4,7 +4,6 @@ Every cluster counts as a place of its own, for the file says no more. Photos of
 each of its queries, as a whole photo, must find its positives.
 """
 
-import hashlib
 import logging
 import time
 from collections import Counter, defaultdict
@@ -18,7 +17,7 @@ import numpy as np
 from jaxtyping import Int
 
 from groundwork.files import write_json
-from groundwork.keys import key_of
+from groundwork.keys import key_of, sha256_of
 from groundwork.orientation import upright_size
 from groundwork.photos import UnusablePhoto, stored_shape
 from groundwork.progress import progress
@@ -53,9 +52,8 @@ def adopt(pickle: Path, photos: Path, out: Path, *, drop_repeats: bool = False) 
     started = time.monotonic()
     train, val = read_training_pairs(pickle)
     stamps = {name: _stamp(photos / name) for name in (*train.names, *val.names)}
-    digest = hashlib.sha256(pickle.read_bytes()).hexdigest()
     place = str(photos.resolve())
-    key = key_of("adopt", _VERSION, digest, place, stamps, drop_repeats, version("cnnimretrieval"))
+    key = key_of("adopt", _VERSION, sha256_of(pickle), place, stamps, drop_repeats, version("cnnimretrieval"))
     if load_done(out, _STAGE, key) is not None:
         return read_pair_table(out)
     if stamps and not any(stamps.values()):

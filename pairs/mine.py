@@ -1,6 +1,5 @@
 """Stage: 3D models -> positives, clusters, places, split and held-out queries; counts what was dropped."""
 
-import hashlib
 import logging
 import time
 from collections import Counter
@@ -16,7 +15,7 @@ from jaxtyping import Int
 from pydantic import Field
 
 from groundwork.files import read_json, write_json
-from groundwork.keys import key_of, key_of_table
+from groundwork.keys import key_of, key_of_table, sha256_of
 from groundwork.records import load_done, mark_done
 from pairs.descriptors import descriptors_key
 from pairs.heldout import (
@@ -114,9 +113,7 @@ def mine(sfm_dir: Path, out: Path, config: MineConfig) -> MiningResult:
 def _key(sfm_dir: Path, model_files: Sequence[Path], config: MineConfig) -> str:
     # Content, not the records of reconstruction: redoing it with the same result must not redo this.
     inputs = [sfm_dir / "images.parquet", sfm_dir / "photos.json", *model_files]
-    digests = {
-        path.relative_to(sfm_dir).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in inputs
-    }
+    digests = {path.relative_to(sfm_dir).as_posix(): sha256_of(path) for path in inputs}
     versions = [version(package) for package in ("cnnimretrieval", "numpy", "scipy", "pandas")]
     # The descriptors themselves decide, not where they lie.
     settings = config.model_copy(update={"descriptors": None})

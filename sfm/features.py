@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float32, Int, Shaped
 from pydantic import Field, field_validator
 
 from groundwork.batches import CHILD_BYTES, Batch, LazyBatches
-from groundwork.keys import key_of
+from groundwork.keys import key_of, sha256_of
 from groundwork.photos import UnusablePhoto, load_gray
 from groundwork.plugins import plugin_key, require_plugin
 from groundwork.records import load_done, mark_done, prune
@@ -83,7 +83,7 @@ class FeatureConfig(Settings):
         settings = self.model_dump(mode="json", include=_DECIDING)
         code = plugin_key(self.method, METHODS)
         if self.weights is not None:
-            code += f" {hashlib.sha256(self.weights.read_bytes()).hexdigest()}"
+            code += f" {sha256_of(self.weights)}"
         return key_of("features", _VERSION, version("pycolmap"), version("pillow"), settings, code)
 
 

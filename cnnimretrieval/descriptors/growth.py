@@ -9,7 +9,6 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from hashlib import file_digest
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from cnnimretrieval.descriptors.extract import Described
 from cnnimretrieval.descriptors.images import ImageRequest
 from groundwork.descriptor_folder import BOX, META, STAGE, VECTORS
 from groundwork.files import atomic_path, create_array, read_table
+from groundwork.keys import sha256_of
 from groundwork.names import as_text
 from groundwork.records import last_done, record_of
 
@@ -185,9 +185,6 @@ def _size_and_time(path: Path) -> tuple[int, int]:
 def _sha256(path: Path) -> str:
     """Of a file's content; nothing for one that cannot be read, which the reader of photos will tell of."""
     try:
-        if not path.is_file():
-            return ""
-        with path.open("rb") as file:
-            return file_digest(file, "sha256").hexdigest()
+        return sha256_of(path) if path.is_file() else ""
     except OSError:
         return ""

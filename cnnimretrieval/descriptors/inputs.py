@@ -25,7 +25,7 @@ from cnnimretrieval.descriptors.reading import Loaded, read_each, read_one
 from cnnimretrieval.networks.network import RetrievalNetwork
 from groundwork.files import discard
 from groundwork.kept_arrays import KeptArrays
-from groundwork.keys import key_of
+from groundwork.keys import key_of, sha256_of
 from groundwork.settings import Settings
 
 TOO_SMALL = "too small for the network"
@@ -160,9 +160,7 @@ class Inputs:
             facts = path.stat()
             known = self._contents.get(path)
             if known is None or known[:2] != (facts.st_size, facts.st_mtime_ns):
-                with path.open("rb") as file:
-                    content = hashlib.file_digest(file, "sha256").hexdigest()
-                known = self._contents[path] = (facts.st_size, facts.st_mtime_ns, content)
+                known = self._contents[path] = (facts.st_size, facts.st_mtime_ns, sha256_of(path))
         except OSError:
             return ""
         return known[2]

@@ -1,6 +1,5 @@
 """Weights of a learned local feature: from a file, or from an installed package whose content is known."""
 
-import hashlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from cnnimretrieval.networks.tensor_files import read_state
 from cnnimretrieval.networks.weights import fitting
+from groundwork.keys import sha256_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +39,7 @@ class PackagedWeights:
         path = Path(found.submodule_search_locations[0]) / self.inside
         if not path.is_file():
             raise ValueError(f"weights of {of}: expected {path}, got a package without it; {remedy}")
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(path)
         if digest != self.sha256:
             raise ValueError(
                 f"weights {path}: expected those of {self.package} {self.version}, with the SHA-256 "

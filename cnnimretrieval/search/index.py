@@ -21,6 +21,7 @@ from cnnimretrieval.search.approximate import ApproximateConfig
 from groundwork import top_k
 from groundwork.descriptor_folder import STAGE, VECTORS
 from groundwork.files import atomic_path, discard
+from groundwork.keys import sha256_of
 from groundwork.memory import usable_bytes
 from groundwork.records import last_done, mark_done, read_done, record_of
 from groundwork.settings import Values
@@ -233,5 +234,4 @@ def _descriptors_key(folder: Path) -> str:
     record = record_of(folder, STAGE)
     if record is not None and VECTORS in record.outputs:
         return record.outputs[VECTORS].sha256
-    with (folder / VECTORS).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(folder / VECTORS)

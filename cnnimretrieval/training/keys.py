@@ -1,6 +1,5 @@
 """Keys of a training: of all that its results hang on, and of what its weights hang on alone."""
 
-import hashlib
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -9,7 +8,7 @@ from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.train_config import TrainConfig
 from cnnimretrieval.training.watch import WatchConfig
-from groundwork.keys import key_of
+from groundwork.keys import key_of, sha256_of
 from groundwork.records import StageRecord, read_done
 
 STAGE = "train"
@@ -50,7 +49,7 @@ def stage_key(mined: StageRecord, config: TrainConfig, initial: RetrievalNetwork
 def stage_key_with_local(key: str, config: TrainConfig, models: Sequence[Path]) -> str:
     """That of the training of a local head too; `key` is that of the rest, which goes on without it."""
     local = config.local.model_copy(update={"sfm": None})
-    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in models]
+    digests = list(map(sha256_of, models))
     return key_of(key, config.network.local, local, digests)
 
 
