@@ -9,11 +9,12 @@ import pandas as pd
 
 from cnnimretrieval.evaluation.paired import Difference, paired_difference
 from experiments.scoreboard import ROWS
+from groundwork.descriptor_folder import BOX
 from groundwork.files import read_json, read_table
 from groundwork.settings import Values
 
 # What makes two queries the same question: the part of the photo, how it is shown, what must be found.
-_QUESTION = ("kind", "query", "x1", "y1", "x2", "y2", "rotation_deg", "seed")
+_QUESTION = ("kind", "query", *BOX, "rotation_deg", "seed")
 _SHOWN = 3
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from groundwork import lock
 from groundwork.files import UNFINISHED
-from groundwork.names import as_text
+from groundwork.names import name_below
 
 _COLUMNS = {"name": "str", "size": "int64", "modified_ns": "int64", "reason": "str"}
 # Rows that are Python objects at a time, on their way into the table's columns.
@@ -111,7 +111,7 @@ class _Walk:
         return os.path.isfile(folder / lock.NAME) and any((folder / "done").glob("*.json"))
 
     def _passed_over(self, path: Path, reason: str) -> _Row:
-        return _name(path, self._top), 0, 0, reason
+        return name_below(path, self._top), 0, 0, reason
 
 
 def _identity(folder: Path | None) -> _Identity | None:
@@ -126,7 +126,7 @@ def _identity(folder: Path | None) -> _Identity | None:
 
 
 def _examine(path: Path, top: Path) -> _Row:
-    name = _name(path, top)
+    name = name_below(path, top)
     if name != path.relative_to(top).as_posix():
         return name, 0, 0, "name is not UTF-8"
     try:
@@ -136,7 +136,3 @@ def _examine(path: Path, top: Path) -> _Row:
     if not stat.S_ISREG(facts.st_mode):
         return name, 0, 0, "not a regular file"
     return name, facts.st_size, facts.st_mtime_ns, ""
-
-
-def _name(path: Path, top: Path) -> str:
-    return as_text(path.relative_to(top).as_posix())

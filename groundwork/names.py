@@ -3,12 +3,18 @@
 import os
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def as_text(name: str) -> str:
     r"""`name` of a file, as Python has it, with bytes that are no UTF-8 shown as \xNN."""
     # Python holds such bytes as lone surrogates, which no table can.
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def name_below(path: Path, top: Path) -> str:
+    """The name of a file below `top`: its POSIX path from there, as `as_text`."""
+    return as_text(path.relative_to(top).as_posix())
 
 
 def printable(text: str) -> str:

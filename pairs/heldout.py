@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from scipy.sparse import csc_array
 
+from groundwork.descriptor_folder import BOX
 from groundwork.files import read_table, write_table
 from groundwork.keys import key_of
 from groundwork.orientation import upright_size, upright_xy
@@ -194,7 +195,7 @@ def write_heldout(queries: Sequence[HeldoutQuery], path: Path) -> None:
     """Write one row per query, atomically; the box as columns x1, y1, x2, y2."""
     columns = [one.name for one in fields(HeldoutQuery) if one.name != "box"]
     frame = pd.DataFrame({column: [getattr(query, column) for query in queries] for column in columns})
-    for number, edge in enumerate(("x1", "y1", "x2", "y2")):
+    for number, edge in enumerate(BOX):
         frame.insert(3 + number, edge, [query.box[number] for query in queries])
     write_table(path, frame)
 

@@ -21,7 +21,7 @@ from cnnimretrieval.descriptors.images import ImageRequest
 from groundwork.descriptor_folder import BOX, META, STAGE, VECTORS
 from groundwork.files import atomic_path, create_array, read_table
 from groundwork.keys import sha256_of
-from groundwork.names import as_text
+from groundwork.names import name_below
 from groundwork.records import last_done, record_of
 
 logger = logging.getLogger(__name__)
@@ -104,9 +104,9 @@ def describe_new(
 
 def contents_of(requests: Sequence[ImageRequest], photos: Path, earlier: Earlier | None) -> pd.DataFrame:
     """The table of what is asked for, with `row` -1. A file of the size and time known before is not read."""
-    facts = [_size_and_time(request.path) for request in requests]
+    facts = [size_and_time(request.path) for request in requests]
     boxes = np.array([request.box or (np.nan,) * 4 for request in requests], np.float64)
-    table = pd.DataFrame({"name": [as_text(r.path.relative_to(photos).as_posix()) for r in requests]})
+    table = pd.DataFrame({"name": [name_below(r.path, photos) for r in requests]})
     table[list(BOX)] = boxes
     table["size"] = np.array([size for size, _ in facts], np.int64)
     table["modified_ns"] = np.array([modified_ns for _, modified_ns in facts], np.int64)
@@ -173,7 +173,7 @@ def _files(contents: pd.DataFrame) -> list[tuple[str, int, int]]:
     return list(zip(contents["name"], contents["size"], contents["modified_ns"], strict=True))
 
 
-def _size_and_time(path: Path) -> tuple[int, int]:
+def size_and_time(path: Path) -> tuple[int, int]:
     """Of a file; -1 for a missing one."""
     try:
         found = path.stat()

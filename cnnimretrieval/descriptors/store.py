@@ -30,7 +30,7 @@ from groundwork.descriptor_folder import (
 )
 from groundwork.files import read_table, write_json, write_table
 from groundwork.keys import key_of
-from groundwork.names import as_text, counted
+from groundwork.names import counted, name_below
 from groundwork.records import load_done, mark_done
 from groundwork.settings import Values
 
@@ -203,23 +203,14 @@ def fingerprint_of(network: RetrievalNetwork, whitening: Whitening | None) -> st
 
 def _facts(request: ImageRequest, photos: Path) -> list[Any]:
     """What decides about a descriptor, apart from the network; a missing file has no size or time."""
-    try:
-        found = request.path.stat()
-        size, modified_ns = found.st_size, found.st_mtime_ns
-    except OSError:
-        size, modified_ns = -1, -1
     box = None if request.box is None else list(request.box)
-    return [_name(request.path, photos), size, modified_ns, box]
-
-
-def _name(path: Path, photos: Path) -> str:
-    return as_text(path.relative_to(photos).as_posix())
+    return [name_below(request.path, photos), *growth.size_and_time(request.path), box]
 
 
 def _images(requests: Sequence[ImageRequest], photos: Path, described: Described) -> pd.DataFrame:
     used = [requests[position] for position in described.positions]
     boxes = np.array([request.box or (np.nan,) * 4 for request in used], np.float64)
-    table = pd.DataFrame({"name": [_name(request.path, photos) for request in used]})
+    table = pd.DataFrame({"name": [name_below(request.path, photos) for request in used]})
     return table.assign(x1=boxes[:, 0], y1=boxes[:, 1], x2=boxes[:, 2], y2=boxes[:, 3])
 
 
@@ -231,7 +222,7 @@ def _rejected(
 ) -> pd.DataFrame:
     """Names and reasons; a window of `with_windows` that could not be described is no photo."""
     rows = [
-        (_name(failure.path, photos), failure.reason)
+        (name_below(failure.path, photos), failure.reason)
         for failure in described.failures
         if not with_windows or with_windows[failure.position].box is None
     ]

@@ -57,11 +57,6 @@ class Plan:
     unknown_sizes: int
     free_bytes: int
 
-    @property
-    def is_done(self) -> bool:
-        """Whether everything is there."""
-        return all(one.state == "done" for one in self.files)
-
 
 def is_present(data_set: DataSet, root: Path) -> bool:
     """Whether its files and filled folders are there, whoever put them there."""

@@ -11,6 +11,7 @@ from cnnimretrieval.descriptors.images import Box, ImageRequest
 from cnnimretrieval.descriptors.store import DescriptorStore, read_store
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.search.photo_rows import PhotoRows
+from groundwork.descriptor_folder import BOX
 from groundwork.shards import Rows, Selection
 
 
@@ -59,7 +60,7 @@ def locate(store: DescriptorStore, requests: Sequence[ImageRequest], photos: Pat
 
     ValueError, which calls the store `where`, for one that is neither described nor was rejected.
     """
-    sides = store.images[["x1", "y1", "x2", "y2"]].to_numpy(np.float64)
+    sides = store.images[list(BOX)].to_numpy(np.float64)
     described = {
         (name, None if np.isnan(box[0]) else tuple(box)): row
         for row, (name, box) in enumerate(zip(store.images["name"], sides.tolist(), strict=True))

@@ -12,6 +12,7 @@ from scipy import stats
 from cnnimretrieval.evaluation.metrics import MIN_PLACES, average_precision, places_without_junk
 from cnnimretrieval.evaluation.queries import QuerySet, Situation, SituationName
 from cnnimretrieval.evaluation.ranks import judged_ranks
+from groundwork.descriptor_folder import BOX
 from groundwork.settings import Values
 from groundwork.top_k import search
 
@@ -184,7 +185,7 @@ def ranking_table(
             {
                 "kind": query.kind,
                 "query": query.query,
-                **dict(zip(("x1", "y1", "x2", "y2"), query.box, strict=True)),
+                **dict(zip(BOX, query.box, strict=True)),
                 "rotation_deg": query.rotation_deg,
                 "seed": query.seed,
                 "place": query.place,

@@ -21,7 +21,7 @@ from cnnimretrieval.local.store import (
 from cnnimretrieval.networks.network import RetrievalNetwork
 from groundwork.descriptor_folder import BOX, folder_key, read_descriptor_folder
 from groundwork.keys import key_of
-from groundwork.names import as_text
+from groundwork.names import name_below
 from groundwork.records import load_done, mark_done, prune
 
 _VERSION = 1
@@ -83,7 +83,7 @@ def _requests_of(images: pd.DataFrame, requests: Sequence[ImageRequest], photos:
             break
         box = boxes[len(used)]
         same_box = (request.box is None) if box[0] != box[0] else request.box == tuple(box.tolist())
-        if same_box and as_text(request.path.relative_to(photos).as_posix()) == names[len(used)]:
+        if same_box and name_below(request.path, photos) == names[len(used)]:
             used.append(request)
     if len(used) < len(names):
         raise ValueError(

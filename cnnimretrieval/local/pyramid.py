@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -192,18 +191,6 @@ def describe_locally(
     jobs = (partial(describe, loaded) for loaded in bar)
     with evaluating(network):
         yield from in_threads(jobs) if torch.device(device).type == "cpu" else (job() for job in jobs)
-
-
-def features_of(
-    network: RetrievalNetwork,
-    path: Path,
-    config: PyramidConfig = PyramidConfig(),  # noqa: B008
-) -> LocalFeatures:
-    """The features of one photo; OSError when it cannot be read, ValueError without a local head."""
-    found, reason = next(describe_locally(network, [ImageRequest(path=path)], config))
-    if reason:
-        raise OSError(f"photo {path}: expected an image, got '{reason}'; replace or remove it")
-    return found
 
 
 def _in_photo(features: LocalFeatures, frame: Frame) -> LocalFeatures:

@@ -19,7 +19,7 @@ from cnnimretrieval.search.photo_rows import ByPhoto, PhotoRows
 from cnnimretrieval.search.rerank import RerankConfig, reranked
 from cnnimretrieval.search.spatial import UNSEEN, Reranked, Verifier, rerank_spatially
 from cnnimretrieval.whitening.apply import apply
-from groundwork.descriptor_folder import unit_rows
+from groundwork.descriptor_folder import BOX, unit_rows
 from groundwork.top_k import Nearest, Ranking
 
 
@@ -165,7 +165,7 @@ def _hits(images: pd.DataFrame, ranking: Ranking) -> Iterator[Hit]:
     found = ranking.inliers if isinstance(ranking, Reranked) else unseen
     for row, score, inliers in zip(ranking.rows[0], ranking.scores[0], found[0], strict=True):
         image = images.iloc[row]
-        sides = tuple(float(image[side]) for side in ("x1", "y1", "x2", "y2"))
+        sides = tuple(float(image[side]) for side in BOX)
         yield Hit(
             name=image["name"],
             score=float(score),

@@ -14,6 +14,7 @@ from cnnimretrieval.evaluation.queries import SituationName
 from cnnimretrieval.training.batches import Examples
 from cnnimretrieval.training.checkpoint import EpochLog, Progress
 from cnnimretrieval.training.proof.rows import Candidate, Row
+from groundwork.descriptor_folder import BOX
 from groundwork.files import write_json, write_table
 from groundwork.settings import Values
 
@@ -167,7 +168,7 @@ def write_tuples(out: Path, names: Sequence[str], epoch: int, examples: Examples
             "query": [names[row] for row in examples.rows[:, 0]],
             **{
                 edge: [np.nan if box is None else box[number] for box in boxes]
-                for number, edge in enumerate(("x1", "y1", "x2", "y2"))
+                for number, edge in enumerate(BOX)
             },
             "positive": [names[row] for row in examples.rows[:, 1]],
             "negatives": [[names[row] for row in rows if row >= 0] for rows in examples.negatives],

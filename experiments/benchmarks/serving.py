@@ -32,7 +32,7 @@ from cnnimretrieval.descriptors.store import extract
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build, save
 from experiments.benchmarks.measure import Claim, arguments, conclude
 from experiments.benchmarks.search import synthetic
-from groundwork.descriptor_folder import IMAGES, META, VECTORS
+from groundwork.descriptor_folder import BOX, IMAGES, META, VECTORS
 from groundwork.executors import usable_cores
 from groundwork.files import read_json, write_json, write_table
 from groundwork.memory import resident_bytes
@@ -63,7 +63,7 @@ def prepare(folder: Path, rows: int) -> RetrievalNetwork:
     changed[: len(real)] = real
     changed.flush()
     names = [*store.images["name"], *(f"gone/{row:06d}.jpg" for row in range(len(real), len(vectors)))]
-    nothing = dict.fromkeys(("x1", "y1", "x2", "y2"), np.nan)
+    nothing = dict.fromkeys(BOX, np.nan)
     write_table(out / IMAGES, pd.DataFrame({"name": names}).assign(**nothing))
     write_json(out / META, read_json(out / META) | {"described": rows})
     return network

@@ -13,7 +13,6 @@ from experiments.demo.cameras import Camera
 from experiments.demo.raster import solid_at
 from experiments.demo.scene import Scene
 from groundwork.files import read_json
-from sfm.geometry import centres_in_world
 from sfm.model import Model, load_model
 
 # Beyond this angle to the normal a surface is too foreshortened to be matched.
@@ -38,16 +37,6 @@ class DemoTruth:
     num_places: int
     twins: tuple[int, int] | None
     models: tuple[Model, ...]
-
-    def names_of(self, place: int) -> tuple[str, ...]:
-        """The photos of a place, sorted."""
-        return self.models[place].names
-
-    def orbit_radius_m(self, place: int) -> float:
-        """Median distance of a place's cameras from the middle of its front."""
-        model = self.models[place]
-        centres = centres_in_world(model.rotations, model.translations)
-        return float(np.median(np.hypot(centres[:, 0], centres[:, 2])))
 
 
 def load_truth(out: Path) -> DemoTruth:

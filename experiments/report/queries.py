@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 
 from cnnimretrieval.evaluation.paired import Difference, paired_difference
+from groundwork.descriptor_folder import BOX
 
 BEFORE = "off_the_shelf"
-_QUERY = ["query", "kind", "x1", "y1", "x2", "y2"]
+_QUERY = ["query", "kind", *BOX]
 
 
 @dataclass(frozen=True, kw_only=True)

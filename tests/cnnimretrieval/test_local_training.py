@@ -25,7 +25,7 @@ from cnnimretrieval.training.local.supervision import (
     shared_places,
     worth_attending,
 )
-from cnnimretrieval.training.local.training import Lessons, attention_ratios, learn_local, teaching_models
+from cnnimretrieval.training.local.training import Lessons, learn_local, teaching_models
 from cnnimretrieval.training.settings import LoopConfig
 from groundwork.orientation import upright_xy
 from pairs.image_pairs import Candidates
@@ -269,15 +269,31 @@ def test_reductions_without_learning_are_computed(lessons, reduction):
     assert np.abs(off).max() < 0.5 * np.diag(covariance).max()
 
 
+def attention_ratios(network, lessons, rows):
+    """Of each photo, the mean attention at places of triangulated points over that at all other places."""
+    requests = [lessons.collection.whole(row) for row in rows]
+    ratios = []
+    with photo_maps(network, requests, [64] * len(rows), device="cpu", workers=0) as maps:
+        for one, row in zip(maps, rows, strict=True):
+            levels = torch.from_numpy(one.activations.astype(np.float32)).T
+            with torch.inference_mode():
+                found = network.local(levels.reshape(1, -1, one.height, one.width))
+            scores = found.scores.flatten().numpy()
+            places = np.unique(one.places_of(lessons.seen[row].xy))
+            on = np.isin(np.arange(len(scores)), places[places >= 0])
+            ratios.append(scores[on].mean() / scores[~on].mean())
+    return np.array(ratios)
+
+
 def test_geometry_teaches_attention_to_what_is_triangulated(lessons):
     network = headed()
     rows = np.flatnonzero(~lessons.collection.table.is_val).tolist()
-    untaught = attention_ratios(network, lessons, rows, 64)
+    untaught = attention_ratios(network, lessons, rows)
     config = SMALL.model_copy(update={"epochs": 40, "learning_rate": 1e-2})
     learn_local(network, lessons, config, seed=1)
     # Maps of 3 x 3 places, half of which see points: far from what a photo of a building gives.
     assert np.abs(untaught - 1.0).max() < 0.05
-    taught = attention_ratios(network, lessons, rows, 64)
+    taught = attention_ratios(network, lessons, rows)
     assert taught.min() > 1.0
     assert taught.mean() > 1.1
 

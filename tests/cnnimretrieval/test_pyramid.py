@@ -7,12 +7,19 @@ from PIL import Image
 
 from cnnimretrieval.descriptors.images import ImageRequest, open_framed
 from cnnimretrieval.local.features import LocalFeatures
-from cnnimretrieval.local.pyramid import LocalDescriber, PyramidConfig, describe_locally, features_of
+from cnnimretrieval.local.pyramid import LocalDescriber, PyramidConfig, describe_locally
 from cnnimretrieval.networks.local_head import LocalConfig
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build
 
 # Lengths of activations as scores: a network that knows nothing attends to what is there, too.
 HOW = LocalConfig(reduction="whitening", attention="norm", dim=16)
+
+
+def features_of(network, path, **config):
+    """The features of one photo."""
+    ((found, reason),) = describe_locally(network, [ImageRequest(path=path)], PyramidConfig(**config))
+    assert not reason
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +142,7 @@ def test_broken_photos_give_no_features_and_a_reason(network, tmp_path):
 def test_positions_are_in_pixels_of_the_full_photo(network, tmp_path):
     path = tmp_path / "large.png"
     spotted((1500, 1000), (700, 400), side=60).save(path)
-    found = features_of(network, path, PyramidConfig(image_size=300))
+    found = features_of(network, path, image_size=300)
     assert found.keypoints.max() > 1300
     box = ImageRequest(path=path, box=(600.0, 300.0, 800.0, 500.0))
     part = next(describe_locally(network, [box], PyramidConfig(image_size=600)))[0]

@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.networks.linear import set_to_whitening
 from cnnimretrieval.networks.local_head import NUM_QUANTILES, LocalHead, attention_pooled
 from cnnimretrieval.networks.network import RetrievalNetwork
@@ -251,31 +250,3 @@ def _quantiles(head: LocalHead, maps: Sequence[PhotoMap]) -> Float[Tensor, " q"]
 def _as_map(one: PhotoMap, device: torch.device) -> Float[Tensor, "1 c h w"]:
     rows = torch.from_numpy(one.activations.astype(np.float32)).to(device)
     return rows.T.reshape(1, -1, one.height, one.width)
-
-
-def attention_ratios(
-    network: RetrievalNetwork,
-    lessons: Lessons,
-    rows: Sequence[int],
-    image_size: int,
-) -> Float[np.ndarray, " p"]:
-    """Of each photo, the mean attention at places of triangulated points over that at all other places.
-
-    Photos without such points, or with nothing else, are left out.
-    """
-    _, head = network.require_local()
-    seen = [lessons.seen[row] for row in rows if row in lessons.seen]
-    requests: list[ImageRequest] = [lessons.collection.whole(row) for row in rows if row in lessons.seen]
-    ratios = []
-    with photo_maps(
-        network, requests, [image_size] * len(requests), device=lessons.device, workers=lessons.workers
-    ) as maps:
-        for one, its in zip(maps, seen, strict=True):
-            with torch.inference_mode():
-                scores = head(_as_map(one, head.reduce.weight.device)).scores.flatten().cpu().numpy()
-            places = np.unique(one.places_of(its.xy))
-            on = np.zeros(len(scores), np.bool_)
-            on[places[places >= 0]] = True
-            if on.any() and not on.all():
-                ratios.append(float(scores[on].mean() / max(scores[~on].mean(), 1e-12)))
-    return np.array(ratios)

@@ -91,7 +91,7 @@ def test_everything_comes_once(web, data_set, root):
     assert names(root) == ["test/town/checksums.json", "test/town/gnd.pkl", *photos]
     assert (root / "test/retown/jpg/3.jpg").read_bytes() == b"three"
     assert (root / "test/retown/jpg").readlink().as_posix() == "../town/jpg"
-    assert plan(data_set, root).is_done
+    assert states(data_set, root) == ["done"] * 3
     assert download(data_set, root, CONFIG) == 0
     assert [len(page.requests) for page in web.pages.values()] == [1, 1, 1]
 
@@ -212,12 +212,12 @@ def test_addresses_keep_the_path():
 
 def test_the_plan_counts_what_is_to_come(web, data_set, root):
     first = plan(data_set, root)
-    assert (first.needed_bytes, first.unknown_sizes, first.is_done) == (2 * 1000 + 360, 1, False)
+    assert (first.needed_bytes, first.unknown_sizes) == (2 * 1000 + 360, 1)
     assert first.free_bytes == pytest.approx(shutil.disk_usage(root.parent).free, rel=0.1)
     assert not root.exists()
     download(data_set, root, CONFIG)
     last = plan(data_set, root)
-    assert (last.needed_bytes, last.unknown_sizes, last.is_done) == (0, 0, True)
+    assert (last.needed_bytes, last.unknown_sizes) == (0, 0)
 
 
 def test_too_little_space_is_found_before_anything_comes(web, data_set, root, monkeypatch):
