@@ -1,8 +1,9 @@
 """Frozen records of plain arrays: their types and shapes checked once, then held as read-only views."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sized
 
 import numpy as np
+from jaxtyping import Int64
 
 # Of each field: the type it is held in, and its shape, in numbers and in names of axes that fields share.
 Layout = Mapping[str, tuple[type[np.generic], tuple[str | int, ...]]]
@@ -17,6 +18,11 @@ def freeze_arrays(record: object, thing: str, layout: Layout, **axes: int) -> No
     """
     for field, (dtype, shape) in layout.items():
         object.__setattr__(record, field, _checked(thing, field, getattr(record, field), dtype, shape, axes))
+
+
+def starts_of(parts: Iterable[Sized]) -> Int64[np.ndarray, " k"]:
+    """Where each of some parts starts when they stand end to end, and behind them their end."""
+    return np.concatenate([[0], np.cumsum([len(part) for part in parts], dtype=np.int64)])
 
 
 def _checked(

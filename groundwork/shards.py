@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float, Int
 
+from groundwork.arrays import starts_of
 from groundwork.files import release
 
 
@@ -30,7 +31,7 @@ class Shards:
                     f"{part.shape}; describe all of them with the same network and whitening"
                 )
         self.parts = tuple(parts)
-        self._starts = np.concatenate(([0], np.cumsum([len(part) for part in parts])))
+        self._starts = starts_of(parts)
 
     @property
     def shape(self) -> tuple[int, int]:

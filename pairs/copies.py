@@ -13,6 +13,7 @@ from pairs.image_pairs import Candidates
 from sfm.covisibility import covisible_pairs, visibility
 from sfm.geometry import angles_between_deg, viewing_directions
 from sfm.model import Model
+from sfm.paircodes import encode, num_rows
 
 # Fewer shared points, also of those that the one which sees fewer sees, say too little.
 _MIN_POINTS = 20
@@ -52,11 +53,10 @@ def copied_pairs(model: Model) -> Int[np.ndarray, "p 2"]:
 
 def without_copies(pairs: Candidates, copied: Int[np.ndarray, "c 2"]) -> Candidates:
     """The pairs that are in neither order among the copied ones."""
-    size = 1 + max(
-        (int(part.max()) for part in (pairs.query, pairs.positive, copied) if part.size), default=0
-    )
-    codes = np.concatenate([copied @ np.array([size, 1]), copied @ np.array([1, size])])
-    return pairs.take(~np.isin(pairs.query * size + pairs.positive, codes))
+    size = num_rows(pairs.query, pairs.positive, copied)
+    one, two = copied.T
+    codes = np.concatenate([encode(one, two, size), encode(two, one, size)])
+    return pairs.take(~np.isin(encode(pairs.query, pairs.positive, size), codes))
 
 
 def _points_of_images(

@@ -15,6 +15,7 @@ from pairs.descriptors import load_descriptors
 from pairs.image_pairs import Candidates, Positives, merge_candidates
 from pairs.reconstruction import Reconstruction
 from pairs.untracked import chained, frusta_overlap
+from sfm.paircodes import encode, first_of_equal, num_rows
 
 StrategyName = Literal["m1", "m2", "m3", "weighted", "frustum", "chain"]
 
@@ -98,8 +99,8 @@ def within_geometry(candidates: Candidates, config: PositivesConfig) -> tuple[Ca
 
 def among(candidates: Candidates, neighbours: Candidates) -> Candidates:
     """The candidates that are pairs of `neighbours` too."""
-    size = 1 + max((int(pairs.positive.max()) for pairs in (candidates, neighbours) if len(pairs)), default=0)
-    ours, theirs = (pairs.query * size + pairs.positive for pairs in (candidates, neighbours))
+    size = num_rows(candidates.positive, neighbours.positive)
+    ours, theirs = (encode(pairs.query, pairs.positive, size) for pairs in (candidates, neighbours))
     return candidates.take(np.isin(ours, theirs, assume_unique=True))
 
 
@@ -175,9 +176,7 @@ def _best_of_query(
     """Positions of the smallest cost of each query, rising."""
     rows = np.flatnonzero(usable)
     order = rows[np.lexsort((rows, cost[rows], query[rows]))]
-    first = np.ones(len(order), dtype=bool)
-    first[1:] = np.diff(query[order]) != 0
-    return np.sort(order[first])
+    return np.sort(order[first_of_equal(query[order])])
 
 
 def _positives(

@@ -1,10 +1,11 @@
 """Which pairs show the same thing although hardly a track says so: by frusta, or by chains of images."""
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from scipy.sparse import csr_array
 
 from pairs.image_pairs import Candidates
+from sfm.paircodes import encode, num_rows
 
 
 def frusta_overlap(pairs: Candidates, min_overlap: float, max_angle_deg: float) -> Bool[np.ndarray, " p"]:
@@ -23,12 +24,12 @@ def chained(pairs: Candidates, links: Bool[np.ndarray, " p"]) -> Bool[np.ndarray
 
     Of a chain the positive has something of the query in view: along a street it leads out of sight.
     """
-    size = 1 + max((int(end.max()) for end in (pairs.query, pairs.positive) if len(end)), default=0)
+    size = num_rows(pairs.query, pairs.positive)
     ones = np.ones(int(links.sum()), dtype=np.int64)
     linked = csr_array((ones, (pairs.query[links], pairs.positive[links])), shape=(size, size))
     chains = (linked @ linked).tocoo()
-    codes = chains.row.astype(np.int64) * size + chains.col
-    reached = np.isin(_codes(pairs, size), codes[chains.data > 0])
+    codes = encode(chains.row, chains.col, size)
+    reached = np.isin(encode(pairs.query, pairs.positive, size), codes[chains.data > 0])
     return np.asarray(links | (reached & (pairs.frustum_overlap > 0)))
 
 
@@ -36,15 +37,10 @@ def _of_reverse(pairs: Candidates, values: Float[np.ndarray, " p"]) -> Float[np.
     """The value of each pair's other direction, 0 where that is not there."""
     if not len(pairs):
         return values
-    size = 1 + int(max(pairs.query.max(), pairs.positive.max()))
-    codes = _codes(pairs, size)
+    size = num_rows(pairs.query, pairs.positive)
+    codes = encode(pairs.query, pairs.positive, size)
     order = np.argsort(codes)
-    wanted = pairs.positive * size + pairs.query
+    wanted = encode(pairs.positive, pairs.query, size)
     place = np.minimum(np.searchsorted(codes, wanted, sorter=order), len(codes) - 1)
     found = order[place]
     return np.where(codes[found] == wanted, values[found], 0.0)
-
-
-def _codes(pairs: Candidates, size: int) -> Int64[np.ndarray, " p"]:
-    codes: Int64[np.ndarray, " p"] = pairs.query * size + pairs.positive
-    return codes

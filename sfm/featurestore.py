@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Shaped
 
+from groundwork.arrays import starts_of
 from groundwork.files import atomic_path
 
 
@@ -105,7 +106,7 @@ class FeatureStore:
 
 def write_shard(path: Path, images: Sequence[ImageFeatures]) -> None:
     """Write the keypoints of some images as one shard: end to end, with an index."""
-    counts = [len(image.keypoints) for image in images]
+    keypoints = [image.keypoints for image in images]
     with atomic_path(path) as unfinished:
         unfinished.mkdir()
         np.savez(
@@ -114,18 +115,18 @@ def write_shard(path: Path, images: Sequence[ImageFeatures]) -> None:
             names=np.array([image.name for image in images], dtype=np.str_),
             sizes=np.array([(image.width, image.height) for image in images], dtype=np.int64).reshape(-1, 2),
             focal_px=np.array([image.focal_px for image in images], dtype=np.float64),
-            starts=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
+            starts=starts_of(keypoints),
             **_camera_arrays(images),
         )
-        keypoints = [image.keypoints for image in images] or [np.empty((0, 4), np.float32)]
-        np.save(unfinished / "keypoints.npy", np.concatenate(keypoints))
+        rows = keypoints or [np.empty((0, 4), np.float32)]
+        np.save(unfinished / "keypoints.npy", np.concatenate(rows))
 
 
 def write_descriptors(
     path: Path, image_ids: Sequence[int], descriptors: Sequence[Shaped[np.ndarray, "n d"]]
 ) -> None:
     """Write the descriptors of some images of one shard: end to end, with an index."""
-    starts = np.concatenate([[0], np.cumsum([len(rows) for rows in descriptors], dtype=np.int64)])
+    starts = starts_of(descriptors)
     with atomic_path(path) as unfinished:
         unfinished.mkdir()
         np.savez(unfinished / "images.npz", image_ids=np.array(image_ids, dtype=np.int64), starts=starts)

@@ -16,6 +16,7 @@ import pandas as pd
 from jaxtyping import Float32, UInt32
 from pydantic import Field
 
+from groundwork.arrays import starts_of
 from groundwork.batches import CHILD_BYTES, Batch, BatchResult, LazyBatches
 from groundwork.files import atomic_path, read_table
 from groundwork.keys import key_of, key_of_table
@@ -139,20 +140,23 @@ def read_inliers(
             yield one, two, kind, inliers[starts[row] : starts[row + 1]]
 
 
+def block_name(block: int) -> str:
+    """What a block is called: its record, and its file."""
+    return f"block-{block:05d}"
+
+
 def block_path(folder: Path, block: int) -> Path:
     """The file of the inliers of a block."""
-    return folder / f"{_name(block)}.npz"
+    return folder / f"{block_name(block)}.npz"
 
 
-def write_inliers(path: Path, inliers: Sequence[UInt32[np.ndarray, "n 2"]]) -> None:
-    """Write the inliers of the pairs of a block, in order, end to end with an index."""
+def write_inliers(path: Path, inliers: Sequence[UInt32[np.ndarray, "n 2"]]) -> str:
+    """Write the inliers of the pairs of a block, in order, end to end with an index; return their SHA-256."""
+    starts = starts_of(inliers)
+    rows = np.concatenate([*inliers, np.empty((0, 2), np.uint32)])
     with atomic_path(path) as unfinished, unfinished.open("wb") as file:
-        starts = np.concatenate([[0], np.cumsum([len(rows) for rows in inliers], dtype=np.int64)])
-        np.savez(file, starts=starts, inliers=np.concatenate([*inliers, np.empty((0, 2), np.uint32)]))
-
-
-def _name(block: int) -> str:
-    return f"block-{block:05d}"
+        np.savez(file, starts=starts, inliers=rows)
+    return hashlib.sha256(starts.tobytes() + rows.tobytes()).hexdigest()
 
 
 def _matched_before(out: Path, path: Path, base: str, features: Features) -> pd.DataFrame:
@@ -185,8 +189,8 @@ class _Blocks(LazyBatches[_Pair]):
         )
         counts = self._features.num_keypoints[np.unique(pairs) - 1]
         memory_bytes = CHILD_BYTES + _KEYPOINT_BYTES * int(counts.sum()) + 8 * int(counts.max()) ** 2
-        name, key = _name(block), key_of(self._base, digest)
-        return Batch(name=name, key=key, items=items, memory_bytes=memory_bytes)
+        key = key_of(self._base, digest)
+        return Batch(name=block_name(block), key=key, items=items, memory_bytes=memory_bytes)
 
     def images(self, blocks: Sequence[int]) -> list[int]:
         """The images of some blocks, rising."""

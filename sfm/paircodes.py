@@ -9,6 +9,11 @@ MAX_KEYPOINTS = 1 << 31
 _BLOCK = 1 << 20
 
 
+def num_rows(*rows: Int[np.ndarray, "..."]) -> int:
+    """The least number of rows that all of these can be among; one at least."""
+    return 1 + max((int(some.max()) for some in rows if some.size), default=0)
+
+
 def encode(
     first: Int[np.ndarray, "..."], second: Int[np.ndarray, "..."], num_rows: int
 ) -> Int64[np.ndarray, "..."]:

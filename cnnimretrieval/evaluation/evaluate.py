@@ -21,6 +21,7 @@ from cnnimretrieval.search.evidence import CACHE, Searched, local_features, veri
 from cnnimretrieval.search.photo_rows import PhotoRows
 from cnnimretrieval.search.rerank import RerankConfig
 from cnnimretrieval.search.spatial import LOCAL, Verifier
+from groundwork.arrays import starts_of
 from groundwork.settings import Settings
 from groundwork.shards import Rows, Selection, Shards
 
@@ -158,7 +159,7 @@ class _Part:
 
 def _searched(parts: Sequence[_Part]) -> Searched:
     stores = [read_store(part.folder) for part in parts]
-    starts = np.concatenate([[0], np.cumsum([len(part.vectors) for part in parts])])
+    starts = starts_of([part.vectors for part in parts])
 
     def store_of(row: int) -> tuple[int, int]:
         number = int(np.searchsorted(starts, row, side="right")) - 1

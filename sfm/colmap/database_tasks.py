@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from groundwork.batches import CHILD_BYTES, Batch, LazyBatches
-from groundwork.files import atomic_path
 from groundwork.keys import key_of
 from sfm.colmap.database import read_inliers, read_keypoints
 from sfm.colmap.frames import Reframe
 from sfm.featurestore import FeatureStore, GivenCamera, ImageFeatures, write_shard
+from sfm.matching import block_name, write_inliers
 
 # Photos whose keypoints, and pairs whose inliers, lie in one file.
 SHARD = 256
@@ -108,7 +108,7 @@ def _block(pairs: pd.DataFrame, base: str, block: int) -> Batch[DatabasePair]:
     part = pairs.iloc[block * BLOCK : (block + 1) * BLOCK]
     columns = [part[name].tolist() for name in ("pair_id", "flipped", "keypoints1", "keypoints2")]
     return Batch(
-        name=f"block-{block:05d}",
+        name=block_name(block),
         key=key_of(base, "block", block),
         items=tuple(DatabasePair(*row) for row in zip(*columns, strict=True)),
         memory_bytes=CHILD_BYTES + 32 * int(part["inliers"].sum()),
@@ -159,9 +159,5 @@ def inliers_to_block(
                     f"keypoints, got rows up to {inliers.max()}; verify its matches again"
                 )
             found.append(inliers[:, ::-1] if item.flipped else inliers)
-    starts = np.concatenate([[0], np.cumsum([len(rows) for rows in found], dtype=np.int64)])
-    inliers = np.concatenate([*found, np.empty((0, 2), np.uint32)])
     target = folder / f"{batch.name}.npz"
-    with atomic_path(target) as unfinished, unfinished.open("wb") as file:
-        np.savez(file, starts=starts, inliers=inliers)
-    return {"sha256": hashlib.sha256(starts.tobytes() + inliers.tobytes()).hexdigest()}, [target]
+    return {"sha256": write_inliers(target, found)}, [target]
