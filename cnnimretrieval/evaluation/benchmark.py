@@ -1,5 +1,6 @@
 """A benchmark: photos to search, queries, and what each of them must find."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from jaxtyping import Int
 
 from cnnimretrieval.descriptors.images import Box, ImageRequest
 from cnnimretrieval.evaluation.metrics import Relevance
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +113,14 @@ def judgement(positives: Sequence[int], junk: Sequence[int], num_photos: int, wh
         positives=_rows(positives, num_photos, where),
         junk=_rows([*junk], num_photos, where, taken=frozenset(positives)),
     )
+
+
+def tell_faults(where: str, told: Counter[str]) -> dict[str, int]:
+    """What was wrong in a file of ground truth and put right, by reason; also as a line in the log."""
+    faults = dict(+told)
+    if faults:
+        logger.warning("%s: %s", where, "; ".join(f"{count} {what}" for what, count in faults.items()))
+    return faults
 
 
 def _rows(

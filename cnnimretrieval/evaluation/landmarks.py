@@ -1,15 +1,12 @@
 """Google Landmarks v2 retrieval: its solution table is the ground truth."""
 
 import csv
-import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cnnimretrieval.evaluation.benchmark import Benchmark, Query, judgement
+from cnnimretrieval.evaluation.benchmark import Benchmark, Query, judgement, tell_faults
 from cnnimretrieval.evaluation.metrics import Relevance
-
-logger = logging.getLogger(__name__)
 
 _DEPTH = 100
 _USAGES = ("Public", "Private")
@@ -54,11 +51,6 @@ def read_landmarks(
         queries.append(Query(name=_path(row["id"])))
         usages.append(row["Usage"])
         relevance.append(judgement(positives, [], len(ids), where))
-    told = +told
-    if told:
-        logger.warning(
-            "ground truth %s: %s", solution, "; ".join(f"{count} {what}" for what, count in told.items())
-        )
     return Benchmark(
         name=name,
         photos=photos,
@@ -68,7 +60,7 @@ def read_landmarks(
         protocols=_by_usage(usages, relevance),
         depth=_DEPTH,
         published_size=published_size,
-        told=dict(told),
+        told=tell_faults(f"ground truth {solution}", told),
     )
 
 

@@ -3,7 +3,6 @@
 So are Oxford5k, Paris6k, ROxford5k and RParis6k published, and so do people write their own test sets.
 """
 
-import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cnnimretrieval.descriptors.images import Box
-from cnnimretrieval.evaluation.benchmark import Benchmark, Query, judgement
+from cnnimretrieval.evaluation.benchmark import Benchmark, Query, judgement, tell_faults
 from cnnimretrieval.evaluation.metrics import Relevance
 from pairs.unpickling import load_plain, whole_numbers
-
-logger = logging.getLogger(__name__)
 
 _FORM = "{'imlist': [NAME, ...], 'qimlist': [NAME, ...], 'gnd': [{'bbx': [x1, y1, x2, y2], ...}, ...]}"
 _REMEDY = "correct it, or download it again"
@@ -80,9 +77,6 @@ def read_published(
         row_of.get(query, -1) not in {-1, *(row for kind in judged.values() for row in kind)}
         for query, judged in zip(query_names, rows, strict=True)
     )
-    told = +told
-    if told:
-        logger.warning("%s: %s", where, "; ".join(f"{count} {what}" for what, count in told.items()))
     return Benchmark(
         name=name,
         photos=photos,
@@ -92,7 +86,7 @@ def read_published(
         protocols=relevance,
         published_size=published_size,
         as_stored=True,
-        told=dict(told),
+        told=tell_faults(where, told),
     )
 
 

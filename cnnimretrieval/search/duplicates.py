@@ -64,7 +64,7 @@ def find_duplicates(found: DescriptorFolder, photos: Path, *, min_score: float =
     cannot be read are told and in no group.
     """
     rows, names = _whole(found)
-    pairs = np.concatenate([np.empty((0, 2), np.int64), *_alike(Selection(found.vectors, rows), min_score)])
+    pairs = _alike(Selection(found.vectors, rows), min_score)
     looks, unreadable = _looks(names, np.unique(pairs), photos)
     groups = [
         tuple(_copy(member, group[0], names, looks, found, rows) for member in group)
@@ -83,8 +83,7 @@ def alike_pairs(
 ) -> tuple[list[str], Int[np.ndarray, "p 2"]]:
     """The names of the whole photos, and the pairs of them, each once, that are worth a look."""
     rows, names = _whole(found)
-    pairs = np.concatenate([np.empty((0, 2), np.int64), *_alike(Selection(found.vectors, rows), min_score)])
-    return [str(name) for name in names], np.unique(pairs, axis=0)
+    return [str(name) for name in names], np.unique(_alike(Selection(found.vectors, rows), min_score), axis=0)
 
 
 def _whole(found: DescriptorFolder) -> tuple[Int[np.ndarray, " m"], np.ndarray]:
@@ -93,12 +92,14 @@ def _whole(found: DescriptorFolder) -> tuple[Int[np.ndarray, " m"], np.ndarray]:
     return rows, found.images["name"].to_numpy(dtype=object)[rows]
 
 
-def _alike(vectors: Selection, min_score: float) -> Iterator[Int[np.ndarray, "p 2"]]:
-    """Pairs of positions, the smaller first and each once, whose descriptors are alike."""
+def _alike(vectors: Selection, min_score: float) -> Int[np.ndarray, "p 2"]:
+    """Pairs of positions, the smaller first, whose descriptors are alike; some of them twice."""
+    parts = [np.empty((0, 2), np.int64)]
     for first, ranking in nearest_others(vectors, _NEIGHBOURS):
         place, column = np.nonzero(ranking.scores >= min_score)
         pairs = np.sort(np.stack([place + first, ranking.rows[place, column]], axis=1), axis=1)
-        yield np.unique(pairs, axis=0)
+        parts.append(np.unique(pairs, axis=0))
+    return np.concatenate(parts)
 
 
 def _looks(

@@ -33,6 +33,7 @@ from cnnimretrieval.training.local.training import learn_local, read_lessons, te
 from cnnimretrieval.training.loop import run_loop
 from cnnimretrieval.training.optimiser import num_frozen
 from cnnimretrieval.training.proof.calibrating import write_calibration
+from cnnimretrieval.training.proof.rows import Fitted
 from cnnimretrieval.training.proof.whitening_layers import load_layers, start_layers
 from cnnimretrieval.training.prover import prover
 from cnnimretrieval.training.result import TrainResult, judge, read_result, write_result, write_tuples
@@ -95,21 +96,7 @@ def fine_tune(
         proving = prover(descriptions, initial, config)
         learned = proving.learned(initial)
     through = learned if config.loop.through_whitening else None
-    training = Training(
-        network=deepcopy(initial),
-        collection=descriptions.collection,
-        config=config.loop,
-        seed=config.seed,
-        whitening=None if through is None else through.handed_out,
-        device=device,
-        workers=workers,
-        inputs=inputs,
-        descriptions=descriptions,
-        watch=config.watch,
-        journal=Journal(out, tensorboard=config.watch.tensorboard) if is_first() else Journal(),
-        clock=clock,
-        trace=StepTrace(out if profile and is_first() else None),
-    )
+    training = _training(initial, descriptions, config, through, out, clock=clock, profile=profile)
     with training.trace:
         progress = run_loop(
             training,
@@ -127,15 +114,9 @@ def fine_tune(
             lambda network: proving.validation(network, through).map_of_details,
         )
         candidates = proving.candidates(initial, tuned, learned)
-    result = judge(
-        candidates,
-        config.keep,
-        progress,
-        image_size=descriptions.image_size,
-        initial_share=share,
-    )
-    chosen = result.train.model_copy(update={"precision": str(precision)})
-    result = result.model_copy(update={"train": chosen})
+    result = judge(candidates, config.keep, progress, image_size=descriptions.image_size, initial_share=share)
+    told = result.train.model_copy(update={"precision": str(precision)})
+    result = result.model_copy(update={"train": told})
     with clock.part("whiten and prove"):
         network = proving.finished(candidates[result.kept])
     if config.network.local is not None:
@@ -157,6 +138,34 @@ def fine_tune(
     mark_done(out, STAGE, whole_key, seconds=time.monotonic() - started, outputs=outputs)
     logger.info("kept %s: %s", result.kept, result.train.verdict)
     return result
+
+
+def _training(
+    initial: RetrievalNetwork,
+    descriptions: Descriptions,
+    config: TrainConfig,
+    through: Fitted | None,
+    out: Path,
+    *,
+    clock: Clock,
+    profile: bool,
+) -> Training:
+    """What the loop works with: a copy of `initial`, which learns, whitened by `through` for its loss."""
+    return Training(
+        network=deepcopy(initial),
+        collection=descriptions.collection,
+        config=config.loop,
+        seed=config.seed,
+        whitening=None if through is None else through.handed_out,
+        device=descriptions.device,
+        workers=descriptions.workers,
+        inputs=descriptions.inputs,
+        descriptions=descriptions,
+        watch=config.watch,
+        journal=Journal(out, tensorboard=config.watch.tensorboard) if is_first() else Journal(),
+        clock=clock,
+        trace=StepTrace(out if profile and is_first() else None),
+    )
 
 
 def initial_network(config: TrainConfig, weights: str = "pretrained") -> RetrievalNetwork:
