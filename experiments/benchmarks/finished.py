@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.evaluation.benchmark import Benchmark, Query
 from cnnimretrieval.evaluation.metrics import Relevance
-from cnnimretrieval.evaluation.queries import QuerySet, query_set
+from cnnimretrieval.evaluation.queries import QuerySet, Situation, query_set
 from cnnimretrieval.local.pyramid import PyramidConfig, describe_locally
 from cnnimretrieval.local.store import LocalMeta, LocalStore, read_local, write_local
 from cnnimretrieval.networks.network import RetrievalNetwork
@@ -32,7 +32,7 @@ from pairs.pair_table import read_pair_table
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Asked:
-    """Some held-out queries of one kind, to be searched in the whole collection.
+    """Some held-out queries of one kind, to be searched in a database.
 
     `places` are those of the queries; `vectors` are whitened where the network has a whitening.
     """
@@ -50,26 +50,36 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Finished:
-    """A finished run; descriptors are taken from it where training left them."""
+    """A finished run; descriptors are taken from it where training left them.
+
+    The database is that of a `situation`: the whole collection, or photos that nothing was fitted to.
+    """
 
     photos: Path
     network: RetrievalNetwork
     test: QuerySet
     descriptions: Descriptions
+    situation: Situation
 
-    @property
+    @cached_property
+    def rows(self) -> Int[np.ndarray, " n"]:
+        """The rows of the pair table that are searched, rising."""
+        found = self.situation.database
+        return np.arange(self.test.table.num_images) if found is None else found
+
+    @cached_property
     def names(self) -> tuple[str, ...]:
-        """The photos of the collection, in the order of the database."""
-        return self.test.table.names
+        """The photos of the database, in its order."""
+        return tuple(self.test.table.names[row] for row in self.rows.tolist())
 
     def request(self, row: int) -> ImageRequest:
         """What a row of the database shows."""
-        return self.descriptions.collection.whole(row)
+        return self.descriptions.collection.whole(int(self.rows[row]))
 
     @cached_property
     def database(self) -> Float[np.ndarray, "n d"]:
-        """The descriptors of the collection."""
-        return self._whitened(self.descriptions.database(self._plain))
+        """Its descriptors."""
+        return self._whitened(self.descriptions.database(self._plain)[self.rows])
 
     @cached_property
     def _asked(self) -> Float[np.ndarray, "q d"]:
@@ -86,12 +96,12 @@ class Finished:
 
     def asked(self, kind: str, every: int) -> Asked:
         """Each `every`-th reported query of a kind, of the held-out places."""
-        situation = next(one for one in self.test.situations("report") if one.name == "own_collection")
-        rows = np.array([n for n in situation.queries if self.test.queries[n].kind == kind][::every])
+        of_kind = [n for n in self.situation.queries.tolist() if self.test.queries[n].kind == kind]
+        rows = np.array(of_kind[::every])
         by_tracks, by_place = [], []
         for number in rows.tolist():
             own = self.names.index(self.test.queries[number].query)
-            near, far, junk = self.test.truth(number, situation)
+            near, far, junk = self.test.truth(number, self.situation)
             by_tracks.append(Relevance(positives=np.concatenate([near, far]), junk=junk))
             place = np.concatenate([near, far, junk])
             by_place.append(Relevance(positives=place[place != own], junk=np.array([own])))
@@ -113,8 +123,8 @@ class Finished:
         )
 
     def local_features(self, config: PyramidConfig, folder: Path) -> LocalStore:
-        """The local features of the collection, found now unless `folder` holds them."""
-        maker = key_of(self.network.fingerprint(), config)
+        """The local features of the database, found now unless `folder` holds them."""
+        maker = key_of(self.network.fingerprint(), config, self.names)
         record = record_of(folder / "local", "local")
         if record is not None and record.key == maker:
             return read_local(folder)
@@ -131,15 +141,17 @@ class Finished:
         )
 
 
-def finished(work: Path, workers: int) -> Finished:
-    """The run in a folder."""
+def finished(work: Path, workers: int, *, unseen: bool = False) -> Finished:
+    """The run in a folder, to be searched as a whole or, `unseen`, without what it was fitted to."""
     source, table = read_json(work / "pairs" / "photos.json"), read_pair_table(work / "pairs")
     photos, network = Path(source["photos"]), load(work / "model")
+    wanted = "unseen_database" if unseen else "own_collection"
     test = query_set(read_heldout(work / "pairs" / "heldout.parquet"), table, photos)
     return Finished(
         photos=photos,
         network=network,
         test=test,
+        situation=next(one for one in test.situations("report") if one.name == wanted),
         descriptions=Descriptions(
             collection=Collection(photos=photos, table=table),
             queries=test,

@@ -1,7 +1,8 @@
 """What re-ranking by geometry adds on the held-out queries of a finished run, by SIFT and by its network.
 
-Crops, and crops retaken by another camera, are searched in the whole collection. Each setting is a list of
---rerank steps. Means are over places, of means over a place's queries; `finished` says who judges.
+Crops, and crops retaken by another camera, are searched in the whole collection, or among the photos that the
+network was not fitted to. Each setting is a list of --rerank steps. Means are over places, of means over a
+place's queries; `finished` says who judges.
 """
 
 import sys
@@ -32,10 +33,11 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder to keep local features in")
     parser.add_argument("--every", type=int, default=1, help="take each N-th query [%(default)s]")
     parser.add_argument("--workers", type=int, default=1, help="processes [%(default)s]")
+    parser.add_argument("--unseen", action="store_true", help="search only what nothing was fitted to")
     parser.add_argument("--setting", action="append", help="steps, separated by spaces; may be given again")
     parser.add_argument("--local-set", action="append", help="as of extract --local; may be given again")
     given = parser.parse_args(words)
-    run = finished(given.work, given.workers)
+    run = finished(given.work, given.workers, unseen=given.unseen)
     sources = _Sources(run, listing.pyramid(given.local_set or [], asked=True), given.out, given.workers)
     gains = []
     for asked in (run.asked(kind, given.every) for kind in _KINDS):
