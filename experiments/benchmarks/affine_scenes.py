@@ -7,7 +7,7 @@ viewpoint, zoom and rotation, blur, light, or compression.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -16,13 +16,19 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from PIL import Image
+from pydantic import ValidationError
 
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.local.detected import detect_each, detection
+from cnnimretrieval.local.features import LocalFeatures
 from cnnimretrieval.local.pairing import PairConfig, pair
+from cnnimretrieval.local.pyramid import PyramidConfig, describe_locally
+from cnnimretrieval.networks.open import load
 from cnnimretrieval.search.spatial import SpatialConfig
 from experiments.benchmarks.measure import Claim, arguments, conclude
+from experiments.commands import photo_features
 from groundwork.files import read_json
+from groundwork.settings import first_fault
 
 _CHANGES = {
     "graf": "viewpoint",
@@ -36,6 +42,9 @@ _CHANGES = {
 }
 _IMAGES = 6
 _GOOD_PX = 5.0
+_GIVEN = ("geometry", "max_features", "max_ratio", "max_distance")
+
+Finder = Callable[[Sequence[ImageRequest]], Sequence[LocalFeatures]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,23 +62,47 @@ def main(words: Sequence[str] | None = None) -> int:
     """Measure, print, and return the exit code."""
     parser = arguments(__doc__)
     parser.add_argument("data", type=Path, help="folder of the scenes: graf/img1.jpg and so on")
-    parser.add_argument("--features", default="sift", help="method [%(default)s]")
+    parser.add_argument("--features", default="sift", metavar="METHOD|MODEL", help="[%(default)s]")
     parser.add_argument("--max-features", type=int, default=1000, help="a photo [%(default)s]")
     parser.add_argument("--geometry", default="homography", help="[%(default)s]")
+    for name in ("max_ratio", "max_distance"):
+        default = PairConfig.model_fields[name].default
+        parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=default, help="[%(default)s]")
     parser.add_argument("--workers", type=int, default=1, help="processes [%(default)s]")
     given = parser.parse_args(words)
-    config = PairConfig.model_validate({"geometry": given.geometry, "max_features": given.max_features})
+    try:
+        config = PairConfig.model_validate({name: getattr(given, name) for name in _GIVEN})
+        finder = _finder(given.features, given.max_features, given.workers)
+    except ValidationError as error:
+        parser.error(first_fault(error))
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     truth = homographies()
+    scenes = [scene for scene in truth if (given.data / scene).is_dir()]
+    if not scenes:
+        parser.error(f"{given.data}: expected folders {', '.join(truth)}, got none of them; check the path")
     outcomes = [
-        outcome
-        for scene in truth
-        if (given.data / scene).is_dir()
-        for outcome in measure(given.data / scene, truth[scene], given.features, config, given.workers)
+        outcome for scene in scenes for outcome in measure(given.data / scene, truth[scene], finder, config)
     ]
     table = pd.DataFrame([vars(outcome) for outcome in outcomes])
     print(by_scene(table).to_string(index=False, float_format="{:.2f}".format))
     verified = float((table["inliers"] >= _min_inliers()).mean())
+    close = float((table["error_px"] < _GOOD_PX).mean())
+    print(
+        f"all {len(table)} pairs: {verified:.2f} verified, {table['inliers'].mean():.0f} inliers, "
+        f"{close:.2f} with an error below {_GOOD_PX:g} px"
+    )
     return conclude([Claim(what="share of pairs verified", measured=verified, limit=0.9, at_least=True)])
+
+
+def _finder(features: str, max_features: int, workers: int) -> Finder:
+    """Finds features by a method, or by the local head of a network, which is a file or folder."""
+    if photo_features.is_network(features):
+        network, pyramid = load(features), PyramidConfig(number=max_features)
+        network.require_local()
+        return lambda requests: [one for one, _ in describe_locally(network, requests, pyramid)]
+    config = detection(features, max_features)
+    return lambda requests: [one.features() for one in detect_each(requests, config, workers=workers)]
 
 
 def homographies() -> dict[str, Float[np.ndarray, "5 3 3"]]:
@@ -79,13 +112,11 @@ def homographies() -> dict[str, Float[np.ndarray, "5 3 3"]]:
 
 
 def measure(
-    folder: Path, truth: Float[np.ndarray, "5 3 3"], features: str, config: PairConfig, workers: int
+    folder: Path, truth: Float[np.ndarray, "5 3 3"], finder: Finder, config: PairConfig
 ) -> list[Outcome]:
     """Image 1 of a scene against the others."""
     paths = [folder / f"img{number}.jpg" for number in range(1, _IMAGES + 1)]
-    requests = [ImageRequest(path=path) for path in paths]
-    found = detect_each(requests, detection(features, config.max_features), workers=workers)
-    first, *others = [detected.features() for detected in found]
+    first, *others = finder([ImageRequest(path=path) for path in paths])
     with Image.open(paths[0]) as image:
         size = image.size
     outcomes = []

@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from cnnimretrieval.networks.local_head import LocalConfig
-from cnnimretrieval.networks.network import NetworkConfig, build, read_folder
+from cnnimretrieval.networks.network import NetworkConfig, build, read_folder, save
 from cnnimretrieval.training.fine_tune import TrainConfig, fine_tune
 from cnnimretrieval.training.local.losses import (
     attended_loss,
@@ -25,8 +25,9 @@ from cnnimretrieval.training.local.supervision import (
     shared_places,
     worth_attending,
 )
-from cnnimretrieval.training.local.training import Lessons, learn_local, teaching_models
+from cnnimretrieval.training.local.training import Lessons, learn_local, read_lessons, teaching_models
 from cnnimretrieval.training.settings import LoopConfig
+from experiments.benchmarks import attention
 from groundwork.orientation import upright_xy
 from pairs.image_pairs import Candidates
 from pairs.pair_table import write_candidates
@@ -296,6 +297,37 @@ def test_geometry_teaches_attention_to_what_is_triangulated(lessons):
     taught = attention_ratios(network, lessons, rows)
     assert taught.min() > 1.0
     assert taught.mean() > 1.1
+
+
+def test_a_finished_run_is_judged_by_what_its_head_attends_to(collection, sfm_dir, tmp_path, capsys):
+    network = headed()
+    save(network, tmp_path / "model")
+    rows = attention.reported_rows(collection.table)
+    assert {int(collection.table.place[row]) for row in rows} == {1, 3}
+    code = attention.main([str(tmp_path), "--image-size", "64"])
+    shown = capsys.readouterr().out
+    assert code == int("MISSED" in shown)
+    files = teaching_models(tmp_path / "pairs", LocalTrainingConfig())
+    told = read_lessons(tmp_path / "pairs", collection, files, device="cpu", workers=0)
+    ratios = attention_ratios(network, told, rows)
+    assert f"| {tmp_path}/model | {len(rows)} | {np.median(ratios):.2f} | {ratios.mean():.2f} |" in shown
+    assert attention.main([str(tmp_path), "--image-size", "64", "--every", "4"]) in (0, 1)
+    assert f"model | {-(-len(rows) // 4)} |" in capsys.readouterr().out
+
+
+def test_a_network_without_a_head_attends_to_nothing(sfm_dir, tmp_path, capsys):
+    save(build(NetworkConfig(backbone="squeezenet1_1"), "random"), tmp_path / "model")
+    with pytest.raises(SystemExit) as stopped:
+        attention.main([str(tmp_path)])
+    assert stopped.value.code == 2
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .endswith(
+            "error: network: expected one with a local head, got squeezenet1_1:gem without; "
+            "train one with train.network.local.reduction set"
+        )
+    )
 
 
 def test_a_training_hands_out_one_folder_with_a_taught_head(pairs_dir, sfm_dir, tmp_path):

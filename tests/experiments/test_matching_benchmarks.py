@@ -6,6 +6,8 @@ import pytest
 from PIL import Image
 
 from cnnimretrieval.local.pairing import pair
+from cnnimretrieval.networks.local_head import LocalConfig
+from cnnimretrieval.networks.network import NetworkConfig, build, save
 from cnnimretrieval.search.spatial import SpatialConfig
 from experiments.benchmarks import affine_scenes, verification
 
@@ -46,16 +48,52 @@ def test_published_homographies_are_whole():
     assert np.array_equal(truth["ubc"], np.tile(np.eye(3), (5, 1, 1)))
 
 
-def test_a_scene_of_compression_is_measured(tmp_path, capsys):
+@pytest.fixture
+def compressed(tmp_path):
+    """A folder with one scene: the same photo, saved worse and worse."""
     generator = np.random.default_rng(9)
     blocks = generator.integers(0, 256, (20, 26, 3), dtype=np.uint8)
     photo = Image.fromarray(blocks).resize((312, 240), Image.Resampling.BICUBIC)
     (tmp_path / "ubc").mkdir()
     for number in range(1, 7):
         photo.save(tmp_path / "ubc" / f"img{number}.jpg", quality=95 - 12 * number)
-    assert affine_scenes.main([str(tmp_path)]) == 0
+    return tmp_path
+
+
+def test_a_scene_of_compression_is_measured(compressed, capsys):
+    assert affine_scenes.main([str(compressed)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[:3] == ["ubc", "compression", "1.00"]
+    assert lines[2].startswith("all 5 pairs: 1.00 verified, ")
+
+
+def test_the_head_of_a_network_is_measured_too(compressed, capsys):
+    head = LocalConfig(reduction="whitening", attention="norm", dim=16)
+    network = build(NetworkConfig(backbone="squeezenet1_1", local=head), "random", seed=3)
+    save(network, compressed / "model")
+    words = [str(compressed), "--features", str(compressed / "model"), "--max-features", "200"]
+    assert affine_scenes.main(words) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["ubc", "compression", "1.00"]
+
+
+def test_what_cannot_be_measured_is_told(compressed, capsys):
+    def said(*words):
+        with pytest.raises(SystemExit) as stopped:
+            affine_scenes.main([str(word) for word in words])
+        assert stopped.value.code == 2
+        return capsys.readouterr().err.splitlines()[-1].partition("error: ")[2]
+
+    assert said(compressed / "ubc") == (
+        f"{compressed}/ubc: expected folders graf, bark, bikes, boat, leuven, trees, ubc, wall, "
+        "got none of them; check the path"
+    )
+    save(build(NetworkConfig(backbone="squeezenet1_1"), "random"), compressed / "model")
+    assert said(compressed, "--features", compressed / "model") == (
+        "network: expected one with a local head, got squeezenet1_1:gem without; "
+        "train one with train.network.local.reduction set"
+    )
+    assert "features.method: expected " in said(compressed, "--features", "sifft")
+    assert said(compressed, "--max-ratio", "2").startswith("'max_ratio' = 2.0: ")
 
 
 def test_scenes_are_summed_up():
