@@ -271,7 +271,8 @@ def test_reductions_without_learning_are_computed(lessons, reduction):
 
 
 def attention_ratios(network, lessons, rows):
-    """Of each photo, the mean attention at places of triangulated points over that at all other places."""
+    """Of each photo with points, the mean attention at places of them over that at all other places."""
+    rows = [row for row in rows if row in lessons.seen]
     requests = [lessons.collection.whole(row) for row in rows]
     ratios = []
     with photo_maps(network, requests, [64] * len(rows), device="cpu", workers=0) as maps:
