@@ -124,7 +124,9 @@ def read_folders(folder: Path) -> ClassifiedPhotos:
 def render_places(out: Path, config: DemoConfig = _RENDERED, workers: int | None = None) -> ClassifiedPhotos:
     """The demo's places, rendered into `out`: a stand-in, since a place is told by what its photos share."""
     truth = render_collection(out, config, workers)
-    places = [[truth.photos / name for name in truth.names_of(place)] for place in range(truth.num_places)]
+    places = [
+        [truth.photos / name for name in truth.models[place].names] for place in range(truth.num_places)
+    ]
     return _of_classes(f"{len(places)} places rendered by the demo, as a stand-in for photos", places)
 
 
