@@ -14,6 +14,7 @@ from experiments.benchmarks import (
     projection,
     registration,
     second_feature,
+    training_speed,
     whitening,
     workers,
 )
@@ -234,3 +235,17 @@ def test_whitening(capsys):
     printed = ends(capsys, whitening.main(sizes), "| straightforward |", "| ours |")
     for what in ("largest difference of inner products", "whitened float32 stays float32"):
         assert f"holds: {what}" in printed
+
+
+def test_training_speed(photos, capsys):
+    small = ["--count", "7", "--tuples", "2", "--side", "64", "--extracted", "2", "--sizes", "64", "96"]
+    small = [*small, "--megapixels", "1", "--repeats", "1"]
+    printed = ends(capsys, training_speed.main([str(photos), *small]))
+    for network in ("whole trunk", "upper half"):
+        for number in (1, 2):
+            assert f"{network}, epoch {number} over its passes: " in printed
+    for kind in ("photos", "1 megapixels"):
+        for size in (64, 96):
+            assert f"{kind}, {size} px, extraction over its passes: " in printed
+            assert f"{kind}, {size} px, one by one over extraction: " in printed
+    assert printed.count(" (goal ") == 12
