@@ -7,6 +7,7 @@ these functions start load the script that calls them: calls have to stand below
 """
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from cnnimretrieval.descriptors.store import DescriptorStore, read_store
 from cnnimretrieval.descriptors.store import extract as extract_stage
 from cnnimretrieval.descriptors.windows import RegionConfig
 from cnnimretrieval.search.confidence import Sure
+from cnnimretrieval.search.folders import rank_folders
 from cnnimretrieval.search.index import open_index
 from cnnimretrieval.search.ranking import Answer, rank, rank_locally
 from cnnimretrieval.search.rerank import RerankConfig
@@ -29,7 +31,7 @@ from cnnimretrieval.training.fine_tune import fine_tune as fine_tune_stage
 from cnnimretrieval.training.result import TrainResult
 from cnnimretrieval.training.train_config import TrainConfig
 from groundwork.child import preload
-from groundwork.executors import LocalExecutor, usable_cores
+from groundwork.executors import LocalExecutor, SerialExecutor, usable_cores
 from groundwork.folder import list_files, reasons_by_name, usable_names
 from groundwork.lock import hold
 from pairs.mine import MineConfig, MiningResult
@@ -125,9 +127,14 @@ def search(
     rerank: RerankConfig | None = None,
     local_index: bool = False,
     min_confidence: float = 0.0,
+    also: Sequence[Location] = (),
+    executor: Executor | None = None,
     workers: int = 0,
 ) -> list[Answer]:
     """The `top` photos of the extracted `folder` for each of the query photos, best first.
+
+    With `also`, photos of these folders among them, each called by its full path; each folder is searched in
+    a task of `executor`, None: in this process. Nothing re-ranks them then, or tells their confidence.
 
     With `local_index` by aggregated local features, in place of global descriptors.
 
@@ -140,8 +147,18 @@ def search(
     if isinstance(queries, str | PathLike):
         raise TypeError(f"queries: expected a list of photos, got {queries!r}; put it into a list")
     describer, database = _opened(model), Path(folder)
-    store, steps = read_store(database), rerank or RerankConfig()
+    steps = rerank or RerankConfig()
     requests = [ImageRequest(path=Path(query), box=box) for query in queries]
+    if also or executor is not None:
+        if steps != RerankConfig() or local_index or min_confidence > 0.0:
+            raise ValueError(
+                "search: expected several folders to be searched by global descriptors alone, got "
+                "re-ranking, the local index or a confidence; leave it out, or search one folder"
+            )
+        folders = [database, *map(Path, also)]
+        tasks, device = executor or SerialExecutor(), describer.device
+        return rank_folders(describer.network, folders, requests, top, tasks, device=device, workers=workers)
+    store = read_store(database)
     sure = (
         None
         if describer.calibration is None

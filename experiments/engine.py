@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -52,11 +53,16 @@ class Engine:
                 "give it to the workers as --memory-limit of 'dask worker'"
             )
 
-    def open(self, photos: Path, out: Path) -> Executor:
-        """The executor, for a `with` block; `photos` and `out` are what its workers must see."""
-        from sfm.reconstruct import PRELOAD  # takes a second to load, which --help need not wait for
+    def open(self, photos: Path, out: Path, modules: Sequence[str] = ()) -> Executor:
+        """The executor, for a `with` block; `photos` and `out` are what its workers must see.
 
-        preload(*PRELOAD, "cnnimretrieval.descriptors.reading")
+        Tasks need these modules, or none: those of a reconstruction.
+        """
+        if not modules:
+            from sfm.reconstruct import PRELOAD  # takes a second to load, which --help need not wait for
+
+            modules = (*PRELOAD, "cnnimretrieval.descriptors.reading")
+        preload(*modules)
         if self.scheduler is not None:
             return ClusterExecutor(self.scheduler, photos, out)
         memory_bytes = None if self.memory_gb is None else round(self.memory_gb * 1e9)

@@ -54,6 +54,17 @@ class StoreMeta(Values):
     described: int
     rejected: int
 
+    def require_network(self, network: RetrievalNetwork) -> None:
+        """ValueError unless `network`, with its whitening as it is, made the descriptors."""
+        learned = network.whitening_for(self.extraction.scales)
+        whitening = learned if self.whitening is not None else None
+        if fingerprint_of(network, whitening) != self.network:
+            raise ValueError(
+                f"descriptors: expected the network that made them ({self.network_config.backbone}:"
+                f"{self.network_config.pooling}, fingerprint {self.network[:12]}), got another; "
+                "extract the photos again with this network"
+            )
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DescriptorStore:
@@ -82,14 +93,7 @@ class DescriptorStore:
 
     def require_network(self, network: RetrievalNetwork) -> None:
         """ValueError unless `network`, with its whitening as it is, made these descriptors."""
-        learned = network.whitening_for(self.meta.extraction.scales)
-        whitening = learned if self.meta.whitening is not None else None
-        if fingerprint_of(network, whitening) != self.meta.network:
-            raise ValueError(
-                f"descriptors: expected the network that made them ({self.meta.network_config.backbone}:"
-                f"{self.meta.network_config.pooling}, fingerprint {self.meta.network[:12]}), got another; "
-                "extract the photos again with this network"
-            )
+        self.meta.require_network(network)
 
 
 def extract(
@@ -165,12 +169,7 @@ def read_store(folder: Path) -> DescriptorStore:
 
     FileNotFoundError or ValueError when it holds none, or is not whole.
     """
-    for name in (META, VECTORS, IMAGES, REJECTED):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(
-                f"descriptors: expected a folder that was extracted to its end, got {folder} without {name}; "
-                "extract again"
-            )
+    _require_files(folder)
     found = read_descriptor_folder(folder)
     rejected = read_table(folder / REJECTED, remedy="extract again")
     for column in ("name", "reason"):
@@ -179,9 +178,7 @@ def read_store(folder: Path) -> DescriptorStore:
                 f"descriptors {folder / REJECTED}: expected a column of text '{column}', got none; "
                 "extract again"
             )
-    meta = StoreMeta.load(
-        folder / META, thing="descriptors", expected="what extract wrote", remedy="extract again"
-    )
+    meta = read_meta(folder)
     counts = (meta.described, meta.rejected)
     if counts != (len(found.vectors), len(rejected)):
         raise ValueError(
@@ -189,6 +186,23 @@ def read_store(folder: Path) -> DescriptorStore:
             f"{META}, got {len(found.vectors)} and {len(rejected)}; extract again"
         )
     return DescriptorStore(vectors=found.vectors, images=found.images, rejected=rejected, meta=meta)
+
+
+def read_meta(folder: Path) -> StoreMeta:
+    """How the descriptors in a folder were made; they themselves are not read. Errors are `read_store`'s."""
+    _require_files(folder)
+    return StoreMeta.load(
+        folder / META, thing="descriptors", expected="what extract wrote", remedy="extract again"
+    )
+
+
+def _require_files(folder: Path) -> None:
+    for name in (META, VECTORS, IMAGES, REJECTED):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"descriptors: expected a folder that was extracted to its end, got {folder} without {name}; "
+                "extract again"
+            )
 
 
 def _nothing_readable(reasons: Collection[str]) -> ValueError:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from cnnimretrieval.descriptors.images import Box, ImageRequest
-from cnnimretrieval.descriptors.store import DescriptorStore, read_store
+from cnnimretrieval.descriptors.store import DescriptorStore, StoreMeta, read_meta, read_store
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.search.photo_rows import PhotoRows
 from groundwork.descriptor_folder import BOX
@@ -34,25 +34,31 @@ def read_ready(folder: Path, network: RetrievalNetwork, *, whiten: bool) -> Desc
 
     ValueError naming the folder otherwise, FileNotFoundError when it holds none.
     """
-    store = read_store(folder)
+    meta = ready_meta(folder, network, whiten=whiten)
+    store, whitening = read_store(folder), network.whitening_for(meta.extraction.scales)
+    dim = network.dim if whitening is None or meta.whitening is None else whitening.dim
+    if store.vectors.shape[1] != dim:
+        raise ValueError(
+            f"descriptors {folder}: expected length {dim}, got {store.vectors.shape[1]}; extract again"
+        )
+    return store
+
+
+def ready_meta(folder: Path, network: RetrievalNetwork, *, whiten: bool) -> StoreMeta:
+    """As `read_ready`, of how the descriptors were made; they themselves are not read."""
+    meta = read_meta(folder)
     try:
-        store.require_network(network)
+        meta.require_network(network)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    whitening = network.whitening_for(store.meta.extraction.scales)
-    whitened = store.meta.whitening is not None
+    whitening, whitened = network.whitening_for(meta.extraction.scales), meta.whitening is not None
     if whitened != (whiten and whitening is not None):
         kinds = ("unwhitened", "whitened")
         raise ValueError(
             f"descriptors {folder}: expected {kinds[not whitened]} ones, got {kinds[whitened]} ones; "
             "extract and evaluate with the same --whitening"
         )
-    dim = network.dim if whitening is None or not whitened else whitening.dim
-    if store.vectors.shape[1] != dim:
-        raise ValueError(
-            f"descriptors {folder}: expected length {dim}, got {store.vectors.shape[1]}; extract again"
-        )
-    return store
+    return meta
 
 
 def locate(store: DescriptorStore, requests: Sequence[ImageRequest], photos: Path, where: str) -> Located:

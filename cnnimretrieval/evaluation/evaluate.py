@@ -1,6 +1,7 @@
 """Score a network on a benchmark: describe the photos and the queries, rank, compare."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,10 +11,11 @@ import numpy as np
 
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import ImageRequest
-from cnnimretrieval.descriptors.store import DescriptorStore, extract, read_store
+from cnnimretrieval.descriptors.store import DescriptorStore, StoreMeta, extract, read_store
 from cnnimretrieval.evaluation.benchmark import Benchmark
-from cnnimretrieval.evaluation.described import Located, locate, read_ready
-from cnnimretrieval.evaluation.scoring import Scored, score
+from cnnimretrieval.evaluation.described import Located, locate, read_ready, ready_meta
+from cnnimretrieval.evaluation.ranks import judged_ranks, spread_ranks
+from cnnimretrieval.evaluation.scoring import RanksOf, Scored, score
 from cnnimretrieval.local.extract import extract_local
 from cnnimretrieval.local.pyramid import PyramidConfig
 from cnnimretrieval.networks.network import RetrievalNetwork
@@ -76,6 +78,7 @@ def evaluate(
     config: EvaluationConfig,
     ready: ReadyDescriptors = ReadyDescriptors(),
     *,
+    executor: Executor | None = None,
     device: str = "cpu",
     workers: int = 0,
 ) -> Evaluation:
@@ -85,12 +88,20 @@ def evaluate(
     first and then scaled by the factor of its whole photo, as published. Descriptors that are not `ready` are
     made, and lie in a temporary folder meanwhile: memory does not grow with the database. Photos are only
     needed where they are to be described. Of ready photos with regions the best row is a photo's score.
+    With `executor` each folder of distractors is read in a task of its own, and not here.
 
     ValueError for ready descriptors of another network, extraction or kind, FileNotFoundError for missing
     photos, OSError when a query cannot be read.
     """
-    stores = {folder: read_ready(folder, network, whiten=config.whiten) for folder in ready.folders}
-    extraction = _extraction(config, stores) or ExtractConfig.meant_for(network.config)
+    apart = ready.distractors if executor is not None else ()
+    metas = {folder: ready_meta(folder, network, whiten=config.whiten) for folder in ready.folders}
+    _require_plain(config, metas, apart)
+    stores = {
+        folder: read_ready(folder, network, whiten=config.whiten)
+        for folder in ready.folders
+        if folder not in apart
+    }
+    extraction = _extraction(config, metas) or ExtractConfig.meant_for(network.config)
     benchmark.require_photos(database=ready.database is None, queries=ready.queries is None)
     described = partial(
         extract, network, config=extraction, whiten=config.whiten, device=device, workers=workers
@@ -110,8 +121,8 @@ def evaluate(
                 f"got '{reason}'; mend the photo or its box"
             )
         photos = located(benchmark.database_requests(), benchmark.photos, ready.database, "database")
-        distractors = [stores[folder].vectors for folder in ready.distractors]
-        database = Shards([photos.vectors, *distractors])
+        here = [folder for folder in ready.distractors if folder not in apart]
+        database = Shards([photos.vectors, *(stores[folder].vectors for folder in here)])
         vectors = queries.vectors[queries.row_of]
         proving: list[Verifier] = []
         if config.rerank.spatial is not None:
@@ -120,19 +131,36 @@ def evaluate(
                 shown, below = benchmark.database_requests(), benchmark.photos
                 extract_local(network, shown, below, folder, PyramidConfig(), device=device, workers=workers)
             parts = [_Part(folder, photos.vectors)]
-            parts += [_Part(path, stores[path].vectors) for path in ready.distractors]
+            parts += [_Part(path, stores[path].vectors) for path in here]
             proving = verifiers(
                 config.rerank.spatial, network, requests, _searched(parts), device=device, workers=workers
             )
-        photo_rows = _photo_rows(photos, [stores[folder] for folder in ready.distractors])
+        photo_rows = _photo_rows(photos, [stores[folder] for folder in here])
         num_photos = len(photos.vectors) if photos.photo_rows is None else len(photos.photo_rows.photos)
         num_searched = len(database) if photo_rows is None else len(photo_rows.photos)
+        num_searched += sum(metas[folder].described for folder in apart)
+        ranks_of: RanksOf = judged_ranks
+        if executor is not None:
+            ranks_of = partial(spread_ranks, folders=apart, executor=executor)
         return Evaluation(
             benchmark=benchmark,
             config=config.model_copy(update={"extraction": extraction}),
-            scored=score(benchmark, vectors, database, photos.row_of, config.rerank, proving, photo_rows),
+            scored=score(
+                benchmark, vectors, database, photos.row_of, config.rerank, proving, photo_rows, ranks_of
+            ),
             num_distractors=num_searched - num_photos,
             unreadable=photos.unreadable,
+        )
+
+
+def _require_plain(config: EvaluationConfig, metas: Mapping[Path, StoreMeta], apart: Sequence[Path]) -> None:
+    """ValueError for what takes all descriptors in one place, where some of them are elsewhere."""
+    with_regions = [folder for folder, meta in metas.items() if meta.regions is not None]
+    if apart and (config.rerank != RerankConfig() or with_regions):
+        got = f"regions in {with_regions[0]}" if with_regions else "re-ranking"
+        raise ValueError(
+            f"evaluation: expected distractors that are searched apart to be ranked by inner products of one "
+            f"descriptor a photo, got {got}; leave it out, or search them here"
         )
 
 
@@ -179,14 +207,14 @@ def _searched(parts: Sequence[_Part]) -> Searched:
     )
 
 
-def _extraction(config: EvaluationConfig, stores: Mapping[Path, DescriptorStore]) -> ExtractConfig | None:
+def _extraction(config: EvaluationConfig, metas: Mapping[Path, StoreMeta]) -> ExtractConfig | None:
     """How all are to be described; ValueError naming the first folder that was described in another way.
 
     None when neither the config nor a folder says it.
     """
     wanted = config.extraction
-    for folder, store in stores.items():
-        given = store.meta.extraction
+    for folder, meta in metas.items():
+        given = meta.extraction
         wanted = wanted or given
         # How many photos went through the network together changes nothing.
         if given.model_copy(update={"batch_size": wanted.batch_size}) != wanted:

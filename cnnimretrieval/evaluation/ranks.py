@@ -1,10 +1,13 @@
 """Where the judged rows of a database stand in each query's ranking, without the ranking itself."""
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from groundwork.descriptor_folder import read_descriptor_folder
 from groundwork.progress import progress
 from groundwork.shards import Rows
 from groundwork.top_k import keys, score_blocks
@@ -30,14 +33,60 @@ def judged_ranks(
     memory is that of one block, time that of the scores. A query's rows are to be different.
     """
     _check(queries, database, judged)
-    own_scores = _scores_of(queries, database, judged, block)
+    return _num_before_each(queries, database, judged, _scores_of(queries, database, judged, block), block)
+
+
+def spread_ranks(
+    queries: Float[np.ndarray, "q d"],
+    database: Rows,
+    judged: Sequence[Int[np.ndarray, " j"]],
+    *,
+    folders: Sequence[Path],
+    executor: Executor,
+) -> list[Int[np.ndarray, " j"]]:
+    """As `judged_ranks`, with the descriptors in `folders` below `database`: none of them is judged.
+
+    Each folder is read, and checked, by a task of its own, which counts.
+    """
+    _check(queries, database, judged)
+    own_scores = _scores_of(queries, database, judged, _BLOCK)
+    tasks = [
+        executor.submit(_num_before_in, folder.resolve(), queries, judged, own_scores, len(database))
+        for folder in folders
+    ]
+    ranks = _num_before_each(queries, database, judged, own_scores, _BLOCK)
+    for task in tasks:
+        ranks = [before + more for before, more in zip(ranks, task.result(), strict=True)]
+    return ranks
+
+
+def _num_before_in(
+    folder: Path,
+    queries: Float[np.ndarray, "q d"],
+    judged: Sequence[Int[np.ndarray, " j"]],
+    own_scores: Sequence[Float[np.ndarray, " j"]],
+    start: int,
+) -> list[Int[np.ndarray, " j"]]:
+    """In a task: the rows of a folder before each judged one; `start` is the row of its first, or less."""
+    vectors = read_descriptor_folder(folder).vectors
+    return _num_before_each(queries, vectors, judged, own_scores, _BLOCK, start)
+
+
+def _num_before_each(
+    queries: Float[np.ndarray, "q d"],
+    database: Rows,
+    judged: Sequence[Int[np.ndarray, " j"]],
+    own_scores: Sequence[Float[np.ndarray, " j"]],
+    block: int,
+    start: int = 0,
+) -> list[Int[np.ndarray, " j"]]:
     ranks = [np.zeros(len(rows), np.int64) for rows in judged]
     step = range(0, len(database), block)
     for first, scores in progress(
         score_blocks(queries, database, block), desc="rank", unit="block", total=len(step)
     ):
         for query, rows in enumerate(judged):
-            ranks[query] += _num_before(scores[query], first, rows, own_scores[query])
+            ranks[query] += _num_before(scores[query], start + first, rows, own_scores[query])
     return ranks
 
 

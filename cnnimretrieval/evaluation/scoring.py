@@ -1,6 +1,6 @@
 """Descriptors of a benchmark to its scores: rank, by inner product or re-ranked, and compare."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,11 @@ from cnnimretrieval.search.rerank import Moved, RerankConfig, move
 from cnnimretrieval.search.spatial import Verifier, spatial_order
 from groundwork.shards import Rows
 from groundwork.top_k import Ranking, search
+
+# The ranks of judged rows of a database for each query.
+RanksOf = Callable[
+    [Float[np.ndarray, "q d"], Rows, Sequence[Int[np.ndarray, " j"]]], list[Int[np.ndarray, " j"]]
+]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,6 +43,7 @@ def score(
     rerank: RerankConfig,
     verifiers: Sequence[Verifier] = (),
     photo_rows: PhotoRows | None = None,
+    ranks_of: RanksOf = judged_ranks,
 ) -> Scored:
     """Score the unit descriptors `queries` against `database`, (m, d), by every protocol with positives.
 
@@ -46,7 +52,8 @@ def score(
     photos have several rows, photos are ranked by the best of them, and `row_of` has the first of each.
 
     A spatial step, for which there is one of `verifiers` a query, looks at the first photos of a ranking that
-    are no junk: each protocol has candidates of its own.
+    are no junk: each protocol has candidates of its own. Where nothing re-ranks, `ranks_of` tells the
+    ranks, which may be among rows that `database` lacks, too.
     """
     judged = [
         np.unique(np.concatenate([rows for truth in truths for rows in (truth.positives, truth.junk)]))
@@ -55,7 +62,7 @@ def score(
     rows = [row_of[photos] for photos in judged]
     by_photo = None if photo_rows is None else ByPhoto(photo_rows, database)
     moved = move(queries, database, rerank, by_photo, verifiers)
-    found, heads = _ranks(moved, [some[some >= 0] for some in rows], rerank, by_photo)
+    found, heads = _ranks(moved, [some[some >= 0] for some in rows], rerank, by_photo, ranks_of)
     ranks = [np.full(len(photos), NEVER) for photos in judged]
     for some, all_ranks, its_ranks in zip(rows, ranks, found, strict=True):
         all_ranks[some >= 0] = its_ranks
@@ -112,12 +119,13 @@ def _ranks(
     judged: Sequence[Int[np.ndarray, " j"]],
     config: RerankConfig,
     by_photo: ByPhoto | None = None,
+    ranks_of: RanksOf = judged_ranks,
 ) -> tuple[list[Int[np.ndarray, " j"]], list[Ranking]]:
     """Ranks of the judged rows, and with a spatial step the heads of the rankings that it looks at."""
     # Whatever of it is junk: as many candidates are left.
     depth = 0 if config.spatial is None else config.spatial.candidates + max(map(len, judged))
     if config.diffusion is None and by_photo is None:
-        ranks = judged_ranks(moved.queries, moved.database, judged)
+        ranks = ranks_of(moved.queries, moved.database, judged)
         if not depth:
             return ranks, []
         found = search(moved.queries, moved.database, depth)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from cnnimretrieval.descriptors.extract import describe
 from cnnimretrieval.descriptors.images import ImageRequest
-from cnnimretrieval.descriptors.store import DescriptorStore
+from cnnimretrieval.descriptors.store import DescriptorStore, StoreMeta
 from cnnimretrieval.local.inverted_file import open_index
 from cnnimretrieval.local.pyramid import PyramidConfig, describe_locally
 from cnnimretrieval.networks.network import RetrievalNetwork
@@ -71,18 +72,7 @@ def rank(
     """
     store.require_network(network)
     calibration = applying(sure, store, rerank)
-    readers = min(workers, len(queries))
-    described = describe(network, queries, store.meta.extraction, device=device, workers=readers)
-    vectors = described.require_all()
-    whitening = network.whitening_for(store.meta.extraction.scales)
-    if store.meta.whitening is not None and whitening is not None:
-        vectors = apply(whitening, vectors)
-    blind = np.flatnonzero(~unit_rows(vectors))
-    if len(blind):
-        raise ValueError(
-            f"query {queries[blind[0]].path}: expected a descriptor of length 1, got "
-            f"{np.linalg.norm(vectors[blind[0]]):.4g} after whitening; search with another photo or network"
-        )
+    vectors = described_queries(network, store.meta, queries, device=device, workers=workers)
     if store.meta.regions is not None:
         nearest = ByPhoto(PhotoRows.of_names(store.images["name"]), store.vectors, nearest)
     proving: list[Verifier] = []
@@ -104,6 +94,25 @@ def rank(
             hits = [replace(hit, confidence=one) for hit, one in both if one >= sure.least]
         answers.append(Answer(query=query.path, hits=tuple(hits)))
     return answers
+
+
+def described_queries(
+    network: RetrievalNetwork, meta: StoreMeta, queries: Sequence[ImageRequest], *, device: str, workers: int
+) -> Float[np.ndarray, "q d"]:
+    """Queries described the way a store was; errors are those of `rank`."""
+    readers = min(workers, len(queries))
+    described = describe(network, queries, meta.extraction, device=device, workers=readers)
+    vectors = described.require_all()
+    whitening = network.whitening_for(meta.extraction.scales)
+    if meta.whitening is not None and whitening is not None:
+        vectors = apply(whitening, vectors)
+    blind = np.flatnonzero(~unit_rows(vectors))
+    if len(blind):
+        raise ValueError(
+            f"query {queries[blind[0]].path}: expected a descriptor of length 1, got "
+            f"{np.linalg.norm(vectors[blind[0]]):.4g} after whitening; search with another photo or network"
+        )
+    return vectors
 
 
 def rank_locally(

@@ -123,7 +123,7 @@ Scheduler = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS",
-        help="Reconstruct on the workers of this Dask scheduler, e.g. tcp://host:8786, instead of here.",
+        help="Work on the workers of this Dask scheduler, e.g. tcp://host:8786, instead of here.",
     ),
 ]
 FromColmap = Annotated[

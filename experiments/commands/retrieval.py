@@ -1,6 +1,7 @@
 """The commands that use a network: extract, search, evaluate."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -133,13 +134,24 @@ def search(
             "calibration, as `train` and `calibrate` write it.",
         ),
     ] = 0.0,
+    also: Annotated[
+        list[Path],
+        typer.Option(
+            "--also",
+            metavar="DIR",
+            help="Another folder that `extract` wrote in the same way, searched as if it were one with the "
+            "first; may be given again. Each is searched by a process of its own.",
+        ),
+    ] = [],  # noqa: B006
+    scheduler: options.Scheduler = None,
     as_json: options.Json = False,
     weights: options.Weights = None,
     device: options.Device = "auto",
     workers: options.Workers = None,
 ) -> None:
-    """Rank the photos of an extracted folder for each query."""
-    options.folder(database, "DIR", "extract the photos first")
+    """Rank the photos of an extracted folder, or of several, for each query."""
+    for given in (database, *also):
+        options.folder(given, "DIR", "extract the photos first")
     part = None if box is None else options.box(box, "--box")
     for query in queries:
         options.file(query, "QUERY")
@@ -151,17 +163,22 @@ def search(
 
     steps, on = reranking.settings(rerank), machine.device(device)
     network = machine.load_network(model, weights, whitening_from)
-    answers = find(
-        Describer(network, on, read_calibration(model)),
-        database,
-        queries,
-        top=top,
-        box=part,
-        rerank=steps,
-        local_index=local_index,
-        min_confidence=min_confidence,
-        workers=options.num_workers(workers),
-    )
+    engine, tasks = options.engine(workers, None, scheduler), "cnnimretrieval.search.one_folder"
+    apart = also or scheduler is not None
+    with engine.open(database, database, [tasks]) if apart else nullcontext() as executor:
+        answers = find(
+            Describer(network, on, read_calibration(model)),
+            database,
+            queries,
+            top=top,
+            box=part,
+            rerank=steps,
+            local_index=local_index,
+            min_confidence=min_confidence,
+            also=also,
+            executor=executor,
+            workers=options.num_workers(workers),
+        )
     as_table = ranking.as_table(answers, min_confidence)
     print(json.dumps(ranking.as_json(answers, steps), indent=1) if as_json else as_table)
 
@@ -209,6 +226,7 @@ def evaluate(
         list[Path],
         typer.Option(metavar="DIR", help="The same of photos to search in addition; may be given again."),
     ] = [],  # noqa: B006
+    scheduler: options.Scheduler = None,
     as_json: options.Json = False,
     weights: options.Weights = None,
     device: options.Device = "auto",
@@ -216,6 +234,8 @@ def evaluate(
 ) -> None:
     """Score a network on a benchmark or on judged photos."""
     options.folder(data, "--data")
+    if scheduler is not None and not distractors:
+        raise UsageFault("--scheduler: expected --distractors, which it searches, got none; leave it out")
     for folder in (database, queries, *distractors):
         if folder is not None:
             options.folder(folder, "descriptors", "extract the photos first")
@@ -235,7 +255,9 @@ def evaluate(
         rerank=steps,
     )
     ready = ReadyDescriptors(database=database, queries=queries, distractors=tuple(distractors))
-    count = options.num_workers(workers)
-    result = score(network, judged, config, ready, device=on, workers=count)
+    count, engine = options.num_workers(workers), options.engine(workers, None, scheduler)
+    tasks = ["cnnimretrieval.evaluation.ranks"]
+    with engine.open(*distractors[:1] * 2, tasks) if scheduler is not None else nullcontext() as executor:
+        result = score(network, judged, config, ready, executor=executor, device=on, workers=count)
     table = evaluation_table
     print(json.dumps(table.as_json(result), indent=1) if as_json else table.as_table(result))

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +9,9 @@ from cnnimretrieval.evaluation.metrics import (
     found_places,
     places_without_junk,
 )
-from cnnimretrieval.evaluation.ranks import NEVER, judged_ranks, ranks_in
+from cnnimretrieval.evaluation.ranks import NEVER, judged_ranks, ranks_in, spread_ranks
+from groundwork.executors import SerialExecutor
+from groundwork.files import write_table
 from groundwork.shards import Shards
 from groundwork.top_k import search
 
@@ -47,6 +50,32 @@ def test_shards_rank_like_one_array():
     parts = judged_ranks(queries, Shards([database[:22], database[22:]]), judged, block=9)
     for ours, theirs in zip(parts, whole, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_ranks_among_folders_that_are_counted_apart_are_those_of_all(tmp_path):
+    generator = np.random.default_rng(6)
+    # Unit rows whose products are exact, with many ties, also between those that are judged and others.
+    parts = [np.zeros((size, 32), np.float32) for size in (40, 30, 1, 25)]
+    for row in (row for part in parts for row in part):
+        row[generator.choice(32, 4, replace=False)] = generator.choice([-0.5, 0.5], 4)
+    folders = [tmp_path / str(number) for number in range(3)]
+    for folder, vectors in zip(folders, parts[1:], strict=True):
+        folder.mkdir()
+        np.save(folder / "vectors.npy", vectors)
+        names = [str(row) for row in range(len(vectors))]
+        write_table(folder / "images.parquet", pd.DataFrame({"name": names}))
+    queries = parts[2].repeat(3, axis=0)
+    queries[1:] = parts[3][:2]
+    judged = [np.array([3, 39, 20]), np.arange(40), np.array([], np.int64)]
+    whole = judged_ranks(queries, Shards(parts), judged)
+    alone = judged_ranks(queries, parts[0], judged)
+    apart = spread_ranks(queries, parts[0], judged, folders=folders, executor=SerialExecutor())
+    for ours, theirs in zip(apart, whole, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert (whole[1] != alone[1]).any()
+    np.save(folders[2] / "vectors.npy", 2 * parts[3])
+    with pytest.raises(ValueError, match=r"^descriptors .*2/vectors.npy: expected finite vectors of length"):
+        spread_ranks(queries, parts[0], judged, folders=folders, executor=SerialExecutor())
 
 
 def test_what_a_ranking_does_not_reach_is_never_found():

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.benchmarks.localcluster import LocalCluster
+
 
 @pytest.fixture
 def photos(tmp_path):
@@ -181,6 +183,32 @@ def test_extract_then_search(command, photos, weights):
     assert [answer["query"] for answer in found] == [str(query)]
     assert [hit["name"] for hit in found[0]["hits"]] == ["deep er/b c.png"]
     assert found[0]["hits"][0]["score"] == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_several_folders_are_searched_here_and_on_a_cluster(command, photos, weights, tmp_path):
+    pytest.importorskip("distributed")
+    options = ["--weights", weights, "--workers", "1", "--device", "cpu"]
+    for name, below in (("all", photos), ("part", photos / "deep er")):
+        words = ["extract", "squeezenet1_1", below, "--out", tmp_path / name, "--image-size", "64"]
+        assert command(*words, *options)[0] == 0
+    query = photos / "deep er" / "b c.png"
+    words = ["search", "squeezenet1_1", tmp_path / "all", query, "--also", tmp_path / "part", *options]
+    code, here, err = command(*words)
+    assert (code, err) == (0, [])
+    assert [line.split(maxsplit=2)[1:] for line in here.splitlines()[1:3]] == 2 * [["1.0000", str(query)]]
+    assert len(here.splitlines()) > 3
+    with LocalCluster(tmp_path / "cluster", 1) as cluster:
+        assert command(*words, "--scheduler", cluster.address) == (0, here, [])
+    assert not list((tmp_path / "all").glob(".unfinished*"))
+    assert command(*words, "--rerank", "qe") == (
+        1,
+        "",
+        [
+            "cnnimretrieval: search: expected several folders to be searched by global descriptors alone, got "
+            "re-ranking, the local index or a confidence; leave it out, or search one folder"
+        ],
+    )
 
 
 def test_extract_a_list_with_boxes(command, photos, weights, tmp_path):

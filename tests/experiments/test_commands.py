@@ -40,6 +40,8 @@ COMMANDS = {
             "--json",
             "--whitening-from",
             "--weights",
+            "--also",
+            "--scheduler",
         }
         | MACHINE,
     ),
@@ -51,6 +53,7 @@ COMMANDS = {
         ["MODEL", "BENCHMARK"],
         {"--data", "--scales", "--image-size", "--whitening", "--no-whitening", "--uncropped", "--rerank"}
         | {"--database", "--queries", "--distractors", "--json", "--whitening-from", "--weights"}
+        | {"--scheduler"}
         | MACHINE,
     ),
     "match": (["A", "B"], {"--out", "--features", "--geometry", "--seed", "--json"}),

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from cnnimretrieval.evaluation.metrics import Relevance, score_rankings
+from groundwork.executors import LocalExecutor
 
 SCENES, VIEWS = 4, 3
 
@@ -145,6 +146,39 @@ def test_the_table_says_what_is_unusual(command, roxford, machine, tmp_path):
     assert lines[16:] == [
         "incomplete: 12 photos where 4,993 were published; do not compare with published scores"
     ]
+
+
+def test_distractors_that_are_searched_apart_change_nothing(command, roxford, machine, tmp_path, monkeypatch):
+    for number in range(9):
+        draw(tmp_path / "other" / f"{number % 2}" / f"{number}.jpg", number % 5, number)
+    words, shards = ["roxford5k", "--data", roxford, *machine], []
+    for half in "01":
+        shards += ["--distractors", tmp_path / half]
+        photos = tmp_path / "other" / half
+        command("extract", "squeezenet1_1", photos, "--out", tmp_path / half, *machine)
+    expected = evaluated(command, *words, *shards)
+    assert expected["distractors"] == 9
+    assert expected["protocols"] != evaluated(command, *words)["protocols"]
+    # In place of a cluster.
+    opened = []
+
+    def local(self, photos, out, modules=()):
+        opened.append((photos, out))
+        return LocalExecutor(1)
+
+    monkeypatch.setattr("experiments.engine.Engine.open", local)
+    monkeypatch.setattr("cnnimretrieval.evaluation.evaluate.read_ready", None)
+    apart = [*shards, "--scheduler", "tcp://localhost:8786"]
+    assert evaluated(command, *words, *apart) == expected
+    assert opened == [(tmp_path / "0", tmp_path / "0")]
+    assert command("evaluate", "squeezenet1_1", *words, *apart, "--rerank", "qe") == (
+        1,
+        "",
+        [
+            "cnnimretrieval: evaluation: expected distractors that are searched apart to be ranked by inner "
+            "products of one descriptor a photo, got re-ranking; leave it out, or search them here"
+        ],
+    )
 
 
 def test_oxford_counts_the_query_itself(command, tmp_path, machine):
@@ -315,6 +349,10 @@ def test_reranking_is_recorded_by_search(command, roxford, machine, tmp_path):
         (
             ["roxford5k", "--distractors", "nowhere"],
             "descriptors: expected a folder, got nowhere, which does not exist; extract the photos first",
+        ),
+        (
+            ["roxford5k", "--scheduler", "tcp://localhost:1"],
+            "--scheduler: expected --distractors, which it searches, got none; leave it out",
         ),
     ],
 )
