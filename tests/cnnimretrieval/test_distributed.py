@@ -210,6 +210,27 @@ def _steps(out: Path) -> list[float]:
     return [line["loss"] for line in told if "step" in line]
 
 
+def _out_of_disk(command, out: Path) -> str:
+    """What a training says that may write no file as large as its checkpoint after the first step."""
+    import resource
+
+    # A limit on files is reported by the same call in the same way as a disk without room.
+    most = 5_000_000
+    limits = (resource.RLIMIT_FSIZE, (most, most))
+    with _started(command, preexec_fn=lambda: resource.setrlimit(*limits)) as process:
+        said = process.communicate()[1]
+    assert process.returncode == 1
+    (line,) = [line for line in said.splitlines() if line.startswith("cnnimretrieval: ")]
+    assert line == (
+        f"cnnimretrieval: {out / 'checkpoint.pt'}: expected free space on the disk, got 'file too large'; "
+        "free some and run it again"
+    )
+    assert "Traceback" not in said.partition(line)[0]
+    assert 0 < (out / "checkpoint.pt").stat().st_size < most
+    assert not list(out.glob(".unfinished*"))
+    return said
+
+
 @pytest.mark.slow
 def test_torchrun_trains_as_one_process_does_and_goes_on_after_a_killed_rank(pairs_dir, tmp_path):
     for name, ranks in (("one", 1), ("two", 2)):
@@ -234,9 +255,18 @@ def test_torchrun_trains_as_one_process_does_and_goes_on_after_a_killed_rank(pai
         assert process.returncode == 1
         assert f"rank      : {killed}" in said[1]
         assert len(_steps(out)) < 50
-        with _started(command) as process:
-            said = process.communicate()
-        assert process.returncode == 0, said
-        assert _steps(out) == two
-        # No rank left anything behind.
-        assert not list(out.glob("inputs*"))
+        _goes_on(command, out, two)
+
+    out = tmp_path / "full"
+    command = _command(pairs_dir, out, ranks=2)
+    assert "rank      : 0" in _out_of_disk(command, out)
+    _goes_on(command, out, two)
+
+
+def _goes_on(command, out: Path, expected: list[float]) -> None:
+    with _started(command) as process:
+        said = process.communicate()
+    assert process.returncode == 0, said
+    assert _steps(out) == expected
+    # No rank left anything behind.
+    assert not list(out.glob("inputs*"))

@@ -80,8 +80,8 @@ def _run(collection, folder, **settings):
 def test_what_would_fit_is_found_by_trying(
     collection, tmp_path, monkeypatch, pictures, settings, asked, advice
 ):
-    # One group for all pictures, as on a GPU.
-    monkeypatch.setattr(gradients, "_TOGETHER", 100)
+    # What is made before there is no room for more has to be let go of, or nothing would fit.
+    monkeypatch.setattr(gradients, "_TOGETHER", 1)
     monkeypatch.setattr(gradients, "above", Memory(pictures).above)
     with pytest.raises(RuntimeError) as error:
         _run(collection, tmp_path, **settings)

@@ -205,8 +205,8 @@ def test_several_folders_are_searched_here_and_on_a_cluster(command, photos, wei
         1,
         "",
         [
-            "cnnimretrieval: search: expected several folders to be searched by global descriptors alone, got "
-            "re-ranking, the local index or a confidence; leave it out, or search one folder"
+            "cnnimretrieval: search: expected several folders to be searched by global descriptors alone, "
+            "got re-ranking, the local index or a confidence; leave it out, or search one folder"
         ],
     )
 
