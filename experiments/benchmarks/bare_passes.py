@@ -117,7 +117,8 @@ def extract_plainly(
     So does the reference toolbox, but for the processes that it has to read ahead.
     """
     found = []
-    mean, std = (np.float32(value)[:, None, None] for value in (network.trunk.mean, network.trunk.std))
+    trunk = network.trunk
+    mean, std = (np.array(value, np.float32)[:, None, None] for value in (trunk.mean, trunk.std))
     for path in paths:
         image = Image.open(path).convert("RGB")
         image.thumbnail((image_size, image_size), Image.Resampling.LANCZOS)

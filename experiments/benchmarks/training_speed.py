@@ -11,6 +11,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def _epochs(given: argparse.Namespace, frozen: float, folder: Path) -> dict[str,
         print(f"epoch {number} of {folder.name} ...", file=sys.stderr)
         epoch, known = Epoch(training=training, state=state, number=number), set(inputs.asked)
         inputs.calls.clear()
-        _, found[f"epoch {number}"] = timed(lambda epoch=epoch: epoch.learn(_nothing, _nothing))
+        _, found[f"epoch {number}"] = timed(partial(epoch.learn, _nothing, _nothing))
         new = [request for request in inputs.asked if request not in known]
         found[f"passes of epoch {number}"] = _passes(training, inputs, new if num_layers else [])
     return found
@@ -129,7 +130,7 @@ def _passes(training: Training, inputs: Recorded, new: Sequence[ImageRequest]) -
 
 def _extraction(given: argparse.Namespace, folder: Path, times: Times) -> None:
     photos = photo_files(given.photos)[: given.extracted]
-    network = _network().to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    network = _network().to(memory_format=torch.channels_last).eval()
     large = _enlarged(photos, folder, given.megapixels)
     for kind, paths in (("photos", photos), (f"{given.megapixels} megapixels", large)):
         for size in given.sizes:

@@ -256,8 +256,8 @@ def evaluate(
     )
     ready = ReadyDescriptors(database=database, queries=queries, distractors=tuple(distractors))
     count, engine = options.num_workers(workers), options.engine(workers, None, scheduler)
-    tasks = ["cnnimretrieval.evaluation.ranks"]
-    with engine.open(*distractors[:1] * 2, tasks) if scheduler is not None else nullcontext() as executor:
+    shown, tasks = (distractors or [data])[0], ["cnnimretrieval.evaluation.ranks"]
+    with engine.open(shown, shown, tasks) if scheduler is not None else nullcontext() as executor:
         result = score(network, judged, config, ready, executor=executor, device=on, workers=count)
     table = evaluation_table
     print(json.dumps(table.as_json(result), indent=1) if as_json else table.as_table(result))
