@@ -1,4 +1,4 @@
-"""The command `train`, on one process and under torchrun, stopped in every way: it goes on as if it was not."""
+"""The command `train`, alone and under torchrun, stopped in every way: it goes on as if it had not been."""
 
 import json
 import os
