@@ -2,7 +2,6 @@
 
 import gc
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 import torch
 
@@ -18,31 +17,8 @@ class OutOfMemory(RuntimeError):
         return RuntimeError(f"training, epoch {epoch}, step {step}: {self} ({kept})")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Attempt:
-    """A step that was tried.
-
-    Attributes:
-        pictures: that kept their activations together.
-        device: on which.
-        said: by torch, when there was no more memory.
-
-    """
-
-    pictures: int
-    device: str
-    said: str
-
-    def failed(self, advice: str) -> OutOfMemory:
-        """What is said of it."""
-        return OutOfMemory(
-            f"expected memory for {self.pictures} pictures at once on {self.device}, "
-            f"got '{self.said}'; {advice}"
-        )
-
-
-def advice(pictures: int, fits: Callable[[Changes], bool]) -> str:
-    """Which settings to choose where so many pictures do not fit: those that `fits` finds, by trying."""
+def settings_that_fit(pictures: int, fits: Callable[[Changes], bool]) -> str:
+    """What to do where so many pictures do not go together: settings that `fits` finds right, by trying."""
     for changes in _smaller(pictures):
         gc.collect()
         torch.cuda.empty_cache()

@@ -22,7 +22,7 @@ from cnnimretrieval.training.gradients import add_gradient, at_once, describe_wi
 from cnnimretrieval.training.losses.cross_batch_memory import CrossBatchMemory
 from cnnimretrieval.training.losses.pair_masks import PairMasks
 from cnnimretrieval.training.losses.registry import LOSSES, BatchLoss, TupleLoss, mean_over_anchors
-from cnnimretrieval.training.out_of_memory import Attempt, Changes, OutOfMemory, advice
+from cnnimretrieval.training.out_of_memory import Changes, OutOfMemory, settings_that_fit
 
 
 class Learner:
@@ -79,10 +79,12 @@ class Learner:
         by_tuple = isinstance(LOSSES[self._training.config.loss], TupleLoss)
         pictures = max(len(_pictures(part)) for part in (self._parts(batch) if by_tuple else (batch,)))
         pictures = min(pictures, at_once(self._training) or pictures)
-        attempt = Attempt(pictures=pictures, device=self._training.device, said=said)
-        if num_ranks() > 1:  # the others wait elsewhere, and would not take part
-            return attempt.failed("set train.loop.pictures_at_once to less, or train.loop.recompute=true")
-        return attempt.failed(advice(pictures, partial(self._would_fit, batch)))
+        if num_ranks() == 1:
+            advice = settings_that_fit(pictures, partial(self._would_fit, batch))
+        else:  # the others wait elsewhere, and would take no part in trying
+            advice = "set train.loop.pictures_at_once to less, or train.loop.recompute=true"
+        together = f"{pictures} pictures at once on {self._training.device}"
+        return OutOfMemory(f"expected memory for {together}, got '{said}'; {advice}")
 
     def _would_fit(self, batch: Batch, changes: Changes) -> bool:
         """Whether a step with other settings would; its gradients are made, and nothing is moved."""
