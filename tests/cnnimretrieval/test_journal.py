@@ -2,7 +2,10 @@
 
 import builtins
 import gzip
+import io
 import json
+import re
+import sys
 import time
 from contextlib import suppress
 
@@ -19,6 +22,7 @@ from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.step import Learner
 from cnnimretrieval.training.trace import StepTrace
 from cnnimretrieval.training.watch import WatchConfig
+from groundwork import progress as progress_module
 
 
 class Stop(Exception):
@@ -119,6 +123,24 @@ def test_tensorboard_has_what_the_lines_have(collection, tmp_path):
     assert [event.value for event in seen.Scalars("loss")] == pytest.approx(losses)
     assert [event.step for event in seen.Scalars("epoch/validation/map_whole")] == [3, 6]
     assert "seconds/forward" in seen.Tags()["scalars"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_is_told_in_photos_of_each_part(collection, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(progress_module.logger, "isEnabledFor", lambda level: True)
+    _run(collection, tmp_path)
+    bars = [bar.split("\r")[-1] for bar in sys.stderr.getvalue().split("\n")[:-1]]
+    told = [re.fullmatch(r"(.+): 100%\|.*\| (\d+)/(\d+) \[.*<00:00, .*photo.*\]", bar) for bar in bars]
+    # Of two epochs: 5 queries with a pool of 9 photos; 5 tuples of 3 photos.
+    assert [(bar[1], bar[2], bar[3]) for bar in told] == 2 * [
+        ("describe queries and pool", "14", "14"),
+        ("learn", "15", "15"),
+    ]
 
 
 def _traced(folder):
