@@ -39,9 +39,11 @@ class StepTrace:
 
     def step(self) -> None:
         """A step is done."""
+        if self._path is None:
+            return
         if self._profile is not None:
             self._profile.step()
-        elif self._path is not None:
+        else:
             self._profile = profile(
                 activities=_activities(),
                 schedule=schedule(wait=0, warmup=1, active=_TRACED, repeat=1),
@@ -54,6 +56,7 @@ class StepTrace:
         assert self._path is not None
         with atomic_path(self._path) as unfinished:
             traced.export_chrome_trace(str(unfinished))
+        self._path = None
 
 
 def _activities() -> list[ProfilerActivity]:
