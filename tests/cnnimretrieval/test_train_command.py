@@ -116,38 +116,42 @@ def _goes_on(command, out: Path, expected: list[float]) -> None:
     assert not list(out.glob("inputs*"))
 
 
-def _killed_after(command, out: Path, seconds: float) -> bool:
-    """Start the command and kill it so long after it began to work, unless it ends before."""
+def _worked(command, out: Path, limit: float) -> float | None:
+    """Seconds of the command since it held its folder; None if it was killed because it took the limit."""
     with _started(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
-        while not (out / ".lock").exists() and process.poll() is None:
+        while f'"process": {process.pid},' not in _holder(out) and process.poll() is None:
             time.sleep(0.01)
+        started = time.monotonic()
         try:
-            process.wait(seconds)
+            process.wait(limit)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
-        said = process.communicate()
+        seconds, said = time.monotonic() - started, process.communicate()
     assert process.returncode in (0, -signal.SIGKILL), said
-    return process.returncode != 0
+    return None if process.returncode else seconds
 
 
-def _networks(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in out.glob("*.safetensors")}
+def _holder(out: Path) -> str:
+    return (out / ".lock").read_text() if (out / ".lock").exists() else ""
+
+
+def _result(out: Path) -> tuple[dict[str, bytes], list[float]]:
+    """The files of the network, and the losses of its steps."""
+    return {path.name: path.read_bytes() for path in out.glob("*.safetensors")}, _steps(out)
 
 
 def test_killed_at_random_moments_of_any_part_it_ends_with_the_same_files(pairs_dir, tmp_path):
-    command, moments = _command(pairs_dir, tmp_path / "whole", ranks=1), random.Random(0)
-    started = time.monotonic()
-    assert not _killed_after(command, tmp_path / "whole", 600.0)
-    seconds = time.monotonic() - started
-    expected, losses = _networks(tmp_path / "whole"), _steps(tmp_path / "whole")
-    assert set(expected) == {"weights.safetensors", "whitening.safetensors"}
-    kills = folders = 0
+    whole, moments = tmp_path / "whole", random.Random(0)
+    seconds = _worked(_command(pairs_dir, whole, ranks=1), whole, 600.0)
+    expected = _result(whole)
+    assert set(expected[0]) == {"weights.safetensors", "whitening.safetensors"}
+    kills = ends = 0
     while kills < _KILLS:
-        out = tmp_path / f"killed-{folders}"
-        if _killed_after(_command(pairs_dir, out, ranks=1), out, moments.uniform(0.0, 0.5 * seconds)):
+        out = tmp_path / f"killed-{ends}"
+        if _worked(_command(pairs_dir, out, ranks=1), out, moments.uniform(0.0, seconds)) is None:
             kills += 1
         else:
-            assert (_networks(out), _steps(out)) == (expected, losses)
-            folders += 1
-    assert not _killed_after(_command(pairs_dir, out, ranks=1), out, 600.0)
-    assert (_networks(out), _steps(out)) == (expected, losses)
+            assert _result(out) == expected
+            ends += 1
+    assert _worked(_command(pairs_dir, out, ranks=1), out, 600.0) is not None
+    assert _result(out) == expected
