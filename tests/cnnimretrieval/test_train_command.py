@@ -119,7 +119,7 @@ def _goes_on(command, out: Path, expected: list[float]) -> None:
 def _worked(command, out: Path, limit: float) -> float | None:
     """Seconds of the command since it held its folder; None if it was killed because it took the limit."""
     with _started(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
-        while f'"process": {process.pid},' not in _holder(out) and process.poll() is None:
+        while f'"pid": {process.pid},' not in _holder(out) and process.poll() is None:
             time.sleep(0.01)
         started = time.monotonic()
         try:
