@@ -140,18 +140,22 @@ def _result(out: Path) -> tuple[dict[str, bytes], list[float]]:
     return {path.name: path.read_bytes() for path in out.glob("*.safetensors")}, _steps(out)
 
 
+def _short(pairs_dir: Path, out: Path) -> list[str]:
+    return [*_command(pairs_dir, out, ranks=1), "--set", "train.loop.tuples_per_epoch=10"]
+
+
 def test_killed_at_random_moments_of_any_part_it_ends_with_the_same_files(pairs_dir, tmp_path):
     whole, moments = tmp_path / "whole", random.Random(0)
-    seconds = _worked(_command(pairs_dir, whole, ranks=1), whole, 600.0)
+    seconds = _worked(_short(pairs_dir, whole), whole, 600.0)
     expected = _result(whole)
     assert set(expected[0]) == {"weights.safetensors", "whitening.safetensors"}
     kills = ends = 0
     while kills < _KILLS:
         out = tmp_path / f"killed-{ends}"
-        if _worked(_command(pairs_dir, out, ranks=1), out, moments.uniform(0.0, seconds)) is None:
+        if _worked(_short(pairs_dir, out), out, moments.uniform(0.0, seconds)) is None:
             kills += 1
         else:
             assert _result(out) == expected
             ends += 1
-    assert _worked(_command(pairs_dir, out, ranks=1), out, 600.0) is not None
+    assert _worked(_short(pairs_dir, out), out, 600.0) is not None
     assert _result(out) == expected
