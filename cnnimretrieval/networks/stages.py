@@ -1,6 +1,7 @@
 """The map inside a trunk at a given stride: which layer gives it, and how it is read while the trunk runs."""
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -64,12 +65,16 @@ def watch(trunk: Trunk, stage: Stage) -> None:
 
 def run_to(trunk: Trunk, images: Float[Tensor, "b 3 h w"], stage: Stage) -> Float[Tensor, "b c h2 w2"]:
     """The map of a stage that is watched, with gradient; layers after it do not run."""
+    return map_at(stage, lambda: trunk(images))
+
+
+def map_at(stage: Stage, run: Callable[[], Tensor]) -> Float[Tensor, "b c h2 w2"]:
+    """The map of a stage that is watched, when its trunk runs by `run`; layers after it do not."""
     if not stage.layer:
-        activations: Tensor = trunk(images)
-        return activations
+        return run()
     _waiting.asked = True
     try:
-        trunk(images)
+        run()
     except _Reached:
         pass
     finally:

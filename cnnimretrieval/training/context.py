@@ -8,9 +8,11 @@ from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.clock import Clock
 from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.descriptions import Descriptions
+from cnnimretrieval.training.distillation import Teacher
 from cnnimretrieval.training.journal import Journal
 from cnnimretrieval.training.settings import LoopConfig
 from cnnimretrieval.training.trace import StepTrace
+from cnnimretrieval.training.tracks import Tracks
 from cnnimretrieval.training.watch import WatchConfig
 from cnnimretrieval.whitening.apply import Whitening
 
@@ -21,7 +23,8 @@ class Training:
 
     With a `whitening`, negatives and loss see whitened descriptors: what the trunk learns then adds to what
     whitening does anyway. `descriptions` are those that were made of the collection on the way, if any;
-    `journal`, `clock` and `trace` tell how it goes.
+    `teacher` gives the targets of distillation, `tracks` the points that photos share, where their losses
+    are asked for; `journal` and `clock` tell how it goes.
     """
 
     network: RetrievalNetwork
@@ -33,6 +36,8 @@ class Training:
     workers: int = 0
     inputs: Inputs = field(default_factory=Inputs)
     descriptions: Descriptions | None = None
+    teacher: Teacher | None = None
+    tracks: Tracks | None = None
     watch: WatchConfig = field(default_factory=WatchConfig)
     journal: Journal = field(default_factory=Journal)
     clock: Clock = field(default_factory=Clock)

@@ -24,6 +24,7 @@ from cnnimretrieval.training.clock import Clock, write_profile
 from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.descriptions import Descriptions
+from cnnimretrieval.training.distillation import Teacher
 from cnnimretrieval.training.distributed import first_says, is_first, num_ranks, rank
 from cnnimretrieval.training.divergence import before_training
 from cnnimretrieval.training.initial_share import settle
@@ -34,11 +35,13 @@ from cnnimretrieval.training.loop import run_loop
 from cnnimretrieval.training.optimiser import num_frozen
 from cnnimretrieval.training.proof.calibrating import write_calibration
 from cnnimretrieval.training.proof.rows import Fitted
+from cnnimretrieval.training.proof.size_curve import size_curve
 from cnnimretrieval.training.proof.whitening_layers import load_layers, start_layers
 from cnnimretrieval.training.prover import prover
 from cnnimretrieval.training.result import TrainResult, judge, read_result, write_result, write_tuples
 from cnnimretrieval.training.trace import NAME as TRACE
 from cnnimretrieval.training.trace import StepTrace
+from cnnimretrieval.training.tracks import Tracks, track_models
 from cnnimretrieval.training.train_config import TrainConfig
 from groundwork.files import discard, read_json, write_json
 from groundwork.records import load_done, mark_done
@@ -82,7 +85,8 @@ def fine_tune(
     mined = mining_record(pairs_dir)
     initial = initial_network(config.without_local, weights)
     models = teaching_models(pairs_dir, config.local) if config.network.local is not None else []
-    key = stage_key(mined, config.without_local, initial)
+    of_tracks = track_models(pairs_dir, config.loop.tracks)
+    key = stage_key(mined, config.without_local, initial, of_tracks)
     whole_key = key if config.network.local is None else stage_key_with_local(key, config, models)
     if load_done(out, STAGE, whole_key) is not None:
         return read_result(out)
@@ -90,13 +94,14 @@ def fine_tune(
     kept = out / (_INPUTS if is_first() else f"{_INPUTS}-{rank()}")
     inputs = keep_inputs(kept, initial, num_layers, config.inputs.shared_by(num_ranks()), device=device)
     descriptions = _open(pairs_dir, out, config, inputs, device=device, workers=workers)
-    learning_key = loop_key(mined, descriptions.content, config.without_local, initial)
+    learning_key = loop_key(mined, descriptions.content, config.without_local, initial, of_tracks)
+    tracks = Tracks.of(descriptions.collection, of_tracks, config.loop.tracks, initial.trunk, num_layers)
     with before_training(), clock.part("start"):
         start_layers(initial, descriptions, config.layers, config.whitening, config.loop.query, config.seed)
         proving = prover(descriptions, initial, config)
         learned = proving.learned(initial)
     through = learned if config.loop.through_whitening else None
-    training = _training(initial, descriptions, config, through, out, clock=clock, profile=profile)
+    training = _training(initial, descriptions, tracks, config, through, out, clock=clock, profile=profile)
     with training.trace:
         progress = run_loop(
             training,
@@ -115,10 +120,11 @@ def fine_tune(
         )
         candidates = proving.candidates(initial, tuned, learned)
     result = judge(candidates, config.keep, progress, image_size=descriptions.image_size, initial_share=share)
-    told = result.train.model_copy(update={"precision": str(precision)})
-    result = result.model_copy(update={"train": told})
     with clock.part("whiten and prove"):
         network = proving.finished(candidates[result.kept])
+        curve = size_curve(descriptions, network, config.curve_sizes)
+    told = result.train.model_copy(update={"precision": str(precision), "curve": curve})
+    result = result.model_copy(update={"train": told})
     if config.network.local is not None:
         network = _with_local(network, pairs_dir, out, config, descriptions, models)
     if is_first():
@@ -143,6 +149,7 @@ def fine_tune(
 def _training(
     initial: RetrievalNetwork,
     descriptions: Descriptions,
+    tracks: Tracks | None,
     config: TrainConfig,
     through: Fitted | None,
     out: Path,
@@ -161,6 +168,8 @@ def _training(
         workers=descriptions.workers,
         inputs=descriptions.inputs,
         descriptions=descriptions,
+        teacher=Teacher.of(initial, descriptions, config.loop.distillation, config.loop.query),
+        tracks=tracks,
         watch=config.watch,
         journal=Journal(out, tensorboard=config.watch.tensorboard) if is_first() else Journal(),
         clock=clock,

@@ -11,6 +11,7 @@ from torch import Tensor
 from cnnimretrieval.descriptors.halves import above, below, stacked
 from cnnimretrieval.descriptors.passes import in_threads
 from cnnimretrieval.networks.pooling import l2_normalise
+from cnnimretrieval.networks.stages import Stage, map_at
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.distributed import num_ranks, summed
 from cnnimretrieval.whitening.apply import Whitening
@@ -35,7 +36,7 @@ def describe_with_gradient(training: Training, pictures: Pictures) -> Float[Tens
     """
     groups = _groups(training, pictures)
     made = list(_passed(training, pictures, groups, with_graph=torch.is_grad_enabled()))
-    return _as_seen(training, _of_all(training, pictures, groups, made))
+    return as_seen(training, _of_all(training, pictures, groups, made))
 
 
 def add_gradient(
@@ -58,11 +59,44 @@ def add_gradient(
         made = list(_passed(training, pictures, groups, with_graph=whole))
         found = [vectors.detach() for vectors in made]
         descriptors = _of_all(training, pictures, groups, found).requires_grad_()
-        values = values_of(_as_seen(training, descriptors))
+        values = values_of(as_seen(training, descriptors))
     with training.clock.part("backward"):
         value, graphs = scaled(values.sum() / divisor), made if whole else None
         _add_way_back(training, pictures, groups, graphs, descriptors, value)
     return values.detach()
+
+
+def add_gradient_of_maps(
+    training: Training,
+    stage: Stage,
+    several: Sequence[Sequence[Shaped[Tensor, "_ _ _"]]],
+    value_of: Callable[[int, list[Float[Tensor, "1 c _ _"]]], Float[Tensor, ""]],
+    scaled: Callable[[Tensor], Tensor] = lambda value: value,
+) -> list[float]:
+    """A value of the maps at `stage` of each of several pictures; the gradient of their sum is added.
+
+    `value_of` gets the number of the pictures in `several`, and their maps in float32.
+    """
+    weights, num_layers = _learned(training), training.inputs.num_layers
+
+    def one(number: int, pictures: Sequence[Tensor]) -> tuple[float, tuple[Tensor | None, ...]]:
+        # Here, because each thread has a mode of its own.
+        with torch.enable_grad():
+            maps = []
+            for picture in pictures:
+                given = _as_given(training, [picture])
+                with training.look.autocast(given.device.type):
+                    run = partial(training.network.trunk.above, given, num_layers)
+                    maps.append(map_at(stage, run).float())
+            value = value_of(number, maps)
+            return float(value.detach()), torch.autograd.grad(scaled(value), weights, allow_unused=True)
+
+    values = []
+    jobs = (partial(one, number, pictures) for number, pictures in enumerate(several))
+    for value, gradient in _mapped(training, jobs):
+        _add(weights, gradient)
+        values.append(value)
+    return values
 
 
 def _add_way_back(
@@ -137,29 +171,43 @@ def _described(
     training: Training, pictures: Pictures, group: Group, with_graph: bool
 ) -> Float[Tensor, "_ d"]:
     own = [picture for picture in (pictures[row] for row in group) if picture is not None]
-    (given,) = stacked([(picture,) for picture in own])
-    given, num_layers = given.to(training.device), training.inputs.num_layers
+    given, num_layers = _as_given(training, own), training.inputs.num_layers
     # Here, because each thread has a mode of its own.
     with torch.set_grad_enabled(with_graph):
-        if num_layers == 0:
-            (given,) = below(training.network, 0, given, training.look)
         recompute = with_graph and training.config.recompute
         return above(training.network, num_layers, given, training.look, recompute=recompute).float()
+
+
+def _as_given(training: Training, pictures: Sequence[Tensor]) -> Float[Tensor, "b c h w"]:
+    """What the layers that learn are given of pictures of one size."""
+    (given,) = stacked([(picture,) for picture in pictures])
+    given = given.to(training.device)
+    if training.inputs.num_layers == 0:
+        (given,) = below(training.network, 0, given, training.look)
+    return given
+
+
+def _learned(training: Training) -> list[Tensor]:
+    return [weight for weight in training.network.parameters() if weight.requires_grad]
+
+
+def _add(weights: Sequence[Tensor], gradient: Sequence[Tensor | None]) -> None:
+    for weight, part in zip(weights, gradient, strict=True):
+        if part is not None:
+            weight.grad = part if weight.grad is None else weight.grad.add_(part)
 
 
 def _add_back(
     training: Training, ways: Sequence[tuple[Group, Tensor]], gradient: Float[Tensor, "k d"]
 ) -> None:
     """Add to the gradient of the weights, in the order of the groups, what each group of pictures gives."""
-    weights = [weight for weight in training.network.parameters() if weight.requires_grad]
+    weights = _learned(training)
 
     def back(group: Group, vectors: Tensor) -> tuple[Tensor | None, ...]:
         return torch.autograd.grad(vectors, weights, gradient[group], allow_unused=True)
 
     for found in _mapped(training, (partial(back, group, vectors) for group, vectors in ways)):
-        for weight, part in zip(weights, found, strict=True):
-            if part is not None:
-                weight.grad = part if weight.grad is None else weight.grad.add_(part)
+        _add(weights, found)
 
 
 def _mapped(training: Training, jobs: Iterable[Callable[[], Result]]) -> Iterator[Result]:
@@ -170,7 +218,7 @@ def _on_cpu(training: Training) -> bool:
     return torch.device(training.device).type == "cpu"
 
 
-def _as_seen(training: Training, vectors: Float[Tensor, "k d"]) -> Float[Tensor, "k e"]:
+def as_seen(training: Training, vectors: Float[Tensor, "k d"]) -> Float[Tensor, "k e"]:
     """Descriptors as the loss sees them."""
     return vectors if training.whitening is None else _whitened(vectors, training.whitening)
 

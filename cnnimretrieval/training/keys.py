@@ -15,7 +15,7 @@ STAGE = "train"
 # Counts the changes of what the same settings give, so that no earlier result passes for today's.
 _REVISION = 2
 # What the weights after an epoch do not hang on.
-_AFTER_THE_LOOP = {"epochs", "validation_epochs", "initial_share"}
+_AFTER_THE_LOOP = {"epochs": True, "validation_epochs": True, "initial_share": True, "tracks": {"sfm"}}
 # Nor on these but for rounding: a training that ran out of memory goes on with others.
 _AT_ONCE = {"pictures_at_once": None, "recompute": False}
 # Of mining, all that training learns from; published pairs have no points.
@@ -32,17 +32,30 @@ def mining_record(pairs_dir: Path) -> StageRecord:
     return record
 
 
-def stage_key(mined: StageRecord, config: TrainConfig, initial: RetrievalNetwork) -> str:
-    """Of all that the results of a training without a local head hang on; `mined` is the record of mining."""
+def stage_key(
+    mined: StageRecord, config: TrainConfig, initial: RetrievalNetwork, models: Sequence[Path] = ()
+) -> str:
+    """Of all that the results of a training without a local head hang on; `mined` is the record of mining.
+
+    `models` are those whose tracks teach the trunk, if any.
+    """
     # What the files of layers hold decides, not where they lie; how much is kept and told decides nothing.
     without = {
         "layers": config.layers.without_paths(),
         "inputs": config.inputs.without_limit(),
         "watch": WatchConfig(),
+        "loop": config.loop.model_copy(update={"tracks": config.loop.tracks.without_path()}),
     }
     settings = config.model_copy(update=without)
     return key_of(
-        STAGE, _REVISION, _versions(), mined.key, settings, list(config.layers.files), initial.fingerprint()
+        STAGE,
+        _REVISION,
+        _versions(),
+        mined.key,
+        settings,
+        list(config.layers.files),
+        initial.fingerprint(),
+        *map(sha256_of, models),
     )
 
 
@@ -53,10 +66,16 @@ def stage_key_with_local(key: str, config: TrainConfig, models: Sequence[Path]) 
     return key_of(key, config.network.local, local, digests)
 
 
-def loop_key(mined: StageRecord, content: str, config: TrainConfig, initial: RetrievalNetwork) -> str:
+def loop_key(
+    mined: StageRecord,
+    content: str,
+    config: TrainConfig,
+    initial: RetrievalNetwork,
+    models: Sequence[Path] = (),
+) -> str:
     """Of what the weights after an epoch hang on, so that a change of the rest does not lose them.
 
-    `content` is the key of the photos in photos.json.
+    `content` is the key of the photos in photos.json; `models` are those whose tracks teach the trunk.
     """
     files = {name: mined.outputs[name].sha256 for name in _LEARNED_FROM if name in mined.outputs}
     seen = config.loop.through_whitening
@@ -75,6 +94,7 @@ def loop_key(mined: StageRecord, content: str, config: TrainConfig, initial: Ret
         config.seed,
         list(config.layers.files),
         initial.fingerprint(),
+        *map(sha256_of, models),
     )
 
 

@@ -70,14 +70,27 @@ def examples_of_part(
 
     ValueError when the training places give no negative, or clusters no pair.
     """
-    return sample_clusters(training, rng) if drawn is None else mine_tuples(training, drawn, rng, mined)
+    examples = sample_clusters(training, rng) if drawn is None else mine_tuples(training, drawn, rng, mined)
+    teacher, tracks = training.teacher, training.tracks
+    if teacher is not None:
+        examples = replace(examples, taught=teacher.teach(len(examples.rows), rng))
+    if tracks is not None:
+        pairs = examples.rows[:, :2].tolist()
+        tracked = tuple(tracks.pair(query, positive, rng) for query, positive in pairs)
+        examples = replace(examples, tracked=tracked)
+    return examples
 
 
 def sample_clusters(training: Training, rng: np.random.Generator) -> Examples:
     """Queries of different clusters with positives of theirs; a batch loss finds negatives among them."""
     collection, config = training.collection, training.config
     drawn = draw_clusters(
-        collection.table, config.tuples_per_epoch, config.clusters_per_batch, config.images_per_cluster, rng
+        collection.table,
+        config.tuples_per_epoch,
+        config.clusters_per_batch,
+        config.images_per_cluster,
+        rng,
+        cliques=config.cliques,
     )
     _, clusters, images = drawn.shape
     rows = drawn.reshape(-1, images)

@@ -14,6 +14,7 @@ from cnnimretrieval.evaluation.queries import SituationName
 from cnnimretrieval.training.batches import Examples
 from cnnimretrieval.training.checkpoint import EpochLog, Progress
 from cnnimretrieval.training.proof.rows import Candidate, Row
+from cnnimretrieval.training.proof.size_curve import SizePoint
 from groundwork.descriptor_folder import BOX
 from groundwork.files import write_json, write_table
 from groundwork.settings import Values
@@ -67,6 +68,9 @@ class TrainSummary(Values):
     seconds: float
     missing_negatives: int
     precision: str = Field(default="", description="of the activations while learning, and why")
+    curve: tuple[SizePoint, ...] = Field(
+        default=(), description="the network that is kept at other sizes of photos, where asked for"
+    )
     whitening: dict[Row, str] = Field(description="in one line what each was estimated from")
 
 

@@ -1,10 +1,11 @@
 """What an epoch draws by chance: pairs and the pool for their negatives, or K images of P clusters each."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from pairs.image_pairs import Positives
 from pairs.pair_table import PairTable
@@ -79,7 +80,13 @@ def draw_pool(
 
 
 def draw_clusters(
-    table: PairTable, num_queries: int, clusters: int, images: int, rng: np.random.Generator
+    table: PairTable,
+    num_queries: int,
+    clusters: int,
+    images: int,
+    rng: np.random.Generator,
+    *,
+    cliques: bool = False,
 ) -> Int[np.ndarray, "b p k"]:
     """Batches of K images of each of P different clusters, a query first, then positives of it.
 
@@ -87,7 +94,8 @@ def draw_clusters(
     and a query with fewer than K - 1 positives fills up with -1. Clusters of the training places are as
     likely as any other, whatever their size, and so are the queries of a cluster; positives are drawn without
     replacement, in proportion to their weights. Images of one cluster are not taken for matches: clusters
-    are large.
+    are large. Of `cliques` every two images match, one being a positive of the other: each positive is drawn
+    among those of the query that match all drawn before.
 
     ValueError when there are fewer than two clusters to draw from.
     """
@@ -103,24 +111,53 @@ def draw_clusters(
             f"training: expected at least 2 training clusters to sample from, got {len(members)}; "
             "add photos of other places, or set train.loop.sampling to tuples"
         )
+    matches = _matches(positives) if cliques else None
     drawn = []
     clusters = min(clusters, len(members))
     for _ in range(-(-num_queries // clusters)):
         for chosen in rng.permutation(len(members))[:clusters]:
             number = rng.choice(members[chosen])
             own = slice(start[number], stop[number])
-            others = _without_repeats(positives.positive[own], positives.weight[own], images - 1, rng)
+            its, weights = _without_repeats(positives.positive[own], positives.weight[own])
+            others = _drawn(its, weights, images - 1, rng, matches)
             drawn.append([queries[number], *others])
     return np.array(drawn).reshape(-1, clusters, images)
 
 
 def _without_repeats(
-    rows: Int[np.ndarray, " p"], weights: np.ndarray, count: int, rng: np.random.Generator
-) -> Int[np.ndarray, " k"]:
-    # A row may stand there twice, with the weight of both.
+    rows: Int[np.ndarray, " p"], weights: Float[np.ndarray, " p"]
+) -> tuple[Int[np.ndarray, " r"], Float[np.ndarray, " r"]]:
+    """Each row once; one that stands there twice has the weight of both."""
     rows, inverse = np.unique(rows, return_inverse=True)
-    weights = np.bincount(inverse, weights)
+    return rows, np.bincount(inverse, weights)
+
+
+def _matches(positives: Positives) -> Mapping[int, set[int]]:
+    """The images that match an image, whichever of two was the query."""
+    found: dict[int, set[int]] = defaultdict(set)
+    for query, positive in zip(positives.query.tolist(), positives.positive.tolist(), strict=True):
+        found[query].add(positive)
+        found[positive].add(query)
+    return found
+
+
+def _drawn(
+    rows: Int[np.ndarray, " r"],
+    weights: Float[np.ndarray, " r"],
+    count: int,
+    rng: np.random.Generator,
+    matches: Mapping[int, set[int]] | None,
+) -> Int[np.ndarray, " k"]:
+    """Different rows in proportion to their weights, which match each other if `matches` are given."""
     drawn = np.full(count, -1, dtype=np.int64)
-    taken = min(count, len(rows))
-    drawn[:taken] = rng.choice(rows, taken, replace=False, p=weights / weights.sum())
+    if matches is None:
+        taken = min(count, len(rows))
+        drawn[:taken] = rng.choice(rows, taken, replace=False, p=weights / weights.sum())
+        return drawn
+    for number in range(count):
+        if not len(rows):
+            break
+        drawn[number] = one = int(rng.choice(rows, p=weights / weights.sum()))
+        still = np.array([row in matches[one] for row in rows.tolist()], np.bool_)
+        rows, weights = rows[still], weights[still]
     return drawn

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from cnnimretrieval.networks.precision import Precision
 from cnnimretrieval.training.collection import QueryConfig
+from cnnimretrieval.training.distillation import DistillationConfig
 from cnnimretrieval.training.losses.margin_heads import MarginConfig
 from cnnimretrieval.training.losses.registry import (
     LOSSES,
@@ -18,6 +19,7 @@ from cnnimretrieval.training.losses.registry import (
 )
 from cnnimretrieval.training.sampling import DrawnBy
 from cnnimretrieval.training.schedule import ScheduleConfig
+from cnnimretrieval.training.tracks import TrackLossConfig
 from groundwork.settings import Settings
 from pairs.negatives import NegativesConfig
 
@@ -53,6 +55,12 @@ class LoopConfig(Settings):
     sampling: Literal["tuples", "clusters"] = "tuples"
     clusters_per_batch: int = Field(default=8, ge=2, description="P; with sampling by clusters")
     images_per_cluster: int = Field(default=4, ge=2, description="K, the query included; the same")
+    cliques: bool = Field(
+        default=False,
+        exclude_if=lambda cliques: not cliques,
+        description="with sampling by clusters: the K images match each other, not the query alone, so that "
+        "each has K - 1 positives",
+    )
     loss: LossName = "contrastive"
     margin: float = Field(default=0.75, gt=0, le=4, description="of the loss: 0.7 AlexNet ... 0.85 ResNet101")
     batch_loss: BatchLossConfig = BatchLossConfig()
@@ -64,6 +72,17 @@ class LoopConfig(Settings):
     )
     memory_size: int = Field(
         default=0, ge=0, description="latest descriptors that serve a batch loss as more negatives (XBM)"
+    )
+    # Left out of what is written unless it is set: see NetworkConfig.local.
+    distillation: DistillationConfig = Field(
+        default=DistillationConfig(),
+        exclude_if=lambda distillation: distillation == DistillationConfig(),
+        description="from the initial network; not published",
+    )
+    tracks: TrackLossConfig = Field(
+        default=TrackLossConfig(),
+        exclude_if=lambda tracks: tracks == TrackLossConfig(),
+        description="a loss of the trunk's local activations; not published",
     )
     through_whitening: bool = Field(
         default=False,

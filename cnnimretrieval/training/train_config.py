@@ -1,6 +1,6 @@
 """Everything that decides what training gives: the settings of its parts, checked together."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -31,6 +31,12 @@ class TrainConfig(Settings):
         default=LocalTrainingConfig(),
         exclude_if=lambda local: local == LocalTrainingConfig(),
         description="how the head of network.local is learned",
+    )
+    curve_sizes: tuple[Annotated[int, Field(gt=0)], ...] = Field(
+        default=(),
+        exclude_if=lambda sizes: not sizes,
+        description="px at which the network that is handed out is scored, too, on the places to choose by: "
+        "what smaller photos cost and lose",
     )
     watch: WatchConfig = Field(
         default=WatchConfig(),

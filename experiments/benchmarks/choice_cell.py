@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 
+from cnnimretrieval.descriptors.inputs import keep_inputs
 from cnnimretrieval.evaluation.heldout import DETAILS, Proof
 from cnnimretrieval.evaluation.queries import query_set
 from cnnimretrieval.networks.network import build
@@ -16,13 +18,14 @@ from cnnimretrieval.training.batches import Batch, load_batches
 from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.descriptions import Descriptions
-from cnnimretrieval.training.mining import draw_tuples, mine_tuples
-from cnnimretrieval.training.optimiser import build_optimizer, set_rate
+from cnnimretrieval.training.distillation import Teacher
+from cnnimretrieval.training.mining import draw_epoch, examples_of_part
+from cnnimretrieval.training.optimiser import build_optimizer, num_frozen, set_rate
 from cnnimretrieval.training.proof.rows import choosing_score, proofs
 from cnnimretrieval.training.prover import prover
 from cnnimretrieval.training.step import Learner
 from experiments.settings.run_config import RunConfig
-from groundwork.files import read_json, write_json
+from groundwork.files import discard, read_json, write_json
 from groundwork.keys import key_of
 from groundwork.random_streams import random_stream
 from groundwork.settings import Settings
@@ -71,18 +74,24 @@ def run_cell(cell: Cell) -> dict[str, Any]:
         device="cpu",
         workers=0,
     )
-    network = build(config.network, cell.config.weights)
-    proving = prover(descriptions, network, config)
-    learned = proving.learned(network)
-    before = proofs(descriptions, network, learned, "choose")
+    initial = build(config.network, cell.config.weights)
+    proving = prover(descriptions, initial, config)
+    learned = proving.learned(initial)
+    before = proofs(descriptions, initial, learned, "choose")
+    network, kept = deepcopy(initial), cell.path.with_suffix(".inputs")
+    layers = initial.trunk.layers_of(num_frozen(initial, config.loop))
     training = Training(
         network=network,
         collection=descriptions.collection,
         config=config.loop,
         seed=cell.seed,
         whitening=learned.handed_out if config.loop.through_whitening else None,
+        inputs=keep_inputs(kept, initial, layers, config.inputs),
+        descriptions=descriptions,
+        teacher=Teacher.of(initial, descriptions, config.loop.distillation, config.loop.query),
     )
     tuples, seconds = _learn(training, cell.seconds)
+    discard(kept)
     after = proofs(descriptions, network, proving.learned(network), "choose")
     scores = {
         "recipe": cell.recipe,
@@ -119,16 +128,16 @@ def _table(cell: Cell) -> PairTable:
 
 
 def _learn(training: Training, budget: float) -> tuple[int, float]:
-    """Learn from one epoch's tuples, again and again, until the time is up; how many, and the time used.
+    """Learn from one epoch's examples, again and again, until the time is up; how many, and the time used.
 
     Processor time of this process, in which photos are loaded too: another process on the machine costs
-    nothing. Mining is not counted; it is the same for all.
+    nothing. Mining, and what a teacher says, is not counted.
     """
     rng = random_stream(training.seed, "epoch", 1)
     optimizer = build_optimizer(training.network, training.config)
     set_rate(optimizer, training.config, 1)
-    drawn = draw_tuples(training, training.config.tuples_per_epoch, rng)
-    examples = mine_tuples(training, drawn, rng)
+    drawn = draw_epoch(training, rng)[0]
+    examples = examples_of_part(training, drawn, rng)
     learner, learned, started = Learner(training, optimizer), 0, time.process_time()
 
     def batches() -> Iterator[Batch]:

@@ -75,6 +75,27 @@ def training_figure(epochs: Sequence[Mapping[str, Any]]) -> str:
     return _svg(figure)
 
 
+def size_figure(curve: Sequence[Mapping[str, Any]]) -> str:
+    """MAP of each kind of query over what a photo costs, a point for each size of photos."""
+    figure = Figure(figsize=(6.4, 3.1))
+    axes = figure.add_subplot()
+    cost = [point["seconds_per_photo"] * 1e3 for point in curve]
+    for kind, (colour, label) in _SCORES.items():
+        scores = [point["map"].get(kind.removeprefix("map_")) for point in curve]
+        if None not in scores:
+            axes.plot(cost, scores, "o-", color=colour, label=label)
+    axes.set_xscale("log")
+    labels = [f"{ms:.0f} ms\n{point['image_size']} px" for point, ms in zip(curve, cost, strict=True)]
+    axes.set_xticks(cost, labels)
+    axes.minorticks_off()
+    axes.set_xlabel("processor time a photo, longest side")
+    axes.set_ylabel("mAP, places to choose by")
+    axes.legend(frameon=False, labelcolor=INK)
+    _quiet(axes)
+    figure.tight_layout()
+    return _svg(figure)
+
+
 def query_figure(before: Sequence[float], after: Sequence[float]) -> str:
     """Each held-out query as a point: its average precision off the shelf and after training."""
     figure = Figure(figsize=(4.2, 3.9))

@@ -125,6 +125,7 @@ def _scores(files: RunFiles) -> dict[str, Any]:
         "round_rows": tables.round_rows(files.rounds, FINE_TUNED[-1]),
         "round_network": ROWS[FINE_TUNED[-1]],
         "training_figure": figures.training_figure(epochs) if epochs else None,
+        "size_figure": figures.size_figure(train["curve"]) if train.get("curve") else None,
     }
 
 

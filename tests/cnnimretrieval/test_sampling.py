@@ -109,6 +109,34 @@ def test_fewer_positives_or_clusters_give_smaller_groups_and_batches(collection)
     assert (drawn[..., 3:] == -1).all()
 
 
+def test_images_of_a_clique_match_each_other(collection):
+    table = collection.table
+    # One cluster: a chain 0-1-2, in which 0 and 2 do not match, closed to a triangle by 6 and hung with 7.
+    pairs = {(0, 1), (1, 2), (1, 6), (2, 6), (6, 7), (12, 13)}
+    one_way = table.positives.take(np.zeros(len(pairs), np.int64))
+    query, positive = np.array(sorted(pairs)).T
+    positives = replace(one_way, query=query, positive=positive)
+    joined = {
+        name: np.where(getattr(table, name) == 2, 0, getattr(table, name)) for name in ("cluster", "place")
+    }
+    chain = replace(table, positives=positives, **joined)
+    drawn = draw_clusters(chain, 400, 2, 4, RNG(3), cliques=True).reshape(-1, 4)
+    for images in drawn.tolist():
+        there = [image for image in images if image >= 0]
+        assert images[: len(there)] == there
+        assert all({(a, b), (b, a)} & pairs for number, a in enumerate(there) for b in there[:number])
+    # As large as they can be, from the query's positives on.
+    assert {tuple(sorted(images)) for images in drawn.tolist()} == {
+        (-1, -1, 0, 1),
+        (-1, 1, 2, 6),
+        (-1, -1, 2, 6),
+        (-1, -1, 6, 7),
+        (-1, -1, 12, 13),
+    }
+    without = draw_clusters(chain, 400, 2, 4, RNG(3)).reshape(-1, 4)
+    assert [1, 2, 6, -1] in without.tolist() or [1, 6, 2, -1] in without.tolist()
+
+
 def test_one_cluster_is_not_enough(collection):
     table = collection.table
     one = replace(table, is_val=np.isin(table.place, (1, 2, 3, 4)))

@@ -284,6 +284,23 @@ def test_scores_of_a_training_by_itself_are_shown(work):
     assert files.train["kept"] == "fine_tuned_whitened"
 
 
+def test_smaller_photos_are_shown_where_they_were_scored(work, page):
+    assert "Smaller photos" not in page
+    curve = [
+        {"image_size": size, "map": {"crop": score, "whole": 0.9}, "seconds_per_photo": seconds}
+        for size, score, seconds in ((362, 0.81, 0.03), (1024, 0.93, 0.24))
+    ]
+    with_metrics(work, curve=curve)
+    shown = text_of(write_report(work).read_text(encoding="utf-8"))
+    assert "Smaller photos What the network that is handed out reaches" in shown
+    (figure,) = re.findall(
+        r'<img src="([^"]*)" alt="mAP over the cost', write_report(work).read_text("utf-8")
+    )
+    drawn = base64.b64decode(figure.split(",", 1)[1]).decode()
+    assert "362 px" in drawn
+    assert "1024 px" in drawn
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(
         FileNotFoundError, match="expected the folder of a run, got one without sfm, pairs and"

@@ -33,14 +33,17 @@ class Observations:
 NOTHING = Observations(xy=np.empty((0, 2)), point=np.empty(0, np.int64), length=np.empty(0, np.int64))
 
 
-def model_files(sfm: Path) -> list[Path]:
-    """The models of a reconstruction, by number; FileNotFoundError when there are none."""
+def model_files(sfm: Path, asked_by: str = "train.local") -> list[Path]:
+    """The models of a reconstruction, by number.
+
+    FileNotFoundError when there are none; it names the settings that asked for them.
+    """
     folders = [path for path in (sfm / "models").glob("*") if path.name.isdecimal()]
     files = [path / "arrays.npz" for path in sorted(folders, key=lambda path: int(path.name))]
     if not files:
         raise FileNotFoundError(
-            f"local head: expected a reconstruction, whose tracks teach it, got none in {sfm}; set "
-            "train.local.sfm, or train.local.weights.geometry and tracks to 0"
+            f"{asked_by}: expected a reconstruction, whose tracks teach, got none in {sfm}; set "
+            f"{asked_by}.sfm, or the weights of what tracks teach to 0"
         )
     return files
 
