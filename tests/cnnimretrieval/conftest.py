@@ -14,6 +14,7 @@ from groundwork.records import mark_done
 from pairs.heldout import HeldoutQuery, write_heldout
 from pairs.image_pairs import Positives
 from pairs.pair_table import PairTable, write_pair_table
+from sfm.model import Model, save_model
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -96,6 +97,35 @@ def pairs_dir(collection, heldout, tmp_path):
     write_json(folder / "photos.json", {"version": 1, "photos": str(collection.photos), "content": "of it"})
     mark_done(folder, "mine", "key of mining")
     return folder
+
+
+@pytest.fixture
+def sfm_dir(collection: Collection, pairs_dir: Path) -> Path:
+    """The reconstruction beside `pairs_dir`: a model of each place."""
+    folder = pairs_dir.parent / "sfm"
+    for place in range(NUM_PLACES):
+        save_model(_model_of(collection.table, place), folder / "models" / str(place) / "arrays.npz")
+    return folder
+
+
+def _model_of(table: PairTable, place: int, points: int = 12) -> Model:
+    """All photos of a place see all points, in the left half, each a pixel further down than the last."""
+    rows = np.flatnonzero(table.place == place)
+    rng = np.random.default_rng(place)
+    xy = rng.uniform((2, 2), (30, 40), (points, 2))
+    image = np.repeat(np.arange(len(rows)), points)
+    return Model(
+        names=tuple(table.names[row] for row in rows),
+        rotations=np.tile(np.eye(3), (len(rows), 1, 1)),
+        translations=np.zeros((len(rows), 3)),
+        focal_px=np.ones(len(rows)),
+        sizes=table.sizes[rows],
+        points=np.zeros((points, 3)),
+        track_image=image,
+        track_point=np.tile(np.arange(points), len(rows)),
+        track_xy=np.tile(xy, (len(rows), 1)) + (0, 1) * image[:, None],
+        place=-1,
+    )
 
 
 def _write_collection(folder: Path, seed: int = 0) -> Collection:

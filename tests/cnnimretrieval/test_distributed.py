@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,19 @@ import torch
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.inputs import KeepConfig, keep_inputs
+from cnnimretrieval.evaluation.queries import QuerySet
 from cnnimretrieval.networks.network import NetworkConfig, build
+from cnnimretrieval.networks.stages import find_stage
 from cnnimretrieval.training import distributed
 from cnnimretrieval.training.context import Training
+from cnnimretrieval.training.descriptions import Descriptions
+from cnnimretrieval.training.distillation import Teacher
 from cnnimretrieval.training.journal import Journal
+from cnnimretrieval.training.local.supervision import Observations
 from cnnimretrieval.training.loop import run_loop
 from cnnimretrieval.training.optimiser import num_frozen
 from cnnimretrieval.training.settings import LoopConfig
+from cnnimretrieval.training.tracks import Tracks
 
 TUPLES = {"negatives": {"num_negatives": 2}, "query": {"distorted_share": 0.5}, "batch_tuples": 3}
 SETTINGS = {
@@ -30,6 +37,8 @@ SETTINGS = {
     "frozen": TUPLES | {"frozen_share": 0.5, "average_decay": 0.9},
     "memory": {"loss": "supcon", "sampling": "clusters", "clusters_per_batch": 2, "memory_size": 9},
     "classes": TUPLES | {"loss": "arcface", "learning_rate": 1e-5},
+    "beside": TUPLES
+    | {"optimizer": "sgd", "distillation": {"weight": 1.0, "details": True}, "tracks": {"weight": 1.0}},
 }
 
 
@@ -44,11 +53,38 @@ def train(kind: str, collection, folder: Path):
     inputs = keep_inputs(folder / f"inputs-{distributed.rank()}", network, layers, KeepConfig())
     journal = Journal(folder) if distributed.is_first() else Journal()
     training = Training(
-        network=network, collection=collection, config=config, seed=1, inputs=inputs, journal=journal
+        network=network,
+        collection=collection,
+        config=config,
+        seed=1,
+        inputs=inputs,
+        journal=journal,
+        **(_beside(network, collection, config, folder) if kind == "beside" else {}),
     )
     progress = run_loop(training, folder / "c.pt", "key", lambda network: {})
     weights = {name: value.numpy() for name, value in network.state_dict().items()}
     return weights, [log.loss for log in progress.logs[1:]], [log.negative_distance for log in progress.logs]
+
+
+def _beside(network, collection, config, folder: Path):
+    """A teacher, and points that photos of a place share."""
+    descriptions = Descriptions(
+        collection=collection,
+        queries=QuerySet(queries=(), requests=(), table=collection.table),
+        folder=folder / "descriptors",
+        content="k",
+        image_size=64,
+        device="cpu",
+        workers=0,
+    )
+    rng, seen = np.random.default_rng(0), {}
+    for row in np.flatnonzero(collection.table.place >= 0).tolist():
+        point = 12 * int(collection.table.place[row]) + np.arange(12)
+        seen[row] = Observations(xy=rng.uniform(0, 48, (12, 2)), point=point, length=np.full(12, 3))
+    stage = find_stage(network.trunk)
+    teacher = Teacher.of(deepcopy(network), descriptions, config.distillation, config.query)
+    tracks = Tracks(collection=collection, seen=seen, config=config.tracks, stage=stage)
+    return {"descriptions": descriptions, "teacher": teacher, "tracks": tracks}
 
 
 def together(kinds, data: Path, out: Path) -> None:
