@@ -118,10 +118,10 @@ def _given(training: Training, requests: Sequence[ImageRequest]) -> Iterator[Sha
 
 def _pairs(training: Training, tracked: Sequence[TrackedPair | None]) -> Iterator[dict[str, Any]]:
     """`pair` and `xy` of each example, both whole on one rank; nothing where there is nothing to learn."""
-    own = {number for number in range(rank(), len(tracked), num_ranks()) if tracked[number] is not None}
-    given = _given(training, [one for number in sorted(own) for one in tracked[number].requests])
-    for number, pair in enumerate(tracked):
-        yield {"pair": (next(given), next(given)), "xy": pair.xy} if number in own else {}
+    own = [pair if number % num_ranks() == rank() else None for number, pair in enumerate(tracked)]
+    given = _given(training, [request for pair in own if pair is not None for request in pair.requests])
+    for pair in own:
+        yield {} if pair is None else {"pair": (next(given), next(given)), "xy": pair.xy}
     yield from repeat({})
 
 

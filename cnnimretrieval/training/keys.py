@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.settings import LoopConfig
@@ -15,7 +16,12 @@ STAGE = "train"
 # Counts the changes of what the same settings give, so that no earlier result passes for today's.
 _REVISION = 2
 # What the weights after an epoch do not hang on.
-_AFTER_THE_LOOP = {"epochs": True, "validation_epochs": True, "initial_share": True, "tracks": {"sfm"}}
+_AFTER_THE_LOOP: dict[str, Any] = {
+    "epochs": True,
+    "validation_epochs": True,
+    "initial_share": True,
+    "tracks": {"sfm"},
+}
 # Nor on these but for rounding: a training that ran out of memory goes on with others.
 _AT_ONCE = {"pictures_at_once": None, "recompute": False}
 # Of mining, all that training learns from; published pairs have no points.

@@ -144,10 +144,10 @@ def track_loss(
     `xy` are shares of the sides of the two photos. A map lies over its whole photo: where a trunk does not
     pad, points near the border are read a little off.
     """
-    read, cells = zip(*(_read(one, xy[:, side]) for side, one in enumerate(maps)), strict=True)
+    (one, in_one), (other, in_other) = (_read(found, xy[:, side]) for side, found in enumerate(maps))
     same = torch.zeros(len(xy), dtype=torch.int64)
-    competes = surely_apart(same[:, None].expand(-1, 2), torch.stack(cells, dim=1).cpu(), same)
-    return correspondence_loss(*read, competes.to(xy.device), temperature)
+    competes = surely_apart(same[:, None].expand(-1, 2), torch.stack([in_one, in_other], dim=1).cpu(), same)
+    return correspondence_loss(one, other, competes.to(xy.device), temperature)
 
 
 def _read(one: Float[Tensor, "1 c h w"], xy: Float[Tensor, "k 2"]) -> tuple[Tensor, Tensor]:
