@@ -10,13 +10,15 @@ from jaxtyping import Float
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.inputs import Inputs
-from cnnimretrieval.evaluation.queries import QuerySet, Situation
+from cnnimretrieval.evaluation.queries import QuerySet, Situation, query_set
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.distributed import describe_together, first_says, is_first, wait
 from cnnimretrieval.training.divergence import sound_descriptors
-from groundwork.files import atomic_path
+from groundwork.files import atomic_path, read_json
 from groundwork.keys import key_of
+from pairs.heldout import Purpose, read_heldout
+from pairs.pair_table import read_pair_table
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -134,3 +136,31 @@ class Descriptions:
         """Remove the descriptors of earlier trainings that nobody asked for."""
         for path in set(self.folder.glob("*.npy")) - self._used:
             path.unlink()
+
+
+def descriptions_of(
+    pairs: Path,
+    folder: Path,
+    image_size: int,
+    *,
+    device: str = "cpu",
+    workers: int = 0,
+    inputs: Inputs | None = None,
+    needed: Purpose = "report",
+) -> Descriptions:
+    """Of the photos and test queries that mining left in `pairs`, kept in `folder`.
+
+    ValueError when there is no query of the purpose that is `needed`.
+    """
+    source, table = read_json(pairs / "photos.json"), read_pair_table(pairs)
+    photos = Path(source["photos"])
+    return Descriptions(
+        collection=Collection(photos=photos, table=table),
+        queries=query_set(read_heldout(pairs / "heldout.parquet"), table, photos, needed=needed),
+        folder=folder,
+        content=source["content"],
+        image_size=image_size,
+        device=device,
+        workers=workers,
+        inputs=inputs or Inputs(),
+    )

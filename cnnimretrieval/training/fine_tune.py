@@ -12,18 +12,16 @@ from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
-from cnnimretrieval.descriptors.inputs import Inputs, keep_inputs
+from cnnimretrieval.descriptors.inputs import keep_inputs
 from cnnimretrieval.evaluation.heldout import Proof
-from cnnimretrieval.evaluation.queries import query_set
 from cnnimretrieval.networks.network import RetrievalNetwork, build, save
 from cnnimretrieval.networks.precision import choose_precision
 from cnnimretrieval.search.confidence import CALIBRATION
 from cnnimretrieval.training.batches import Examples
 from cnnimretrieval.training.clock import NAME as PROFILE
 from cnnimretrieval.training.clock import Clock, write_profile
-from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.context import Training
-from cnnimretrieval.training.descriptions import Descriptions
+from cnnimretrieval.training.descriptions import Descriptions, descriptions_of
 from cnnimretrieval.training.distillation import Teacher
 from cnnimretrieval.training.distributed import first_says, is_first, num_ranks, rank
 from cnnimretrieval.training.divergence import before_training
@@ -43,10 +41,8 @@ from cnnimretrieval.training.trace import NAME as TRACE
 from cnnimretrieval.training.trace import StepTrace
 from cnnimretrieval.training.tracks import Tracks, track_models
 from cnnimretrieval.training.train_config import TrainConfig
-from groundwork.files import discard, read_json, write_json
+from groundwork.files import discard, write_json
 from groundwork.records import load_done, mark_done
-from pairs.heldout import read_heldout
-from pairs.pair_table import read_pair_table
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +89,14 @@ def fine_tune(
     num_layers = initial.trunk.layers_of(num_frozen(initial, config.loop))
     kept = out / (_INPUTS if is_first() else f"{_INPUTS}-{rank()}")
     inputs = keep_inputs(kept, initial, num_layers, config.inputs.shared_by(num_ranks()), device=device)
-    descriptions = _open(pairs_dir, out, config, inputs, device=device, workers=workers)
+    descriptions = descriptions_of(
+        pairs_dir,
+        out / "descriptors",
+        config.network.image_size or config.loop.image_size,
+        device=device,
+        workers=workers,
+        inputs=inputs,
+    )
     learning_key = loop_key(mined, descriptions.content, config.without_local, initial, of_tracks)
     tracks = Tracks.of(descriptions.collection, of_tracks, config.loop.tracks, initial.trunk, num_layers)
     with before_training(), clock.part("start"):
@@ -220,20 +223,3 @@ def _validated(proof: Proof) -> dict[str, float]:
     """What an epoch is scored by: what choices are made by first, then each kind of query."""
     by_kind = {f"map_{kind}": scores.map for kind, scores in proof.scores.items()}
     return {"map_details": proof.map_of_details, **by_kind}
-
-
-def _open(
-    pairs_dir: Path, out: Path, config: TrainConfig, inputs: Inputs, *, device: str, workers: int
-) -> Descriptions:
-    source = read_json(pairs_dir / "photos.json")
-    photos, table = Path(source["photos"]), read_pair_table(pairs_dir)
-    return Descriptions(
-        collection=Collection(photos=photos, table=table),
-        queries=query_set(read_heldout(pairs_dir / "heldout.parquet"), table, photos),
-        folder=out / "descriptors",
-        content=source["content"],
-        image_size=config.network.image_size or config.loop.image_size,
-        device=device,
-        workers=workers,
-        inputs=inputs,
-    )

@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float
 from cnnimretrieval.evaluation.calibrate import Results
 from cnnimretrieval.networks.open import load
 from cnnimretrieval.search.confidence import Calibration
+from cnnimretrieval.training.descriptions import descriptions_of
 from cnnimretrieval.training.proof.calibrating import calibrate, results_of
 from experiments.benchmarks.measure import arguments, print_table
-from experiments.benchmarks.regions import open_run
 
 _EDGES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 _LEAST = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
@@ -69,7 +69,9 @@ def main() -> int:
     parser.add_argument("--image-size", type=int, default=1024)
     parser.add_argument("--workers", type=int, default=1)
     options: argparse.Namespace = parser.parse_args()
-    descriptions = open_run(options.work / "pairs", options.out, options.image_size, options.workers)
+    descriptions = descriptions_of(
+        options.work / "pairs", options.out, options.image_size, workers=options.workers
+    )
     network = load(options.model or str(options.work / "model"))
     calibration: Calibration | None = calibrate(descriptions, network)
     results = results_of(descriptions, network, "report")

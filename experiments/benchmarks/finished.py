@@ -15,19 +15,15 @@ from jaxtyping import Float, Int
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.evaluation.benchmark import Benchmark, Query
 from cnnimretrieval.evaluation.metrics import Relevance
-from cnnimretrieval.evaluation.queries import QuerySet, Situation, query_set
+from cnnimretrieval.evaluation.queries import QuerySet, Situation
 from cnnimretrieval.local.pyramid import PyramidConfig, describe_locally
 from cnnimretrieval.local.store import LocalMeta, LocalStore, read_local, write_local
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.open import load
-from cnnimretrieval.training.collection import Collection
-from cnnimretrieval.training.descriptions import Descriptions
+from cnnimretrieval.training.descriptions import Descriptions, descriptions_of
 from cnnimretrieval.whitening.apply import apply
-from groundwork.files import read_json
 from groundwork.keys import key_of
 from groundwork.records import record_of
-from pairs.heldout import read_heldout
-from pairs.pair_table import read_pair_table
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -143,22 +139,19 @@ class Finished:
 
 def finished(work: Path, workers: int, *, unseen: bool = False) -> Finished:
     """The run in a folder, to be searched as a whole or, `unseen`, without what it was fitted to."""
-    source, table = read_json(work / "pairs" / "photos.json"), read_pair_table(work / "pairs")
-    photos, network = Path(source["photos"]), load(work / "model")
+    network = load(work / "model")
+    descriptions = descriptions_of(
+        work / "pairs",
+        work / "model" / "descriptors",
+        network.config.image_size or 1024,
+        workers=workers,
+    )
     wanted = "unseen_database" if unseen else "own_collection"
-    test = query_set(read_heldout(work / "pairs" / "heldout.parquet"), table, photos)
+    test = descriptions.queries
     return Finished(
-        photos=photos,
+        photos=descriptions.collection.photos,
         network=network,
         test=test,
         situation=next(one for one in test.situations("report") if one.name == wanted),
-        descriptions=Descriptions(
-            collection=Collection(photos=photos, table=table),
-            queries=test,
-            folder=work / "model" / "descriptors",
-            content=source["content"],
-            image_size=network.config.image_size or 1024,
-            device="cpu",
-            workers=workers,
-        ),
+        descriptions=descriptions,
     )

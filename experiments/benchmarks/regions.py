@@ -18,35 +18,16 @@ from jaxtyping import Float, Int
 from cnnimretrieval.descriptors.windows import RegionConfig, with_windows
 from cnnimretrieval.evaluation.heldout import KindProof, Proof, gain
 from cnnimretrieval.evaluation.metrics import average_precision, places_without_junk
-from cnnimretrieval.evaluation.queries import QuerySet, Situation, query_set
+from cnnimretrieval.evaluation.queries import QuerySet, Situation
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.open import load
 from cnnimretrieval.search.photo_rows import ByPhoto, PhotoRows
-from cnnimretrieval.training.collection import Collection
-from cnnimretrieval.training.descriptions import Descriptions
+from cnnimretrieval.training.descriptions import Descriptions, descriptions_of
 from cnnimretrieval.whitening.apply import apply
 from experiments.benchmarks.measure import arguments, print_table
-from groundwork.files import read_json
-from pairs.heldout import read_heldout
-from pairs.pair_table import read_pair_table
 
 _KINDS = ("crop", "retaken", "whole")
 _BYTES = 4
-
-
-def open_run(pairs: Path, out: Path, image_size: int, workers: int) -> Descriptions:
-    """The photos and queries of a run, described at this size into `out`."""
-    source = read_json(pairs / "photos.json")
-    photos, table = Path(source["photos"]), read_pair_table(pairs)
-    return Descriptions(
-        collection=Collection(photos=photos, table=table),
-        queries=query_set(read_heldout(pairs / "heldout.parquet"), table, photos),
-        folder=out,
-        content=source["content"],
-        image_size=image_size,
-        device="cpu",
-        workers=workers,
-    )
 
 
 def prove_by_photo(
@@ -156,7 +137,9 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1)
     options: argparse.Namespace = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    descriptions = open_run(options.work / "pairs", options.out, options.image_size, options.workers)
+    descriptions = descriptions_of(
+        options.work / "pairs", options.out, options.image_size, workers=options.workers
+    )
     situation = descriptions.queries.situations(options.purpose)[0]
     network = load(options.model or str(options.work / "model"), options.weights)
     rows = measured(descriptions, situation, network, options.grids)

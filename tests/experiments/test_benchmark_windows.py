@@ -11,6 +11,7 @@ from cnnimretrieval.evaluation.heldout import prove
 from cnnimretrieval.evaluation.queries import query_set
 from cnnimretrieval.networks.network import NetworkConfig, build, save
 from cnnimretrieval.search.photo_rows import PhotoRows
+from cnnimretrieval.training.descriptions import descriptions_of
 from experiments.benchmarks import confidence, regions
 from groundwork.files import write_json
 from pairs.heldout import write_heldout
@@ -85,7 +86,7 @@ def test_windows_of_a_grid_stand_behind_their_photo(run):
     collection, _, work = run
     kept = work.parent / "kept"
     kept.mkdir()
-    descriptions = regions.open_run(work / "pairs", kept, 64, 0)
+    descriptions = descriptions_of(work / "pairs", kept, 64)
     situation = descriptions.queries.situations("choose")[0]
     network = build(NetworkConfig(backbone="squeezenet1_1"), "random", seed=3)
     windowed = regions.Windowed(descriptions, situation, network)

@@ -7,16 +7,13 @@ import numpy as np
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.store import fingerprint_of
 from cnnimretrieval.evaluation.calibrate import Results, first_results, fit
-from cnnimretrieval.evaluation.queries import query_set
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.search.confidence import CALIBRATION, Calibration
-from cnnimretrieval.training.collection import Collection
-from cnnimretrieval.training.descriptions import Descriptions
+from cnnimretrieval.training.descriptions import Descriptions, descriptions_of
 from cnnimretrieval.training.distributed import is_first
 from cnnimretrieval.whitening.apply import apply
-from groundwork.files import read_json, write_json
-from pairs.heldout import Purpose, read_heldout
-from pairs.pair_table import read_pair_table
+from groundwork.files import write_json
+from pairs.heldout import Purpose
 
 
 def calibrate(descriptions: Descriptions, network: RetrievalNetwork) -> Calibration | None:
@@ -43,17 +40,13 @@ def described_run(
     pairs: Path, model: Path, network: RetrievalNetwork, device: str, workers: int
 ) -> Descriptions:
     """The photos and held-out queries of `pairs`, with what the folder of a trained `model` has of them."""
-    source, table = read_json(pairs / "photos.json"), read_pair_table(pairs)
-    photos = Path(source["photos"])
-    queries = read_heldout(pairs / "heldout.parquet")
-    return Descriptions(
-        collection=Collection(photos=photos, table=table),
-        queries=query_set(queries, table, photos, needed="choose"),
-        folder=model / "descriptors",
-        content=source["content"],
-        image_size=ExtractConfig.meant_for(network.config).image_size,
+    return descriptions_of(
+        pairs,
+        model / "descriptors",
+        ExtractConfig.meant_for(network.config).image_size,
         device=device,
         workers=workers,
+        needed="choose",
     )
 
 
