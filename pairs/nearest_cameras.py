@@ -28,7 +28,7 @@ def nearest_cameras(model: Model, count: int) -> tuple[Int[np.ndarray, " p"], In
     return np.repeat(np.arange(num_images), count), found[other].astype(np.int64)
 
 
-def neighbour_pairs(model: Model, count: int) -> Candidates:
+def near_camera_pairs(model: Model, count: int) -> Candidates:
     """The pairs of `nearest_cameras` as rows of the model's images, sorted by (query, positive).
 
     Shared points are not counted here: 0, and what would follow from them is unknown.

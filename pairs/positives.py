@@ -97,35 +97,35 @@ def within_geometry(candidates: Candidates, config: PositivesConfig) -> tuple[Ca
     return candidates.take(kept), dropped
 
 
-def among(candidates: Candidates, neighbours: Candidates) -> Candidates:
-    """The candidates that are pairs of `neighbours` too."""
-    size = num_rows(candidates.positive, neighbours.positive)
-    ours, theirs = (encode(pairs.query, pairs.positive, size) for pairs in (candidates, neighbours))
+def among(candidates: Candidates, near: Candidates) -> Candidates:
+    """The candidates that are pairs of `near` too."""
+    size = num_rows(candidates.positive, near.positive)
+    ours, theirs = (encode(pairs.query, pairs.positive, size) for pairs in (candidates, near))
     return candidates.take(np.isin(ours, theirs, assume_unique=True))
 
 
-def m1_nearest_descriptor(neighbours: Candidates, distance: Float[np.ndarray, " p"]) -> Selection:
+def m1_nearest_descriptor(near: Candidates, distance: Float[np.ndarray, " p"]) -> Selection:
     """Of each query the neighbour at the smallest descriptor `distance` (of each pair); at a draw the first.
 
     argmin_{i in M1} ||f(q) - f(i)||, M1 the k cameras of the query's model that are nearest to its own, f the
     network before training (Radenovic et al., TPAMI 2019, as recalled). It need not share a point with the
     query. Pairs with an infinite distance are left out.
     """
-    chosen = _best_of_query(neighbours.query, distance, np.isfinite(distance))
-    dropped = {"pair: not the nearest descriptor": len(neighbours) - len(chosen)}
-    return Selection(positives=_positives(neighbours.take(chosen), "m1"), dropped=dropped)
+    chosen = _best_of_query(near.query, distance, np.isfinite(distance))
+    dropped = {"pair: not the nearest descriptor": len(near) - len(chosen)}
+    return Selection(positives=_positives(near.take(chosen), "m1"), dropped=dropped)
 
 
-def m2_most_shared_points(neighbours: Candidates) -> Selection:
+def m2_most_shared_points(near: Candidates) -> Selection:
     """Of each query the neighbour it shares most points with, at least one; at a draw the first.
 
     argmax_{i in M1} |P(q) n P(i)|, M1 as in `m1_nearest_descriptor` (Radenovic et al., TPAMI 2019, as
     recalled).
     """
-    shared = neighbours.shared_points
-    chosen = _best_of_query(neighbours.query, -shared.astype(np.float64), shared > 0)
-    dropped = {"pair: not the most shared points": len(neighbours) - len(chosen)}
-    return Selection(positives=_positives(neighbours.take(chosen), "m2"), dropped=dropped)
+    shared = near.shared_points
+    chosen = _best_of_query(near.query, -shared.astype(np.float64), shared > 0)
+    dropped = {"pair: not the most shared points": len(near) - len(chosen)}
+    return Selection(positives=_positives(near.take(chosen), "m2"), dropped=dropped)
 
 
 def m3_relaxed_inliers(candidates: Candidates, min_overlap: float, max_scale_change: float) -> Selection:
@@ -232,7 +232,7 @@ def choose_positives(
     every, candidates = candidates, without_copies(candidates, copied)
     dropped = {"pair: near-copies": len(every) - len(candidates)} if len(copied) else {}
     if strategy.near_cameras:
-        near = without_copies(reconstruction.neighbours(config.nearest_cameras), copied)
+        near = without_copies(reconstruction.near_camera_pairs(config.nearest_cameras), copied)
         both = among(merge_candidates([candidates, near]), near)
         far = len(candidates) - len(among(candidates, near))
         dropped["pair: not among the nearest cameras"] = far

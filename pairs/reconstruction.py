@@ -14,7 +14,7 @@ from groundwork.progress import progress
 from groundwork.random_streams import random_stream
 from pairs.copies import copied_pairs
 from pairs.image_pairs import Candidates, PairGeometry, merge_candidates
-from pairs.nearest_cameras import neighbour_pairs
+from pairs.nearest_cameras import near_camera_pairs
 from pairs.same_place_negatives import ApartPairs, apart_pairs
 from pairs.shared_points import CELLS, shared_points
 from pairs.viewpoint import pair_candidates
@@ -59,9 +59,9 @@ class Reconstruction:
         """Every pair that shares a track in a model; and how many were found in another model too."""
         return self._pairs(pair_candidates)
 
-    def neighbours(self, count: int) -> Candidates:
+    def near_camera_pairs(self, count: int) -> Candidates:
         """Every image with the `count` cameras of its model that stand nearest to it."""
-        return self._pairs(lambda model: neighbour_pairs(model, count))[0]
+        return self._pairs(lambda model: near_camera_pairs(model, count))[0]
 
     @cached_property
     def near_copies(self) -> Int[np.ndarray, "c 2"]:

@@ -17,9 +17,9 @@ from cnnimretrieval.networks.linear import at_every_location, identity_linear
 from cnnimretrieval.networks.local_head import LocalConfig, LocalHead, LocalMaps
 from cnnimretrieval.networks.pooling import Gem, PoolingName, Regional, build_pooling, l2_normalise
 from cnnimretrieval.networks.scales import require_factors
-from cnnimretrieval.networks.stages import Stage, find_stage, run_to, watch
 from cnnimretrieval.networks.tensor_files import read_state
 from cnnimretrieval.networks.trunk import Trunk
+from cnnimretrieval.networks.trunk_stages import Stage, find_stage, run_to, watch
 from cnnimretrieval.networks.weights import fitting
 from cnnimretrieval.whitening.apply import Whitening, load_whitening, save_whitening
 from groundwork.files import atomic_path, write_json

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from cnnimretrieval.networks.local_head import LocalConfig, LocalHead, attention_pooled
 from cnnimretrieval.networks.network import NetworkConfig, build, read_folder, save
-from cnnimretrieval.networks.stages import find_stage, run_to, watch
+from cnnimretrieval.networks.trunk_stages import find_stage, run_to, watch
 
 DELG, DELF = LocalConfig(), LocalConfig(reduction="pca", dim=3)
 HOW = LocalConfig(reduction="whitening", attention="norm", dim=3)

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pairs.nearest_cameras import nearest_cameras, neighbour_pairs
+from pairs.nearest_cameras import near_camera_pairs, nearest_cameras
 from sfm.geometry import centres_in_world
 
 
@@ -33,11 +33,11 @@ def test_cameras_at_one_point_never_neighbour_themselves(ring_model):
 
 
 def test_a_model_of_one_image_has_none(ring_model):
-    assert len(neighbour_pairs(ring_model(1, names=("one.jpg",)), 5)) == 0
+    assert len(near_camera_pairs(ring_model(1, names=("one.jpg",)), 5)) == 0
 
 
 def test_pairs_say_what_poses_alone_can_tell(ring_model):
-    found = neighbour_pairs(ring_model(2), 3)
+    found = near_camera_pairs(ring_model(2), 3)
     assert len(found) == 14 * 3
     assert (np.lexsort((found.positive, found.query)) == np.arange(len(found))).all()
     assert not found.shared_points.any()

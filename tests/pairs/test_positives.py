@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pairs.image_pairs import Candidates, merge_candidates
-from pairs.nearest_cameras import neighbour_pairs
+from pairs.nearest_cameras import near_camera_pairs
 from pairs.positives import (
     STRATEGIES,
     PositivesConfig,
@@ -77,7 +77,7 @@ def centre_distances(model) -> np.ndarray:
 
 
 def near_pairs(model, count) -> Candidates:
-    near = neighbour_pairs(model, count)
+    near = near_camera_pairs(model, count)
     return among(merge_candidates([pair_candidates(model), near]), near)
 
 
