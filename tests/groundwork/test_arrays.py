@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from groundwork.arrays import freeze_arrays
+from groundwork.arrays import freeze_arrays, starts_of
 
 
 @dataclass(frozen=True)
@@ -63,3 +63,9 @@ def test_wrong_shapes_and_nan_are_named(rows, values, message):
     with pytest.raises(ValueError, match="sample") as error:
         Sample(rows, values, KINDS)
     assert str(error.value) == message
+
+
+def test_parts_end_to_end_start_where_those_before_them_end() -> None:
+    assert starts_of(["abc", [], (1, 2)]).tolist() == [0, 3, 3, 5]
+    assert starts_of([]).tolist() == [0]
+    assert starts_of([]).dtype == starts_of(["a"]).dtype == np.int64

@@ -13,6 +13,7 @@ from groundwork.files import (
     UNFINISHED,
     atomic_path,
     create_array,
+    open_array,
     read_json,
     read_table,
     sweep,
@@ -112,6 +113,22 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, content: bytes) -> 
         ValueError, match=re.escape(f"{path}: expected a Parquet table, got other bytes; delete")
     ):
         read_table(path)
+
+
+def test_an_array_is_mapped_and_anything_else_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.npy"
+    np.save(path, np.arange(6.0).reshape(2, 3))
+    rows = open_array(path)
+    assert (rows.tolist(), rows.flags.writeable) == ([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]], False)
+    np.savez(tmp_path / "archive.npz", rows=rows)
+    np.save(tmp_path / "pickled.npy", np.array([{}]), allow_pickle=True)
+    (tmp_path / "cut.npy").write_bytes(path.read_bytes()[:-1])
+    for name in ("archive.npz", "pickled.npy", "cut.npy", "none.npy"):
+        other = tmp_path / name
+        with pytest.raises(ValueError, match=re.escape(f"{other}: expected an .npy file of numbers, got ")):
+            open_array(other)
+        with pytest.raises(ValueError, match=r"; mine again$"):
+            open_array(other, "mine again")
 
 
 def test_a_missing_column_is_named(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import pytest
 
-from groundwork.names import as_text, counted, printable
+from groundwork.names import as_text, counted, name_below, printable
 
 
 @pytest.mark.parametrize(
@@ -20,6 +22,10 @@ def test_nothing_that_a_terminal_obeys_is_printed(text: str, shown: str) -> None
 
 def test_bytes_that_are_no_text_are_spelt_out() -> None:
     assert as_text("a\udcff\nb") == "a\\xff\nb"
+
+
+def test_a_name_is_the_path_from_the_folder_on() -> None:
+    assert name_below(Path("/photos/a/b c\udcff.jpg"), Path("/photos")) == "a/b c\\xff.jpg"
 
 
 def test_reasons_are_counted_the_most_frequent_first() -> None:
