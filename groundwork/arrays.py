@@ -1,6 +1,6 @@
 """Frozen records of plain arrays: their types and shapes checked once, then held as read-only views."""
 
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 
 import numpy as np
 from jaxtyping import Int64
@@ -18,6 +18,11 @@ def freeze_arrays(record: object, thing: str, layout: Layout, **axes: int) -> No
     """
     for field, (dtype, shape) in layout.items():
         object.__setattr__(record, field, _checked(thing, field, getattr(record, field), dtype, shape, axes))
+
+
+def slices(length: int, size: int) -> Iterator[slice]:
+    """0 to `length` in pieces of `size`, the last one shorter: what is worked on at a time."""
+    return (slice(start, min(start + size, length)) for start in range(0, length, size))
 
 
 def starts_of(parts: Iterable[Sized]) -> Int64[np.ndarray, " k"]:

@@ -2,11 +2,15 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from jaxtyping import UInt64
 
+from groundwork.arrays import slices
 from groundwork.settings import Settings
 
 # Of a table, hashed at a time.
@@ -32,11 +36,16 @@ def sha256_of(path: Path) -> str:
 def key_of_table(frame: pd.DataFrame) -> str:
     """Return a key of a table's columns and rows in their order, not the index; by 64 bits of each row."""
     digest = hashlib.sha256("\0".join(frame.columns).encode())
-    for start in range(0, len(frame), _ROWS):
-        part = frame.iloc[start : start + _ROWS]
-        rows = pd.util.hash_pandas_object(part, index=False, categorize=False)
-        digest.update(rows.to_numpy(dtype="<u8").tobytes())
+    for hashes in row_hashes(frame):
+        digest.update(hashes.tobytes())
     return digest.hexdigest()
+
+
+def row_hashes(frame: pd.DataFrame) -> Iterator[UInt64[np.ndarray, " b"]]:
+    """64 bits for the content of each row, some rows at a time: strings are Python objects on the way."""
+    for rows in slices(len(frame), _ROWS):
+        hashes = pd.util.hash_pandas_object(frame.iloc[rows], index=False, categorize=False)
+        yield hashes.to_numpy(dtype="<u8")
 
 
 def _plain(value: object) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
+from groundwork.arrays import slices
 from groundwork.descriptor_folder import IMAGES, VECTORS, folder_key, read_descriptor_folder
 
 # Pairs compared at a time: 64 MB of 2,048-D float32 descriptors, twice.
@@ -27,8 +28,8 @@ class Descriptors:
         distances = np.full(len(first), np.inf)
         a, b = self.row[first], self.row[second]
         known = np.flatnonzero((a >= 0) & (b >= 0))
-        for start in range(0, len(known), _BLOCK_PAIRS):
-            block = known[start : start + _BLOCK_PAIRS]
+        for part in slices(len(known), _BLOCK_PAIRS):
+            block = known[part]
             scores = np.einsum("pd,pd->p", self.vectors[a[block]], self.vectors[b[block]])
             distances[block] = np.sqrt(np.clip(2.0 - 2.0 * scores, 0.0, None))
         return distances

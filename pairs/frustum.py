@@ -1,11 +1,10 @@
 """How much of what one image sees lies in the field of view of another, seen there or not."""
 
-from collections.abc import Iterator
-
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
+from groundwork.arrays import slices
 from sfm.model import Model
 
 # Of an image at most so many points are looked at: that tells a share to about 3 %, however many there are.
@@ -23,18 +22,13 @@ def frustum_overlaps(
     Occlusion is not looked at. Estimated from at most 256 of the query's points; 0 for a query without any.
     """
     share = np.zeros(len(query))
-    for block in _blocks(len(query)):
+    for block in slices(len(query), _BLOCK_POINTS // _MAX_POINTS):
         pair, point = _points_of(visible, query[block])
         inside = _in_frustum(model, other[block][pair], point)
         size = len(query[block])
         total = np.bincount(pair, minlength=size)
         share[block] = np.bincount(pair, inside, minlength=size) / np.maximum(total, 1)
     return share
-
-
-def _blocks(num_pairs: int) -> Iterator[slice]:
-    step = _BLOCK_POINTS // _MAX_POINTS
-    return (slice(start, start + step) for start in range(0, num_pairs, step))
 
 
 def _points_of(

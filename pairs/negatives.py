@@ -4,7 +4,6 @@ Walking down the ranking and taking at most one image per cluster gives the best
 the best clusters: that needs no full ranking, only a maximum per cluster and the top few of those.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from pydantic import Field
 
+from groundwork.arrays import slices
 from groundwork.settings import Settings
 from pairs.same_place_negatives import ApartPairs, no_pairs
 
@@ -95,7 +95,8 @@ def mine_hard_negatives(
     shape = (len(query_descriptors), config.num_negatives)
     pool_row, score = np.full(shape, -1, dtype=np.int64), np.full(shape, np.nan, dtype=np.float32)
     if len(groups.rows):
-        for block in _blocks(len(query_descriptors), len(pool_descriptors)):
+        size = max(_MIN_BLOCK_QUERIES, _BLOCK_SCORES // len(pool_descriptors))
+        for block in slices(len(query_descriptors), size):
             # take, not [:, rows]: that lays the copy out by columns, which the maxima then stride through.
             scores = np.take(query_descriptors[block] @ pool_descriptors.T, groups.rows, axis=1)
             near = slice(*np.searchsorted(apart.query, (block.start, block.stop)))
@@ -128,11 +129,6 @@ def _group_pool(
         )
     size = np.diff(start, append=len(order))
     return _Groups(rows=admitted[order], start=start, size=size, place=place_of_group)
-
-
-def _blocks(num_queries: int, num_pool: int) -> Iterator[slice]:
-    step = max(_MIN_BLOCK_QUERIES, _BLOCK_SCORES // num_pool)
-    return (slice(start, start + step) for start in range(0, num_queries, step))
 
 
 def _pick(

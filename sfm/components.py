@@ -8,14 +8,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int, Int32, UInt64
 
+from groundwork.keys import row_hashes
 from groundwork.memory import give_back
 from sfm.matchgraph import MatchGraph
 from sfm.numbering import digests, rank_by_content
 from sfm.pair_table import ENDS, NUMERIC
 from sfm.printed import PrintedKeypoints
-
-# Photos that are hashed at a time.
-_ROWS = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +106,7 @@ def _cameras(usable: pd.DataFrame) -> tuple[Int[np.ndarray, " n"], UInt64[np.nda
 
 
 def _hashes(table: pd.DataFrame) -> UInt64[np.ndarray, " n"]:
-    """A number for the content of each row; its strings are Python objects on the way, block by block."""
-    starts = range(0, len(table), _ROWS)
-    parts = [
-        pd.util.hash_pandas_object(table.iloc[start : start + _ROWS], index=False, categorize=False)
-        for start in starts
-    ]
-    return np.concatenate([np.empty(0, dtype=np.uint64), *parts])
+    return np.concatenate([np.empty(0, dtype=np.uint64), *row_hashes(table)])
 
 
 def _numbered(labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:

@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.spatial import KDTree
 
+from groundwork.arrays import slices
+
 _EARTH_RADIUS_M = 6_371_008.8
 # Rows whose neighbours are looked up at a time.
 _BLOCK = 65_536
@@ -32,8 +34,8 @@ def near_pairs(
     longest = 2.0 * math.sin(min(max_distance_m / _EARTH_RADIUS_M, math.pi) / 2.0)
     tree = KDTree(points)
     found = []
-    for start in range(0, len(rows), _BLOCK):
-        queries = np.arange(start, min(start + _BLOCK, len(rows)))
+    for block in slices(len(rows), _BLOCK):
+        queries = np.arange(block.start, block.stop)
         # One more than wanted: each is the nearest to itself, or as near as others at the same spot.
         distance, found_rows = tree.query(points[queries], k=wanted + 1, distance_upper_bound=longest)
         nearest = np.asarray(found_rows)

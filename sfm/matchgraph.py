@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from groundwork.arrays import slices
 from groundwork.files import read_table, write_table
 from groundwork.keys import key_of, key_of_table
 from groundwork.memory import give_back
@@ -210,8 +211,8 @@ def number_places(pairs: Int[np.ndarray, "p 2"], num_images: int) -> Int32[np.nd
     """Connected component of each row, numbered by falling size, then by first row; -1 for single rows."""
     found = np.arange(num_images, dtype=np.int32)
     # Block by block, what is connected so far taken for one: the search itself takes 30 bytes a pair.
-    for start in range(0, len(pairs), _BLOCK):
-        ends = found[pairs[start : start + _BLOCK]]
+    for part in slices(len(pairs), _BLOCK):
+        ends = found[pairs[part]]
         ones = np.ones(len(ends), dtype=np.int8)
         links = coo_array((ones, (ends[:, 0], ends[:, 1])), shape=(num_images, num_images))
         found = connected_components(links, directed=False)[1][found]

@@ -4,14 +4,13 @@ Nothing is learned from such copies as a pair, and a search that finds them prov
 thing differ in more than copies may here: by where they were taken, or by what moved in between.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from groundwork.arrays import slices
 from groundwork.files import release
 from groundwork.photos import THUMBNAIL_PX
 from sfm.paircodes import decode, encode, sort_unique
@@ -52,7 +51,7 @@ def near_copies(
     neighbours are looked at: a camera that never moves does not cost the square of its photos.
     """
     waves = np.zeros((len(rows), _FREQUENCIES, _FREQUENCIES), dtype=np.float32)
-    for part in _blocks(len(rows)):
+    for part in slices(len(rows), _BLOCK):
         waves[part] = waves_of(thumbnails[rows[part]])
         release(thumbnails)
     return _originals(_Comparison(thumbnails, rows, waves), _candidates(waves), num_kept)
@@ -119,7 +118,7 @@ class _Comparison:
     def __call__(self, pairs: Int[np.ndarray, "p 2"]) -> Bool[np.ndarray, " p"]:
         """For each pair of positions whether one is a near-copy of the other."""
         same = np.zeros(len(pairs), dtype=np.bool_)
-        for part in _blocks(len(pairs)):
+        for part in slices(len(pairs), _BLOCK):
             same[part] = self._same(*pairs[part].T)
         return same
 
@@ -180,14 +179,14 @@ def _candidates(waves: _Waves) -> Int[np.ndarray, "p 2"]:
     """
     told = np.flatnonzero(waves.any(axis=(1, 2)))
     stored = np.zeros((len(told), np.count_nonzero(_LOW)), dtype=np.float32)
-    for part in _blocks(len(told)):
+    for part in slices(len(told), _BLOCK):
         for turn in _TURNS:
             after = turned_waves(waves[told[part]], turn)
             stands = np.flatnonzero(_stands(after, 0.0))
             stored[part.start + stands] = after[stands][:, _LOW]
     tree = cKDTree(stored)
     codes = [np.empty(0, dtype=np.int64)]
-    for part in _blocks(len(told)):
+    for part in slices(len(told), _BLOCK):
         for turn in _TURNS:
             after = turned_waves(waves[told[part]], turn)
             asked = np.flatnonzero(_stands(after, _RADIUS))
@@ -225,8 +224,3 @@ def _originals(same: _Comparison, candidates: Int[np.ndarray, "p 2"], num_kept: 
             original[others[copies]] = first
             members = others[~copies]
     return original
-
-
-def _blocks(number: int) -> Iterator[slice]:
-    for start in range(0, number, _BLOCK):
-        yield slice(start, min(start + _BLOCK, number))

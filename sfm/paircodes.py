@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Bool, Int, Int32, Int64
 
+from groundwork.arrays import slices
+
 # More keypoints than any photo has: what number a keypoint by, or two of them, is made with.
 MAX_KEYPOINTS = 1 << 31
 # Pairs that are taken apart at a time: what that needs besides its result does not grow with their number.
@@ -27,8 +29,7 @@ def encode(
 def decode(codes: Int64[np.ndarray, " p"], num_rows: int) -> Int32[np.ndarray, "p 2"]:
     """The pairs of rows that `encode` made these numbers of."""
     pairs = np.empty((len(codes), 2), dtype=np.int32)
-    for start in range(0, len(codes), _BLOCK):
-        part = slice(start, start + _BLOCK)
+    for part in slices(len(codes), _BLOCK):
         pairs[part, 0], pairs[part, 1] = np.divmod(codes[part], num_rows)
     return pairs
 

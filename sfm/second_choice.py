@@ -7,6 +7,7 @@ import pandas as pd
 from jaxtyping import Bool, Int, Int32, Int64
 from scipy.sparse import csr_array
 
+from groundwork.arrays import slices
 from sfm.pair_table import WATERMARK, image_rows
 from sfm.paircodes import encode
 
@@ -68,10 +69,10 @@ class PairChoice:
         matched_by = csr_array((np.ones(len(loose), dtype=np.int32), (image, loose)), shape=(size, size))
         candidates = np.flatnonzero(self.trusted & ~self.loose[self.rows].any(axis=1))
         among = np.zeros(len(self.rows), dtype=np.bool_)
-        for start in range(0, len(candidates), _BLOCK):
-            part = candidates[start : start + _BLOCK]
-            one, two = self.rows[part].T
-            among[part] = matched_by[one].multiply(matched_by[two]).sum(axis=1) > 0
+        for part in slices(len(candidates), _BLOCK):
+            rows = candidates[part]
+            one, two = self.rows[rows].T
+            among[rows] = matched_by[one].multiply(matched_by[two]).sum(axis=1) > 0
         return among
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 from pydantic import Field
 
+from groundwork.arrays import slices
 from groundwork.batches import Batch, BatchResult, LazyBatches
 from groundwork.files import atomic_path, create_array, discard, release
 from groundwork.keys import key_of
@@ -233,20 +234,18 @@ def _describe_batch(
     return {}, [path]
 
 
-def _join(
-    path: Path, shape: tuple[int, int], before: Path, kept: int, results: Sequence[BatchResult]
-) -> None:
+def _join(out: Path, shape: tuple[int, int], before: Path, kept: int, results: Sequence[BatchResult]) -> None:
     """Write the first `kept` rows of the file `before`, and those of the results, as one file."""
-    rows = create_array(path, shape, np.float32)
+    rows = create_array(out, shape, np.float32)
     if kept:
         known = np.load(before, mmap_mode="r")
-        for start in range(0, kept, _COPIED):
-            rows[start : min(kept, start + _COPIED)] = known[start : min(kept, start + _COPIED)]
+        for part in slices(kept, _COPIED):
+            rows[part] = known[part]
             release(known)
             release(rows)
     for result in results:
-        for part in result.outputs:
-            with np.load(part) as stored:
+        for path in result.outputs:
+            with np.load(path) as stored:
                 rows[stored["image_ids"] - 1] = stored["rows"]
         release(rows)
     rows.flush()

@@ -20,6 +20,7 @@ from cnnimretrieval.descriptors.passes import Input, described, in_batches, one_
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork
 from cnnimretrieval.networks.precision import Precision
 from cnnimretrieval.networks.scales import require_factors
+from groundwork.arrays import slices
 from groundwork.descriptor_folder import unit_rows
 from groundwork.files import atomic_path, create_array, keep_rows
 from groundwork.progress import progress
@@ -106,9 +107,8 @@ class Described:
             if not sound[row]
         ]
         if unsound:
-            for start in range(0, len(kept), _MOVED_ROWS):
-                part = kept[start : start + _MOVED_ROWS]
-                vectors[start : start + len(part)] = vectors[part]
+            for part in slices(len(kept), _MOVED_ROWS):
+                vectors[part] = vectors[kept[part]]
         failures = sorted((*self.failures, *unsound), key=lambda failure: failure.position)
         return Described(
             vectors=vectors[: len(kept)], positions=self.positions[kept], failures=tuple(failures)

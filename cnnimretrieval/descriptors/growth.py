@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from cnnimretrieval.descriptors.describer import Describer
 from cnnimretrieval.descriptors.extract import Described
 from cnnimretrieval.descriptors.images import ImageRequest
+from groundwork.arrays import slices
 from groundwork.descriptor_folder import BOX, META, STAGE, VECTORS
 from groundwork.files import atomic_path, create_array, read_table
 from groundwork.keys import sha256_of
@@ -149,9 +150,8 @@ def _joined(
     positions = np.flatnonzero((rows >= 0) | (new >= 0))
     with atomic_path(out) as unfinished:
         vectors = create_array(unfinished, (len(positions), earlier.vectors.shape[1]), np.float32)
-        for start in range(0, len(positions), _BLOCK):
-            some = positions[start : start + _BLOCK]
-            block = vectors[start : start + len(some)]
+        for part in slices(len(positions), _BLOCK):
+            some, block = positions[part], vectors[part]
             kept = rows[some] >= 0
             block[kept] = earlier.vectors[rows[some[kept]]]
             block[~kept] = described.vectors[new[some[~kept]]]

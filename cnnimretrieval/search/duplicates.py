@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int, UInt8
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from groundwork.arrays import slices
 from groundwork.descriptor_folder import DescriptorFolder
 from groundwork.photos import MAX_MEGAPIXELS, THUMBNAIL_PX, UnusablePhoto, inspect_photo
 from groundwork.shards import Selection
@@ -147,8 +148,7 @@ def _same(
     one: Int[np.ndarray, " p"], two: Int[np.ndarray, " p"], looks: dict[int, _Look]
 ) -> Bool[np.ndarray, " p"]:
     same = np.zeros(len(one), dtype=np.bool_)
-    for start in range(0, len(one), _BLOCK):
-        part = slice(start, start + _BLOCK)
+    for part in slices(len(one), _BLOCK):
         same[part] = same_picture(_pixels(one[part].tolist(), looks), _pixels(two[part].tolist(), looks))
     return same
 

@@ -19,6 +19,7 @@ from pydantic import Field
 from cnnimretrieval.search import approximate
 from cnnimretrieval.search.approximate import ApproximateConfig
 from groundwork import top_k
+from groundwork.arrays import slices
 from groundwork.descriptor_folder import STAGE, VECTORS
 from groundwork.files import atomic_path, discard
 from groundwork.keys import sha256_of
@@ -187,8 +188,8 @@ def _updated(where: Path, vectors: Rows, kind: Kind, config: ApproximateConfig) 
     if (rows < 0).sum() > _MOST_GONE * (len(rows) + len(fresh)):
         return None
     graph = approximate.read(where / _FAISS)
-    for start in range(0, len(fresh), _BLOCK):
-        approximate.add(graph, vectors[fresh[start : start + _BLOCK]])
+    for part in slices(len(fresh), _BLOCK):
+        approximate.add(graph, vectors[fresh[part]])
     _save(where, graph, np.concatenate([old_keys, new_keys[fresh]]), np.concatenate([rows, fresh]))
     removed = int(((old_rows >= 0) & (rows < 0)).sum())
     return Built(kind=kind, kept=len(vectors) - len(fresh), added=len(fresh), removed=removed)

@@ -15,7 +15,8 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from cnnimretrieval.whitening.moments import blocks
+from cnnimretrieval.whitening.moments import BLOCK_ROWS
+from groundwork.arrays import slices
 from groundwork.files import atomic_path
 
 Kind = Literal["learned", "pca"]
@@ -81,7 +82,7 @@ def apply(
     projection_t = whitening.projection[:dim].astype(vectors.dtype).T
     if out is None:
         out = np.empty((len(vectors), projection_t.shape[1]), vectors.dtype)
-    for rows in blocks(len(vectors)):
+    for rows in slices(len(vectors), BLOCK_ROWS):
         projected = (vectors[rows] - mean) @ projection_t
         norms = np.sqrt(np.einsum("nk,nk->n", projected, projected))
         np.divide(projected, (norms + _EPS)[:, None], out=out[rows])

@@ -13,6 +13,8 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float, Int
 
+from groundwork.arrays import slices
+
 BLOCK_ROWS = 4096
 # Fewer rows than this many times their dimension are few.
 _FEW = 4
@@ -34,15 +36,10 @@ class Moments:
     rounding: float
 
 
-def blocks(n: int) -> Iterator[slice]:
-    """The rows 0 to n in blocks."""
-    return (slice(start, min(start + BLOCK_ROWS, n)) for start in range(0, n, BLOCK_ROWS))
-
-
 def mean_of(vectors: Float[np.ndarray, "n d"], rows: Int[np.ndarray, " m"]) -> Float[np.ndarray, " d"]:
     """The mean of some rows, one counted as often as it is named; ValueError when it is not finite."""
     total = np.zeros(vectors.shape[1])
-    for block in blocks(len(rows)):
+    for block in slices(len(rows), BLOCK_ROWS):
         total += vectors[rows[block]].sum(axis=0, dtype=np.float64)
     if not np.isfinite(total).all():
         raise ValueError(
@@ -58,7 +55,7 @@ def centred_moments(vectors: Float[np.ndarray, "n d"], mean: Float[np.ndarray, "
     return _moments(
         (
             np.subtract(vectors[rows], centre, out=buffer[: rows.stop - rows.start])
-            for rows in blocks(len(vectors))
+            for rows in slices(len(vectors), BLOCK_ROWS)
         ),
         len(vectors),
         buffer,
@@ -78,7 +75,7 @@ def pair_moments(
     from_query, from_collection = _buffer(m, d, query_vectors.dtype), _buffer(m, d, vectors.dtype)
 
     def differences() -> Iterator[Float[np.ndarray, "k d"]]:
-        for rows in blocks(m):
+        for rows in slices(m, BLOCK_ROWS):
             size = rows.stop - rows.start
             # "clip" writes into the buffer at once; every row is there, which has been checked.
             np.take(query_vectors, queries[rows], axis=0, out=from_query[:size], mode="clip")

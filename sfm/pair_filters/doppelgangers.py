@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 from scipy.sparse import csr_array
 
+from groundwork.arrays import slices
 from sfm.pair_filters.interface import Verdict, VerifiedPairs
 from sfm.pair_table import image_rows
 
@@ -56,8 +57,8 @@ def _may_be_contradicted(
 ) -> Bool[np.ndarray, " p"]:
     """Where both images have enough neighbours that failed with the other one."""
     parts = []
-    for start in range(0, len(pairs), _BLOCK):
-        one, two = pairs[start : start + _BLOCK].T
+    for part in slices(len(pairs), _BLOCK):
+        one, two = pairs[part].T
         first = trusted[one].multiply(failed[two]).sum(axis=1)
         second = trusted[two].multiply(failed[one]).sum(axis=1)
         parts.append(np.minimum(first, second) >= _CONTRADICTIONS)

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from groundwork.arrays import freeze_arrays, starts_of
+from groundwork.arrays import freeze_arrays, slices, starts_of
 
 
 @dataclass(frozen=True)
@@ -69,3 +69,8 @@ def test_parts_end_to_end_start_where_those_before_them_end() -> None:
     assert starts_of(["abc", [], (1, 2)]).tolist() == [0, 3, 3, 5]
     assert starts_of([]).tolist() == [0]
     assert starts_of([]).dtype == starts_of(["a"]).dtype == np.int64
+
+
+def test_pieces_cover_all_once_and_the_last_is_shorter() -> None:
+    assert list(slices(7, 3)) == [slice(0, 3), slice(3, 6), slice(6, 7)]
+    assert (list(slices(6, 3)), list(slices(0, 3))) == ([slice(0, 3), slice(3, 6)], [])
