@@ -12,6 +12,8 @@ from jaxtyping import Int, Shaped
 
 logger = logging.getLogger(__name__)
 
+# How the reason against a near-copy begins; the name of the photo that is used follows.
+COPY_OF = "near-copy of "
 # Rows that are Python objects at a time, on their way out of a table's column.
 _ROWS = 65_536
 
@@ -62,7 +64,7 @@ def without_copies(
 ) -> pd.DataFrame:
     """The files with some rows told as near-copies of others, and with the numbers closed up behind them."""
     reason, status = files["reason"].copy(), files["status"].copy()
-    reason.iloc[copies] = "near-copy of " + files["name"].iloc[originals].to_numpy()
+    reason.iloc[copies] = COPY_OF + files["name"].iloc[originals].to_numpy()
     status.iloc[copies] = "duplicate"
     image_id = files["image_id"].to_numpy(copy=True)
     image_id[copies] = 0

@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-COPY_OF = "near-copy of "
-
 
 @dataclass(frozen=True, kw_only=True)
 class Group:

@@ -10,9 +10,10 @@ import pandas as pd
 from jaxtyping import Float
 
 from experiments.overview import groups, layout, plot
-from experiments.overview.groups import COPY_OF, Group
+from experiments.overview.groups import Group
 from experiments.report.reading import RunFiles
 from experiments.report.thumbnails import Thumbnails
+from sfm.numbering import COPY_OF
 
 logger = logging.getLogger(__name__)
 PHOTOS_A_GROUP, MOST_PLACES, MOST_COPIES = 10, 60, 40

@@ -67,12 +67,11 @@ def tuple_sheet(
     made = []
     for _, row in _spread(source, cluster_of, rows).iterrows():
         facts = geometry.loc[(row["query"], row["positive"])]
-        negatives = () if tuples is None else tuple(row["negatives"])
         made.append(
             TupleRow(
                 query=some_picture(row["query"], thumbnails, kind="query"),
                 positive=some_picture(row["positive"], thumbnails, _caption(facts), kind="positive"),
-                negatives=tuple(some_picture(name, thumbnails, kind="other") for name in negatives),
+                negatives=() if tuples is None else _others(row["negatives"], thumbnails),
             )
         )
     return tuple(made)
@@ -98,10 +97,8 @@ def negatives_sheet(
     return tuple(
         NegativesRow(
             query=some_picture(row["query"], thumbnails, kind="query"),
-            first=tuple(some_picture(name, thumbnails, kind="other") for name in names_in(row["negatives"])),
-            last=tuple(
-                some_picture(name, thumbnails, kind="other") for name in names_in(row["negatives_last"])
-            ),
+            first=_others(row["negatives"], thumbnails),
+            last=_others(row["negatives_last"], thumbnails),
             last_epoch=int(row["epoch_last"]),
         )
         for row in chosen.to_dict("records")
