@@ -19,6 +19,7 @@ from jaxtyping import Int
 from groundwork.files import write_json
 from groundwork.keys import key_of, sha256_of
 from groundwork.orientation import upright_size
+from groundwork.photo_source import SOURCE, PhotoSource, write_source
 from groundwork.photos import UnusablePhoto, stored_shape
 from groundwork.progress import progress
 from groundwork.records import load_done, mark_done
@@ -31,7 +32,7 @@ from pairs.retrieval_sfm_files import read_training_pairs, tell
 logger = logging.getLogger(__name__)
 
 _STAGE = "mine"
-_OUTPUTS = ("images.parquet", "positives.parquet", "heldout.parquet", "photos.json", "stats.json")
+_OUTPUTS = ("images.parquet", "positives.parquet", "heldout.parquet", SOURCE, "stats.json")
 _VERSION = 3
 
 # Stored width and height in px, and the EXIF orientation.
@@ -86,7 +87,7 @@ def adopt(pickle: Path, photos: Path, out: Path, *, drop_repeats: bool = False) 
 def _write(table: PairTable, photos: Path, content: str, stats: Mapping[str, Any], out: Path) -> None:
     write_pair_table(table, out)
     write_heldout(_heldout(table), out / "heldout.parquet")
-    write_json(out / "photos.json", {"version": 1, "photos": str(photos.resolve()), "content": content})
+    write_source(PhotoSource(photos=str(photos.resolve()), content=content), out)
     write_json(out / "stats.json", stats)
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from groundwork.files import read_json
+from groundwork.photo_source import read_source
 from groundwork.progress import progress
 from groundwork.records import record_of
 from pairs.pair_table import PairTable, read_pair_table
@@ -40,7 +40,7 @@ def export(pairs_dir: Path, out: Path, name: str) -> Path:
     write_whitening_pairs(train, out / f"{name}-whiten.pkl")
     write_training_pairs(train, val, out / f"{name}.pkl")
     write_hloc_pairs(table, out / "hloc-pairs.txt")
-    photos = Path(read_json(pairs_dir / "photos.json")["photos"])
+    photos = read_source(pairs_dir).folder
     for row in progress(np.flatnonzero(table.place >= 0), desc="export", unit="photo"):
         link = out / "ims" / photo_of(cid_of(table.names[row]))
         link.parent.mkdir(parents=True, exist_ok=True)

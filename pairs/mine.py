@@ -16,6 +16,7 @@ from pydantic import Field
 
 from groundwork.files import read_json, write_json
 from groundwork.keys import key_of, key_of_table, sha256_of
+from groundwork.photo_source import SOURCE, read_source, write_source
 from groundwork.records import load_done, mark_done
 from pairs.descriptors import descriptors_key
 from pairs.heldout import (
@@ -45,7 +46,7 @@ _OUTPUTS = (
     "shared_points.npy",
     "candidates.parquet",
     "heldout.parquet",
-    "photos.json",
+    SOURCE,
     "stats.json",
 )
 
@@ -100,9 +101,8 @@ def mine(sfm_dir: Path, out: Path, config: MineConfig) -> MiningResult:
     write_pair_table(table, out)
     write_candidates(candidates, table.names, out)
     write_heldout(heldout, out / "heldout.parquet")
-    photos = read_json(sfm_dir / "photos.json")
     content = key_of_table(reconstruction.images[["name", "content"]])
-    write_json(out / "photos.json", photos | {"content": content})
+    write_source(read_source(sfm_dir).model_copy(update={"content": content}), out)
     seconds = time.monotonic() - started
     stats = _stats(table, candidates, heldout, dropped) | {"seconds": round(seconds, 3)}
     write_json(out / "stats.json", stats)
@@ -112,7 +112,7 @@ def mine(sfm_dir: Path, out: Path, config: MineConfig) -> MiningResult:
 
 def _key(sfm_dir: Path, model_files: Sequence[Path], config: MineConfig) -> str:
     # Content, not the records of reconstruction: redoing it with the same result must not redo this.
-    inputs = [sfm_dir / "images.parquet", sfm_dir / "photos.json", *model_files]
+    inputs = [sfm_dir / "images.parquet", sfm_dir / SOURCE, *model_files]
     digests = {path.relative_to(sfm_dir).as_posix(): sha256_of(path) for path in inputs}
     versions = [version(package) for package in ("cnnimretrieval", "numpy", "scipy", "pandas")]
     # The descriptors themselves decide, not where they lie.

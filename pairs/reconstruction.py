@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Int, UInt8
 
 from groundwork.files import read_table
+from groundwork.photo_source import SOURCE
 from groundwork.progress import progress
 from groundwork.random_streams import random_stream
 from pairs.copies import copied_pairs
@@ -127,9 +128,9 @@ def _found(rising: Int[np.ndarray, " n"], rows: Int[np.ndarray, " p"]) -> Int[np
 def read_reconstruction(sfm_dir: Path) -> Reconstruction:
     """The images and model files in `sfm_dir`; FileNotFoundError when there is no finished reconstruction."""
     path = sfm_dir / "images.parquet"
-    if not path.is_file() or not (sfm_dir / "photos.json").is_file():
+    if not path.is_file() or not (sfm_dir / SOURCE).is_file():
         raise FileNotFoundError(
-            f"mine {sfm_dir}: expected a reconstruction with images.parquet and photos.json, got none; "
+            f"mine {sfm_dir}: expected a reconstruction with images.parquet and {SOURCE}, got none; "
             "run reconstruct first"
         )
     files = read_table(path)

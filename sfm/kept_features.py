@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from groundwork.files import read_json, read_table
+from groundwork.files import read_table
 from groundwork.orientation import upright_xy
+from groundwork.photo_source import read_source
 from groundwork.records import record_of
 from sfm.descriptors import described
 from sfm.features import SHARDS, STAGE, FeatureConfig
@@ -78,7 +79,7 @@ def kept_features(sfm: Path, method: str) -> KeptFeatures:
     photos = (usable[column].tolist() for column in _COLUMNS[1:])
     return KeptFeatures(
         config=config,
-        _photos=Path(os.path.abspath(read_json(sfm / "photos.json")["photos"])),
+        _photos=read_source(sfm).folder,
         _store=FeatureStore(folder=sfm / "features", shard_size=int(shards.basis["shard_size"])),
         _known={name: _Photo(*row) for name, *row in zip(usable["name"], *photos, strict=True)},
     )

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from groundwork.files import read_json, read_table, write_json
+from groundwork.files import read_table, write_json
+from groundwork.photo_source import read_source
 
 _MARK = "places.json"
 _PREFIX = "place-"
@@ -36,7 +37,7 @@ def write_place_folders(sfm: Path, out: Path) -> PlaceFolders:
             f"places: expected a folder that reconstruction finished, got {sfm}; run reconstruct first"
         )
     images = read_table(sfm / "images.parquet")
-    photos = Path(os.path.abspath(read_json(sfm / "photos.json")["photos"]))
+    photos = read_source(sfm).folder
     images = images[images["place"] >= 0]
     _clear(out)
     out.mkdir(parents=True, exist_ok=True)

@@ -11,9 +11,10 @@ import pandas as pd
 from pydantic import Field
 
 from groundwork.child import preload
-from groundwork.files import read_table, sweep, write_json
+from groundwork.files import read_table, sweep
 from groundwork.keys import key_of, key_of_table
 from groundwork.lock import hold
+from groundwork.photo_source import PhotoSource, write_source
 from groundwork.settings import Settings
 from sfm.candidates import CandidateConfig, propose_pairs, require_given
 from sfm.collection import Collection, ScanConfig, require_folder, scan
@@ -110,7 +111,7 @@ class Matched:
 
 def _reconstruct(photos: Path, out: Path, config: ReconstructConfig, executor: Executor) -> ReconstructResult:
     collection = scan(photos, out, config.scan, executor)
-    write_json(out / "photos.json", {"version": 1, "photos": str(collection.photos)})
+    write_source(PhotoSource(photos=str(collection.photos)), out)
     if config.from_colmap is None:
         matched = _match(collection, out, config, executor)
     elif (database := database_alone(config.from_colmap)) is not None:

@@ -15,8 +15,9 @@ from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.distributed import describe_together, first_says, is_first, wait
 from cnnimretrieval.training.divergence import sound_descriptors
-from groundwork.files import atomic_path, read_json
+from groundwork.files import atomic_path
 from groundwork.keys import key_of
+from groundwork.photo_source import read_source
 from pairs.heldout import Purpose, read_heldout
 from pairs.pair_table import read_pair_table
 
@@ -152,13 +153,12 @@ def descriptions_of(
 
     ValueError when there is no query of the purpose that is `needed`.
     """
-    source, table = read_json(pairs / "photos.json"), read_pair_table(pairs)
-    photos = Path(source["photos"])
+    source, table = read_source(pairs), read_pair_table(pairs)
     return Descriptions(
-        collection=Collection(photos=photos, table=table),
-        queries=query_set(read_heldout(pairs / "heldout.parquet"), table, photos, needed=needed),
+        collection=Collection(photos=source.folder, table=table),
+        queries=query_set(read_heldout(pairs / "heldout.parquet"), table, source.folder, needed=needed),
         folder=folder,
-        content=source["content"],
+        content=source.content,
         image_size=image_size,
         device=device,
         workers=workers,

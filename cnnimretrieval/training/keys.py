@@ -81,7 +81,8 @@ def loop_key(
 ) -> str:
     """Of what the weights after an epoch hang on, so that a change of the rest does not lose them.
 
-    `content` is the key of the photos in photos.json; `models` are those whose tracks teach the trunk.
+    `content` is the key of the photos, as `groundwork.photo_source` has it; `models` are those whose tracks
+    teach the trunk.
     """
     files = {name: mined.outputs[name].sha256 for name in _LEARNED_FROM if name in mined.outputs}
     seen = config.loop.through_whitening

@@ -27,6 +27,7 @@ from cnnimretrieval.training.step import Learner
 from experiments.settings.run_config import RunConfig
 from groundwork.files import discard, read_json, write_json
 from groundwork.keys import key_of
+from groundwork.photo_source import read_source
 from groundwork.random_streams import random_stream
 from groundwork.settings import Settings
 from pairs.heldout import read_heldout
@@ -60,16 +61,16 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     torch.set_num_threads(1)
     config = cell.config.train
     table = _table(cell)
-    source = read_json(cell.pairs / "photos.json")
+    source = read_source(cell.pairs)
     drawn = read_heldout(cell.pairs / "heldout.parquet")
     # Neither what is reported of a split nor what is trained on is ground to choose by.
     aside = set(table.place[table.is_choosing].tolist())
     asked = [query for query in drawn if query.kind != "whole" and query.place in aside]
     descriptions = Descriptions(
-        collection=Collection(photos=Path(source["photos"]), table=table),
-        queries=query_set(asked, table, Path(source["photos"]), needed="choose"),
+        collection=Collection(photos=source.folder, table=table),
+        queries=query_set(asked, table, source.folder, needed="choose"),
         folder=cell.out / "descriptors",
-        content=source["content"],
+        content=source.content,
         image_size=config.network.image_size or config.loop.image_size,
         device="cpu",
         workers=0,

@@ -25,7 +25,8 @@ from experiments.initial import with_descriptors
 from experiments.settings import protocol
 from experiments.settings.run_config import RunConfig
 from groundwork.executors import LocalExecutor
-from groundwork.files import read_json, write_json
+from groundwork.files import write_json
+from groundwork.photo_source import read_source
 from groundwork.settings import Settings
 from pairs.mine import MineConfig, mine
 from pairs.split import SplitConfig
@@ -129,7 +130,7 @@ def _scored(cells: Sequence[Cell], workers: int) -> Iterator[dict[str, Any]]:
 def _cell(given: Any, name: str, seed: int, overrides: Sequence[str]) -> Cell:
     """The cell, with what it shares with others made: the pairs of its seed, descriptors for m1."""
     config = protocol.read(protocol.DEFAULT, overrides, seed=seed, weights=given.weights).resolve(RunConfig)
-    pairs, photos = given.out / f"pairs-{seed}", Path(read_json(given.sfm / "photos.json")["photos"])
+    pairs, photos = given.out / f"pairs-{seed}", read_source(given.sfm).folder
     mine(given.sfm, pairs, MineConfig(seed=seed, split=_SPLIT))
     descriptors = given.out / "initial"
     mining = with_descriptors(config, photos, given.sfm, descriptors, device="cpu", workers=0)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from groundwork.files import REMEDY, read_json, read_table
+from groundwork.photo_source import SOURCE, PhotoSource
 from sfm.model import Model, load_model
 
 logger = logging.getLogger(__name__)
@@ -139,10 +140,10 @@ def _columns(*names: str) -> Callable[[Path], pd.DataFrame]:
 
 
 def _photos(parts: _Parts) -> Path | None:
-    for path in ("pairs/photos.json", "sfm/photos.json"):
-        stored = parts.read(path, "", _read_object)
-        if stored and isinstance(stored.get("photos"), str):
-            return Path(stored["photos"])
+    for folder in ("pairs", "sfm"):
+        source = parts.read(f"{folder}/{SOURCE}", "", PhotoSource.load)
+        if source is not None:
+            return source.folder
     return None
 
 
