@@ -20,6 +20,7 @@ from pairs.same_place_negatives import ApartPairs, apart_pairs
 from pairs.shared_points import CELLS, shared_points
 from pairs.viewpoint import pair_candidates
 from sfm.model import Model, load_model
+from sfm.modelfolder import arrays_of_models
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -138,11 +139,8 @@ def read_reconstruction(sfm_dir: Path) -> Reconstruction:
     files = files.assign(content=files["sha256" if "sha256" in files else "name"])
     is_usable = files["status"].isin(("registered", "unregistered"))
     others = files["status"][~is_usable].value_counts()
-    folders = sorted(
-        (f for f in (sfm_dir / "models").glob("*") if f.name.isdecimal()), key=lambda f: int(f.name)
-    )
     return Reconstruction(
         images=files[is_usable].sort_values("content", ignore_index=True),
-        model_files=tuple(folder / "arrays.npz" for folder in folders),
+        model_files=tuple(arrays_of_models(sfm_dir)),
         dropped={f"image: {status}": int(count) for status, count in sorted(others.items())},
     )

@@ -18,7 +18,7 @@ from groundwork.settings import Settings
 from sfm.components import Component
 from sfm.featurestore import FeatureStore
 from sfm.matching import read_inliers
-from sfm.model import save_model
+from sfm.model import ARRAYS, save_model
 
 if TYPE_CHECKING:
     from sfm.colmap.calls import ModelSummary, PairGeometry
@@ -205,7 +205,7 @@ def _judge(found: Path, component: Component, config: MappingConfig, way: str, s
         if way == "global" and not _is_sane(summary, config):
             continue
         model = colmap.read_reconstruction(folder)
-        save_model(model, folder / "arrays.npz")
+        save_model(model, folder / ARRAYS)
         registered.update(model.names)
         share = summary.images / len(component.image_ids)
         facts = ModelFacts(way=way, registered_share=share, seconds=round(seconds, 3), **asdict(summary))

@@ -16,6 +16,8 @@ from jaxtyping import Float, Int
 from groundwork.arrays import Layout, freeze_arrays
 from groundwork.files import atomic_path
 
+# A model beside the files of COLMAP that it was read from.
+ARRAYS = "arrays.npz"
 FORMAT_VERSION = 1
 
 _LAYOUT: Layout = {

@@ -1,7 +1,5 @@
 """The folder models/<k>: the models of all components in one order, and models.parquet, one row for each."""
 
-import errno
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +9,10 @@ from typing import Any
 import pandas as pd
 
 from groundwork.files import atomic_path, write_table
+from groundwork.links import link
+from sfm.model import ARRAYS
 
-# What os.link raises where a file system has no hard links, or allows no more of them to one file.
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EACCES)
+MODELS = "models"
 _COLUMNS = {
     "model": "int64",
     "place": "int64",
@@ -46,10 +45,10 @@ def assemble(found: Sequence[FoundModel], out: Path) -> int:
     ones, or copies where the file system has no links.
     """
     ordered = sorted(found, key=lambda model: -model.facts["images"])
-    with atomic_path(out / "models") as unfinished:
+    with atomic_path(out / MODELS) as unfinished:
         unfinished.mkdir()
         for number, model in enumerate(ordered):
-            shutil.copytree(model.folder, unfinished / str(number), copy_function=_link)
+            shutil.copytree(model.folder, unfinished / str(number), copy_function=link)
     rows = [
         {"model": number, "place": each.place, "part": each.part} | each.facts
         for number, each in enumerate(ordered)
@@ -58,10 +57,7 @@ def assemble(found: Sequence[FoundModel], out: Path) -> int:
     return len(ordered)
 
 
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        shutil.copy2(source, target)
+def arrays_of_models(sfm: Path) -> list[Path]:
+    """The arrays of every model of a reconstruction, by the models' numbers."""
+    folders = [folder for folder in (sfm / MODELS).glob("*") if folder.name.isdecimal()]
+    return [folder / ARRAYS for folder in sorted(folders, key=lambda folder: int(folder.name))]

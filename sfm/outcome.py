@@ -15,7 +15,7 @@ from jaxtyping import Int
 from groundwork.files import read_table, write_json, write_table
 from groundwork.records import load_done, mark_done, record_of
 from groundwork.settings import Values
-from sfm.model import Model, load_model
+from sfm.model import ARRAYS, Model, load_model
 
 
 class ReconstructCounts(Values):
@@ -65,7 +65,7 @@ class ReconstructResult:
     def models(self) -> list[Model]:
         """The models, read from their folders, with their places."""
         place_of = dict(zip(self.images["name"], self.images["place"].tolist(), strict=True))
-        models = [load_model(folder / "arrays.npz") for folder in self.model_folders]
+        models = [load_model(folder / ARRAYS) for folder in self.model_folders]
         return [replace(model, place=place_of[model.names[0]]) for model in models]
 
 
@@ -106,7 +106,7 @@ def model_of_image(names: "pd.Series[str]", folders: Sequence[Path]) -> Int[np.n
     """
     found, points, sizes = [pa.array([], pa.string())], [np.empty(0, dtype=np.int64)], []
     for folder in folders:
-        model = load_model(folder / "arrays.npz")
+        model = load_model(folder / ARRAYS)
         found.append(pa.array(model.names, pa.string()))
         points.append(np.bincount(model.track_image, minlength=model.num_images))
         sizes.append(model.num_images)

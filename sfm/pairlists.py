@@ -21,7 +21,7 @@ from groundwork.files import atomic_path
 from groundwork.keys import key_of
 from groundwork.records import load_done, mark_done
 from sfm.covisibility import covisible_pairs, visibility
-from sfm.model import Model, load_model
+from sfm.model import ARRAYS, Model, load_model
 from sfm.pair_table import ENDS
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def write_pair_lists(
     if trusted is not None:
         falling = np.argsort(-trusted["inliers"].to_numpy(), kind="stable")
         lists["verified"] = _named(trusted, falling, names)
-    lists["covisible"] = (most_covisible(load_model(folder / "arrays.npz")) for folder in model_folders)
+    lists["covisible"] = (most_covisible(load_model(folder / ARRAYS)) for folder in model_folders)
     paths: list[Path] = []
     facts: dict[str, int] = {}
     for kind, parts in lists.items():

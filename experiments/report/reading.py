@@ -11,6 +11,7 @@ import pandas as pd
 from groundwork.files import REMEDY, read_json, read_table
 from groundwork.photo_source import SOURCE, PhotoSource
 from sfm.model import Model, load_model
+from sfm.modelfolder import arrays_of_models
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -152,11 +153,11 @@ def _read_models(parts: _Parts, images: pd.DataFrame | None) -> tuple[tuple[str,
     place_of: dict[str, int] = {}
     if images is not None and "place" in images:
         place_of = dict(zip(images["name"], images["place"].tolist(), strict=True))
-    folders = (path.parent.name for path in (parts.work / "sfm" / "models").glob("*/arrays.npz"))
     found = []
-    for name in sorted(folders, key=int):
-        model = parts.read(f"sfm/models/{name}/arrays.npz", "the model is not drawn", load_model)
+    for path in arrays_of_models(parts.work / "sfm"):
+        model = parts.read(path.relative_to(parts.work).as_posix(), "the model is not drawn", load_model)
         if model is not None:
+            name = path.parent.name
             found.append((name, replace(model, place=place_of.get(model.names[0], model.place))))
     if not found:
         parts.missing.append("sfm/models: there is no 3D model to draw")

@@ -26,7 +26,7 @@ from sfm.colmap.files import database_beside, model_folders
 from sfm.colmap.model_tasks import model_batch, read_model
 from sfm.mapper import ModelFacts
 from sfm.matchgraph import GraphConfig, number_places
-from sfm.model import load_model
+from sfm.model import ARRAYS, load_model
 from sfm.modelfolder import FoundModel, assemble
 from sfm.outcome import model_of_image
 from sfm.pair_table import is_trusted
@@ -83,7 +83,7 @@ def import_models(
     _require_models(source, collection, results)
     pairs = _verified_pairs(database, collection, graph) if database else np.empty((0, 2), dtype=np.int64)
     found = [kept / batch.name for batch, result in zip(batches, results, strict=True) if result.outputs]
-    large = [folder for folder in found if load_model(folder / "arrays.npz").num_images >= min_size]
+    large = [folder for folder in found if load_model(folder / ARRAYS).num_images >= min_size]
     place_of_image = _places(large, pairs, collection)
     key = key_of(base, [batch.key for batch in batches], min_size, place_of_image.tolist())
     record = load_done(out, "import", key)
@@ -133,7 +133,7 @@ def _places(
     row_of = {name: row for row, name in enumerate(collection.usable["name"])}
     links = [pairs]
     for folder in folders:
-        rows = np.array([row_of[name] for name in load_model(folder / "arrays.npz").names])
+        rows = np.array([row_of[name] for name in load_model(folder / ARRAYS).names])
         links.append(np.column_stack([np.full(len(rows) - 1, rows[0]), rows[1:]]))
     return number_places(np.concatenate(links), len(row_of))
 
@@ -148,7 +148,7 @@ def _found(
     sizes = np.bincount(place_of_image + 1)[1:]
     error_px = {result.name: result.facts.get("error_px", 0.0) for result in results}
     for folder in folders:
-        model = load_model(folder / "arrays.npz")
+        model = load_model(folder / ARRAYS)
         place = int(place_of_image[row_of[model.names[0]]])
         facts = ModelFacts(
             way="imported",

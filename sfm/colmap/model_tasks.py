@@ -13,7 +13,7 @@ from groundwork.files import atomic_path, read_table
 from groundwork.keys import key_of
 from sfm.colmap.files import model_stamps, require_whole
 from sfm.colmap.frames import Photo, Reframe, frames_of
-from sfm.model import Model, only_images, save_model
+from sfm.model import ARRAYS, Model, only_images, save_model
 
 
 def model_batch(number: int, folder: Path, base: str) -> Batch[Path]:
@@ -57,7 +57,7 @@ def read_model(batch: Batch[Path], *, listing: Path, folder: Path) -> tuple[dict
                 colmap.copy_reconstruction(source, unfinished)
             facts["error_px"] = colmap.summarise(unfinished).reprojection_error_px
             used = only_images(model, [name in frames for name in model.names])
-            save_model(used, unfinished / "arrays.npz")
+            save_model(used, unfinished / ARRAYS)
     except (RuntimeError, ValueError, IndexError, MemoryError) as error:
         text = (str(error).splitlines() or [type(error).__name__])[0]
         return {"missing": 0, "names": [], "failed": text}, []

@@ -12,6 +12,7 @@ from groundwork.orientation import upright_xy
 from pairs.image_pairs import Candidates
 from pairs.pair_table import PairTable
 from sfm.model import load_model
+from sfm.modelfolder import arrays_of_models
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,8 +39,7 @@ def model_files(sfm: Path, asked_by: str = "train.local") -> list[Path]:
 
     FileNotFoundError when there are none; it names the settings that asked for them.
     """
-    folders = [path for path in (sfm / "models").glob("*") if path.name.isdecimal()]
-    files = [path / "arrays.npz" for path in sorted(folders, key=lambda path: int(path.name))]
+    files = arrays_of_models(sfm)
     if not files:
         raise FileNotFoundError(
             f"{asked_by}: expected a reconstruction, whose tracks teach, got none in {sfm}; set "
