@@ -11,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from sfm.pair_table import ENDS
-from sfm.paircodes import decode, encode, sort_unique
+from sfm.paircodes import decode, encode, with_new
 
 _MAX_BLOCK = 1000
 # Below this, starting a task and reading its images costs a quarter of the matching.
@@ -50,20 +50,22 @@ class MatchPlan:
 def plan_matches(candidates: pd.DataFrame, before: pd.DataFrame, num_images: int) -> MatchPlan:
     """Plan the pairs of both tables, each with the block that it has `before`, or a new one.
 
-    `candidates` have the columns `sfm.pair_table.PROPOSED`, pairs from `before` those of `PLANNED`. Who
-    proposes a pair now counts more than who did before.
+    `candidates` have the columns `sfm.pair_table.PROPOSED`, pairs from `before`, which are sorted, those of
+    `PLANNED`. Who proposes a pair now counts more than who did before.
     """
     wanted, known = (_codes(table, num_images) for table in (candidates, before))
-    every = sort_unique(np.concatenate([wanted, known]))
     origins = union_categoricals([table["origin"].astype("category") for table in (candidates, before)])
+    known_block = before["block"].to_numpy()
+    del before  # of tens of millions of pairs each table and array weighs
+    every = with_new(known, wanted)
     origin = np.empty(len(every), dtype=np.int8)
     block = np.full(len(every), -1, dtype=np.int32)
     rows = np.searchsorted(every, known)
-    origin[rows], block[rows] = origins.codes[len(wanted) :], before["block"]
+    origin[rows], block[rows] = origins.codes[len(wanted) :], known_block
     origin[np.searchsorted(every, wanted)] = origins.codes[: len(wanted)]
     del wanted, known, rows
     new = block < 0
-    block[new] = int(before["block"].max() if len(before) else -1) + 1 + _deal(every[new], num_images)
+    block[new] = int(known_block.max(initial=-1)) + 1 + _deal(every[new], num_images)
     by_block = np.argsort(block, kind="stable").astype(np.int32)
     image_ids = decode(every, num_images)
     image_ids += 1
@@ -87,7 +89,7 @@ def _deal(codes: Int64[np.ndarray, " p"], num_images: int) -> Int32[np.ndarray, 
     if not len(codes):
         return np.empty(0, dtype=np.int32)
     pairs = decode(codes, num_images)
-    del codes  # of tens of millions of pairs each of these arrays weighs
+    del codes
     place_in_order = np.empty(num_images, dtype=np.int32)
     place_in_order[_neighbours_together(pairs, num_images)] = np.arange(num_images)
     pairs = place_in_order[pairs]

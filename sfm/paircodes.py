@@ -41,6 +41,17 @@ def sort_unique(codes: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " p"]:
     return unique
 
 
+def with_new(known: Int64[np.ndarray, " k"], codes: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " p"]:
+    """The numbers of both once each, rising; `known` are so already, and come back themselves if all are."""
+    if not len(known):
+        return sort_unique(codes.copy())
+    is_new = np.empty(len(codes), dtype=np.bool_)
+    for part in slices(len(codes), _BLOCK):
+        place = np.searchsorted(known, codes[part])
+        is_new[part] = known[np.minimum(place, len(known) - 1)] != codes[part]
+    return sort_unique(np.concatenate([known, codes[is_new]])) if is_new.any() else known
+
+
 def first_of_equal(codes: Int64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
     """Where sorted numbers differ from the one before."""
     first = np.ones(len(codes), dtype=np.bool_)

@@ -3,9 +3,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sfm.paircodes import decode, encode, first_of_equal, num_rows, sort_unique
+from sfm.paircodes import decode, encode, first_of_equal, num_rows, sort_unique, with_new
 
 PAIRS = arrays(np.int32, st.tuples(st.integers(0, 20), st.just(2)), elements=st.integers(0, 9))
+CODES = arrays(np.int64, st.integers(0, 12), elements=st.integers(0, 15))
 
 
 @given(PAIRS)
@@ -16,6 +17,15 @@ def test_numbers_of_pairs_are_in_their_order_and_lead_back_to_them(pairs):
     np.testing.assert_array_equal(decode(codes, rows), pairs)
     unique = sorted({(one, two) for one, two in pairs.tolist()})
     assert list(map(tuple, decode(sort_unique(codes), rows).tolist())) == unique
+
+
+@given(CODES, CODES)
+def test_new_numbers_join_those_that_are_known(known, codes):
+    known, before = np.unique(known), codes.copy()
+    found = with_new(known, codes)
+    np.testing.assert_array_equal(found, np.union1d(known, codes))
+    assert (found is known) == (len(known) > 0 and set(codes) <= set(known))
+    np.testing.assert_array_equal(codes, before)
 
 
 def test_equal_numbers_are_told_from_their_first():
