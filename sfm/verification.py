@@ -37,6 +37,8 @@ def _on_print(
     one: ImageFeatures, two: ImageFeatures, inliers: UInt32[np.ndarray, "n 2"]
 ) -> UInt32[np.ndarray, "k 2"]:
     """The inliers that print explains, where it explains the pair."""
+    if not len(inliers):  # most pairs of a mixed collection
+        return inliers
     matched = MatchedPoints(
         one=one.keypoints[inliers[:, 0], :2],
         two=two.keypoints[inliers[:, 1], :2],

@@ -28,6 +28,17 @@ FOCAL_35MM = 40
 FOCAL_PX = FOCAL_35MM / np.hypot(36, 24) * np.hypot(WIDTH, HEIGHT)
 
 
+def make_photos(folder: Path, names: list[str]) -> Path:
+    """A photo of its own for every name."""
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (12, 16), dtype=np.uint8)
+        pixels = np.kron(pixels, np.ones((64, 64), np.uint8))
+        Image.fromarray(pixels).save(path, format="PNG")
+    return folder
+
+
 @dataclass(frozen=True)
 class Scene:
     """A folder of rendered photos and the true centre of each camera, by file name."""

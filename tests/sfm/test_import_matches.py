@@ -16,6 +16,7 @@ from groundwork.tasks import run_batches
 from sfm.featurestore import FeatureStore, GivenCamera
 from sfm.pair_table import GEOMETRY_KINDS
 from sfm.reconstruct import ReconstructConfig, reconstruct
+from tests.sfm.conftest import make_photos
 
 # f, f, centre, distortion: none of them what would be guessed.
 PARAMS = [1300.0, 1250.0, 500.0, 390.0, -0.1, 0.02, 0.001, -0.002]
@@ -40,16 +41,6 @@ def make_database(path: Path, *, seed: int = 1) -> list[str]:
     with changed(path) as database:
         database.execute("UPDATE images SET name = 'a b/' || (20 - image_id) || '.png'")
         return [name for (name,) in database.execute("SELECT name FROM images ORDER BY image_id")]
-
-
-def make_photos(folder: Path, names: list[str]) -> Path:
-    for number, name in enumerate(names):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.random.default_rng(number).integers(0, 256, (12, 16), dtype=np.uint8)
-        pixels = np.kron(pixels, np.ones((64, 64), np.uint8))
-        Image.fromarray(pixels).save(path)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from sfm.colmap.calls import read_reconstruction
 from sfm.geometry import centres_in_world
 from sfm.model import load_model, only_images
 from sfm.reconstruct import ReconstructConfig, reconstruct
+from tests.sfm.conftest import make_photos
 
 
 def synthesize(
@@ -42,17 +43,6 @@ def synthesize(
     for image in model.images.values():
         image.name = prefix + image.name
     return model
-
-
-def make_photos(folder: Path, names: list[str]) -> Path:
-    """A photo of its own for every name."""
-    for number, name in enumerate(names):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.random.default_rng(number).integers(0, 256, (12, 16), dtype=np.uint8)
-        pixels = np.kron(pixels, np.ones((64, 64), np.uint8))
-        Image.fromarray(pixels).save(path, format="PNG")
-    return folder
 
 
 def _names(model: pycolmap.Reconstruction) -> list[str]:
