@@ -13,7 +13,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from cnnimretrieval.descriptors.extract import first_words
-from cnnimretrieval.networks.stages import watch
+from cnnimretrieval.networks.trunk_stages import watch
 from cnnimretrieval.training.batches import Batch
 from cnnimretrieval.training.classes import Classes
 from cnnimretrieval.training.context import Training

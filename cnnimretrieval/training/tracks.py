@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from cnnimretrieval.descriptors.images import ImageRequest
-from cnnimretrieval.networks.stages import Stage, find_stage
 from cnnimretrieval.networks.trunk import Trunk
+from cnnimretrieval.networks.trunk_stages import Stage, find_stage
 from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.local.losses import correspondence_loss, surely_apart
 from cnnimretrieval.training.local.supervision import Observations, model_files, observations

@@ -18,7 +18,7 @@ from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.inputs import KeepConfig, keep_inputs
 from cnnimretrieval.evaluation.queries import QuerySet
 from cnnimretrieval.networks.network import NetworkConfig, build
-from cnnimretrieval.networks.stages import find_stage
+from cnnimretrieval.networks.trunk_stages import find_stage
 from cnnimretrieval.training import distributed
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.descriptions import Descriptions

@@ -10,7 +10,7 @@ import torch
 from torch.optim import SGD
 
 from cnnimretrieval.descriptors.inputs import KeepConfig, keep_inputs
-from cnnimretrieval.networks.stages import find_stage, run_to, watch
+from cnnimretrieval.networks.trunk_stages import find_stage, run_to, watch
 from cnnimretrieval.training.batches import load_batches
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.fine_tune import fine_tune
