@@ -21,11 +21,15 @@ from experiments.comparison import Answers, read_answers
 from experiments.scoreboard import KINDS, ROWS, SITUATIONS
 from groundwork.files import write_json
 
+# The row that a run kept, whichever that was.
+_KEPT = "kept"
+_NAMES = {**ROWS, _KEPT: "handed out"}
 # What is told of the differences: the second row over the first.
 _TOLD = (
     ("off_the_shelf", "off_the_shelf_whitened"),
     ("off_the_shelf_pca", "fine_tuned_whitened"),
     ("off_the_shelf_whitened", "fine_tuned_whitened"),
+    ("off_the_shelf_whitened", _KEPT),
 )
 _KINDS_OF_QUERY = ("crop", "retaken", "whole")
 
@@ -80,17 +84,17 @@ def _differences(runs: Sequence[Answers]) -> _Table:
     """The differences of some rows, by kind of query."""
     rows = []
     for one, other in _TOLD:
-        if all(one in run.rows and other in run.rows for run in runs):
+        if all({one, other} <= {*run.rows, _KEPT} for run in runs):
             found = [_difference(runs, one, other, kind) for kind in _KINDS_OF_QUERY]
-            rows.append((f"{ROWS[other]} over {ROWS[one]}", *map(_in_words, found)))
+            rows.append((f"{_NAMES[other]} over {_NAMES[one]}", *map(_in_words, found)))
     return ("among unseen photos", *(KINDS[kind] for kind in _KINDS_OF_QUERY)), rows
 
 
 def _difference(runs: Sequence[Answers], one: str, other: str, kind: str) -> Difference:
-    tables = [
-        run.rows[one].assign(other=run.rows[other]["average_precision"], seed=number)
-        for number, run in enumerate(runs)
-    ]
+    tables = []
+    for number, run in enumerate(runs):
+        after = run.rows[run.kept if other == _KEPT else other]["average_precision"]
+        tables.append(run.rows[one].assign(other=after, seed=number))
     queries = pd.concat([table[table["kind"] == kind] for table in tables])
     a, b = (queries[name].to_numpy(np.float64) for name in ("average_precision", "other"))
     place = queries.groupby(["seed", "place"]).ngroup().to_numpy(np.int64)

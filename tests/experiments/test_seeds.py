@@ -39,6 +39,8 @@ def test_differences_are_means_over_the_places_of_all_seeds():
     found = seeds._difference([first, second], *ROWS, "crop")
     assert found.mean == pytest.approx((0.1 - 0.1 + 0.6) / 3)
     assert (found.count, found.better, found.worse) == (3, 2, 1)
+    # Both kept the second row.
+    assert seeds._difference([first, second], ROWS[0], "kept", "crop") == found
     retaken = seeds._difference([first, second], *ROWS, "retaken")
     assert (retaken.mean, retaken.count) == (pytest.approx(-0.05), 2)
 
