@@ -15,14 +15,13 @@ from torch.optim import Optimizer
 from cnnimretrieval.descriptors.extract import first_words
 from cnnimretrieval.networks.trunk_stages import watch
 from cnnimretrieval.training.batches import Batch
+from cnnimretrieval.training.beside import add_gradient_beside
 from cnnimretrieval.training.classes import Classes
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.distributed import num_ranks, of_all, sum_gradients
 from cnnimretrieval.training.divergence import check_descriptors, check_loss, check_scale, check_tensors
 from cnnimretrieval.training.gradients import (
     add_gradient,
-    add_gradient_of_maps,
-    as_seen,
     at_once,
     describe_with_gradient,
 )
@@ -30,7 +29,6 @@ from cnnimretrieval.training.losses.cross_batch_memory import CrossBatchMemory
 from cnnimretrieval.training.losses.pair_masks import PairMasks
 from cnnimretrieval.training.losses.registry import LOSSES, BatchLoss, TupleLoss, mean_over_anchors
 from cnnimretrieval.training.out_of_memory import Changes, OutOfMemory, settings_that_fit
-from cnnimretrieval.training.tracks import track_loss
 
 
 class Learner:
@@ -85,7 +83,9 @@ class Learner:
             total = self._batch(loss, batch)
         else:
             total = self._of_classes(batch)
-        return total + self._distilled(batch) + self._tracked(batch)
+        beside = add_gradient_beside(self._training, batch, self._scaler.scale)
+        check_loss(beside, self._queries(batch))
+        return total + beside
 
     def _out_of_memory(self, batch: Batch, said: str) -> OutOfMemory:
         by_tuple = isinstance(LOSSES[self._training.config.loss], TupleLoss)
@@ -206,45 +206,6 @@ class Learner:
         found = float(add_gradient(self._training, _pictures(batch), values, scaled=self._scaler.scale))
         check_loss(found, self._queries(batch))
         return found * len(batch)
-
-    def _distilled(self, batch: Batch) -> float:
-        """The photos that are in the batch for the teacher's sake, towards what it makes of them."""
-        targets = [example.targets for example in batch if example.targets is not None]
-        if not targets:
-            return 0.0
-        vectors = torch.from_numpy(np.concatenate(targets)).to(self._training.device)
-        expected, weight = as_seen(self._training, vectors), self._training.config.distillation.weight
-
-        def values(descriptors: Tensor) -> Tensor:
-            return weight * (descriptors - expected).square().sum(dim=1)
-
-        pictures = [picture for example in batch for picture in example.taught]
-        found = float(add_gradient(self._training, pictures, values, scaled=self._scaler.scale).sum())
-        check_loss(found, self._queries(batch))
-        return found
-
-    def _tracked(self, batch: Batch) -> float:
-        """Queries and positives as they are, where both see the same points."""
-        tracks, device = self._training.tracks, self._training.device
-        if tracks is None:
-            return 0.0
-        pairs = [
-            (example.pair, torch.from_numpy(example.xy).float())
-            for example in batch
-            if example.xy is not None
-        ]
-
-        def value(number: int, maps: list[Tensor]) -> Tensor:
-            _, xy = pairs[number]
-            return tracks.config.weight * track_loss(maps, xy.to(device), tracks.config.temperature)
-
-        with self._training.clock.part("backward"):
-            own = add_gradient_of_maps(
-                self._training, tracks.stage, [pictures for pictures, _ in pairs], value, self._scaler.scale
-            )
-        found = float(sum(of_all(sum(own))))
-        check_loss(found, self._queries(batch))
-        return found
 
     def check(self) -> None:
         """Diverged unless the network, as it is after the last step, tells the photos of that step apart."""
