@@ -12,6 +12,7 @@ import typer
 
 from experiments import cli
 from experiments.reference_pages import commands_page, settings, settings_page
+from tests.browser import SCREENS, browsing, overflow, watched
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -101,14 +102,39 @@ def test_messages_that_are_explained_are_messages_of_the_code():
     assert missing == []
 
 
-@pytest.mark.slow
-def test_the_site_builds_without_a_warning(tmp_path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, and what its build said."""
+    out = tmp_path_factory.mktemp("site")
     words = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
     done = subprocess.run(
-        [*words, str(REPOSITORY / "docs"), str(tmp_path)], capture_output=True, text=True, check=False
+        [*words, str(REPOSITORY / "docs"), str(out)], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    index = (tmp_path / "index.html").read_text(encoding="utf-8")
+    return out, (done.returncode, done.stderr)
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(site):
+    out, said = site
+    assert said == (0, "")
+    index = (out / "index.html").read_text(encoding="utf-8")
     # Nothing is fetched from elsewhere.
     assert not re.findall(r'(?:src|<link[^>]* href)="https?://', index)
-    assert "experiments.programs.fine_tune" in (tmp_path / "python.html").read_text(encoding="utf-8")
+    assert "experiments.programs.fine_tune" in (out / "python.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "height", "scheme"), SCREENS, ids=["desktop", "phone"])
+def test_every_page_of_the_site_opens_without_a_complaint(site, width, height, scheme):
+    out, _ = site
+    complaints, wide = [], {}
+    with browsing() as browser:
+        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        watched(page, (out.as_uri(),), complaints)
+        for path in sorted(out.rglob("*.html")):
+            if "_static" not in path.parts:
+                page.goto(path.as_uri())
+                wide[path.name] = overflow(page)
+    assert complaints == []
+    assert {name: pixels for name, pixels in wide.items() if pixels} == {}
+    assert len(wide) > 25

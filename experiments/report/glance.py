@@ -17,6 +17,8 @@ from sfm.numbering import COPY_OF
 
 logger = logging.getLogger(__name__)
 PHOTOS_A_GROUP, MOST_PLACES, MOST_COPIES = 10, 60, 40
+# Places that are shown without a click.
+OPEN_PLACES = 12
 # Small pictures of low quality: a thousand photos have to stay below the size of a mail.
 _LONGEST_PX, _QUALITY = 112, 62
 _NO_MAP = "There is no map: the descriptors that training kept are not there, or of other photos."

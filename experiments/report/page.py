@@ -65,6 +65,7 @@ def _content(files: RunFiles, drawn: Sequence[DrawnModel]) -> dict[str, Any]:
         "num_models": len(files.models),
         **glance.at_a_glance(files),
         "most_places": glance.MOST_PLACES,
+        "open_places": glance.OPEN_PLACES,
         "most_copies": glance.MOST_COPIES,
         **_pairs(files, thumbnails),
         **_rankings(files, thumbnails),
@@ -90,10 +91,21 @@ def _cards(files: RunFiles) -> list[tuple[str, str]]:
 def _counts(files: RunFiles) -> dict[str, Any]:
     return {
         "photo_counts": tables.photo_counts(files.sfm) if files.sfm else None,
+        **_not_used(files),
         "photo_reasons": tables.reasons(files.sfm.get("reasons", {})) if files.sfm else None,
         "dropped": tables.reasons(files.pairs.get("dropped", {})) if files.pairs else None,
         "split": files.pairs.get("split", {}) if files.pairs else {},
     }
+
+
+def _not_used(files: RunFiles) -> dict[str, Any]:
+    """Files that took no part, by name, with the reason."""
+    images = files.images
+    if images is None or not {"status", "reason"} <= set(images):
+        return {"not_used": (), "num_not_used": 0}
+    left = images[images["status"].isin(["rejected", "duplicate"])].sort_values("name")
+    shown = left.head(_MOST_ROWS)
+    return {"not_used": list(zip(shown["name"], shown["reason"], strict=True)), "num_not_used": len(left)}
 
 
 def _reconstruction(files: RunFiles) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.local.pairing import pair
 from cnnimretrieval.search.spatial import SpatialConfig, Verifier, rerank_spatially
 from experiments.report.match_figure import match_caption, match_picture
-from experiments.report.sheets import Picture, kind_of, names_in, query_picture, some_picture
+from experiments.report.sheets import Picture, counted, kind_of, query_picture, some_picture
 from experiments.report.shown import Finder, Shown
 from experiments.report.thumbnails import Thumbnails, data_uri, query_request
 from groundwork.top_k import Ranking
@@ -88,9 +88,9 @@ def _half_right(rankings: pd.DataFrame, count: int) -> list[dict[Any, Any]]:
     return chosen
 
 
-def _candidates(query: dict[Any, Any]) -> list[str]:
+def _candidates(query: dict[Any, Any]) -> tuple[str, ...]:
     """The first photos of the ranking that count."""
-    return [name for name in names_in(query["ranked"]) if kind_of(query, name) != "junk"][:CANDIDATES]
+    return counted(query, "ranked")[:CANDIDATES]
 
 
 def _row(

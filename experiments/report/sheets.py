@@ -42,7 +42,7 @@ class NegativesRow:
 
 @dataclass(frozen=True, kw_only=True)
 class RankingRow:
-    """One held-out query and its first photos in two networks' rankings."""
+    """One held-out query and its first photos in two networks' rankings, of those that count."""
 
     query: Picture
     before: tuple[Picture, ...]
@@ -163,10 +163,15 @@ def kind_of(row: Mapping[Any, Any], name: str) -> str:
     return "junk" if name in names_in(row["junk"]) else "other"
 
 
+def counted(row: Mapping[Any, Any], column: str) -> tuple[str, ...]:
+    """The photos of a ranking that count for its score: all but junk, best first."""
+    return tuple(name for name in names_in(row[column]) if kind_of(row, name) != "junk")
+
+
 def _ranking_row(row: Mapping[Any, Any], thumbnails: Thumbnails, shown: int) -> RankingRow:
     def ranked(column: str) -> tuple[Picture, ...]:
-        names = names_in(row[column])[:shown]
-        return tuple(some_picture(name, thumbnails, kind=kind_of(row, name)) for name in names)
+        first = counted(row, column)[:shown]
+        return tuple(some_picture(name, thumbnails, kind=kind_of(row, name)) for name in first)
 
     before_ap, after_ap = (
         float(np.asarray(row[column])) for column in ("average_precision", "average_precision_after")

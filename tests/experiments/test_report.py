@@ -204,7 +204,7 @@ def test_the_page_is_one_file_of_readable_pictures(page):
         if "svg" not in source[:20]:
             Image.open(io.BytesIO(content)).load()
     # Only the 3D view is another file.
-    assert set(re.findall(r'(?:src|href)="(?!data:)([^"#]*)', page)) == {"models.html"}
+    assert set(re.findall(r'(?:src|href)="(?!data:|#)([^"#]*)', page)) == {"models.html"}
     assert "not readable" in text_of(page)
 
 
@@ -397,8 +397,9 @@ def test_rankings_show_the_largest_gain_and_loss_with_their_kinds(work):
     files = read_run(work)
     rose, fell = ranking_sheet(files.rankings, "fine_tuned_whitened", Thumbnails(files.photos))
     assert (rose.query.name, rose.before_ap, rose.after_ap) == ("c.jpg", 0.321, 0.987)
-    assert [cell.kind for cell in rose.before] == ["other", "junk", "positive"]
-    assert [cell.name for cell in rose.after] == ["a.jpg", "b.jpg", ODD]
+    # What is left out of the score is not shown.
+    assert [cell.kind for cell in rose.before] == ["other", "positive"]
+    assert [cell.name for cell in rose.after] == ["a.jpg", "b.jpg"]
     assert (fell.query.name, fell.after_ap) == ("d.jpg", 0.555)
 
 
@@ -417,6 +418,24 @@ def test_of_many_rankings_the_most_changed_are_shown_one_a_photo():
     assert [row.query.name for row in shown] == ["b.jpg", "c.jpg"]
     everything = ranking_sheet(frame, "fine_tuned", Thumbnails(None), best=5, worst=5)
     assert [row.query.name for row in everything] == ["b.jpg", "a.jpg", "d.jpg", "c.jpg"]
+
+
+def test_contents_lead_to_every_part(page):
+    (contents,) = re.findall(r'<nav class="contents".*?</nav>', page, flags=re.S)
+    linked = re.findall(r'<a href="#(\w+)">([^<]+)</a>', contents)
+    assert linked == re.findall(r'<section id="(\w+)">\n<h2>([^<]+)</h2>', page)
+    assert len(linked) == 12
+
+
+def test_files_that_were_not_used_are_listed_with_the_reason(work):
+    status = ["rejected", "registered", "duplicate", "unregistered", "registered", "rejected"]
+    reason = ["truncated", "", "same content as a.jpg", "matches no other photo", "", "not an image"]
+    images = pd.DataFrame({"name": NAMES, "orientation": 1, "status": status, "reason": reason})
+    write_table(work / "sfm/images.parquet", images)
+    shown = text_of(write_report(work).read_text(encoding="utf-8"))
+    # A browser shows an escaped name as it is.
+    listed = "file why &lt;b&gt;&amp;odd name.jpg truncated b.jpg same content as a.jpg e.jpg not an image"
+    assert f"Every file that was not used {listed} " in shown
 
 
 def test_a_crop_query_is_shown_as_the_network_saw_it(work):

@@ -8,26 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import SCREENS, WAIT, browsing, overflow, watched
 from tests.experiments.web.conftest import HOSTILE, LIMITS, NUM_PLACES, running
 from tests.experiments.web.files import EPS, bomb, cut_jpeg
 
-playwright = pytest.importorskip("playwright.sync_api")
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-]
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
-WAIT = 60_000
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with browsing() as found:
         yield found
-        found.close()
 
 
 @pytest.fixture
@@ -45,22 +36,12 @@ def open_page(browser, served, complaints):
             viewport={"width": width, "height": height}, color_scheme=scheme, java_script_enabled=scripts
         )
         contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(WAIT)
-        page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: _own(request.url, served.address, complaints))
-        return page
+        return watched(context.new_page(), (served.address,), complaints)
 
     yield opened
     for context in contexts:
         context.close()
     assert complaints == []
-
-
-def _own(url, address, complaints):
-    if not url.startswith((address, "blob:", "data:")):
-        complaints.append(f"request to {url}")
 
 
 def _names(page):
@@ -76,9 +57,7 @@ def _drag(page, start, end):
     page.mouse.up()
 
 
-@pytest.mark.parametrize(
-    ("width", "height", "scheme"), [(1280, 900, "light"), (390, 844, "dark")], ids=["desktop", "phone"]
-)
+@pytest.mark.parametrize(("width", "height", "scheme"), SCREENS, ids=["desktop", "phone"])
 def test_a_person_searches(open_page, served, width, height, scheme):
     page = open_page(width, height, scheme)
     page.goto(served.address)
@@ -115,7 +94,7 @@ def test_a_person_searches(open_page, served, width, height, scheme):
     with page.expect_response("**/results"):
         page.get_by_role("button", name="Previous").click()
     page.wait_for_selector("text=Page 1 of 2")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert overflow(page) == 0
 
 
 def test_points_are_drawn_on_both_photos(open_page, served):
@@ -182,7 +161,7 @@ def test_the_collection_at_a_glance(open_page, served, width, scheme):
     page.wait_for_selector("text=1 group.")
     assert page.locator("h3").count() == NUM_PLACES + 1
     assert page.locator("svg image").count() >= 3
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert overflow(page) == 0
     page.locator("svg image").first.click()
     page.wait_for_selector("#results")
 
