@@ -17,6 +17,8 @@ myst_enable_extensions = ["colon_fence"]
 suppress_warnings = ["myst.xref_missing"]
 html_theme = "furo"
 html_title = "cnnimretrieval"
+# Blocks without a language are commands and what they print.
+highlight_language = "none"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 

@@ -6,15 +6,17 @@ import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 
 import httpx
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 from experiments.exit_codes import UsageFault
-from experiments.web import assembly, server
+from experiments.web import app, assembly, server
 from experiments.web.collection import Served
 from experiments.web.faults import RequestFault
 from experiments.web.guard import HEADERS, Patience
@@ -179,6 +181,18 @@ def test_pages_show_places_and_photos(client, served):
     assert copies.count("<h3>") == 1
     assert re.findall(r'alt="([^"]*)"', copies) == ["place 6 view 0 larger.png", "place 6 view 0.png"]
     assert client.get("/photos", params={"name": "PLACE 4"}).text.count("/thumbnails/") == VIEWS
+
+
+def test_a_result_leads_to_the_folder_it_lies_in(client, served):
+    link = re.compile(r'<a href="([^"]*)" aria-label="Folder of')
+    assert link.findall(client.post("/results", data={"row": "3"}).text) == []
+    images = served.site.served.images
+    inside = replace(served.site.served, images=images.assign(name="sea & sun/" + images["name"]))
+    site = replace(served.site, served=inside, searcher=replace(served.site.searcher, served=inside))
+    page = TestClient(app.application(site, "1.2.3"), base_url="http://127.0.0.1")
+    found = set(link.findall(page.post("/results", data={"row": "3"}).text))
+    assert found == {"/photos?name=sea%20%26%20sun/"}
+    assert f"{NUM_PHOTOS} photos." in page.get(found.pop()).text
 
 
 def test_the_form_works_without_a_script(client, served):
