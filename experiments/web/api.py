@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, File, Form, Query, UploadFile
 from pydantic import BaseModel, Field
 
+from experiments.web.asking import Asked, Found, box_of, steps_of
 from experiments.web.faults import RequestFault
-from experiments.web.searching import Asked, Found, box_of, steps_of
 from experiments.web.site import Site
 from experiments.web.uploads import kept_meanwhile
 

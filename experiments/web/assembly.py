@@ -79,8 +79,10 @@ def assembled(network: RetrievalNetwork, model: str, serving: Serving) -> Iterat
     scales = store.meta.extraction.scales
     calibration = read_calibration(model)
     sure = None if calibration is None else Sure(calibration=calibration)
+    # In the order in memory that convolutions like, as `describe` has it.
+    network.to(serving.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     describing = Describing(
-        network=network.to(serving.device).eval(),
+        network=network.eval(),
         extraction=store.meta.extraction,
         whitening=network.whitening_for(scales) if store.meta.whitening is not None else None,
         device=serving.device,

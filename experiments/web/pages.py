@@ -11,8 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from experiments.overview import plot
 from experiments.web.api import matched_points
+from experiments.web.asking import Asked, Found, box_of, steps_of
 from experiments.web.faults import RequestFault
-from experiments.web.searching import Asked, Found, box_of, steps_of
 from experiments.web.site import Site
 from experiments.web.uploads import kept_meanwhile
 

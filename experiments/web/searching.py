@@ -1,11 +1,12 @@
 """From a query, a photo of the collection or an uploaded one, to a ranking."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,9 +24,11 @@ from cnnimretrieval.search.rerank import RerankConfig, reranked
 from cnnimretrieval.search.spatial import UNSEEN, Reranked, SpatialConfig, Verifier
 from cnnimretrieval.whitening.apply import Whitening, apply
 from experiments.web import decoding
+from experiments.web.asking import Asked, Found
 from experiments.web.collection import Served
 from experiments.web.faults import RequestFault
 from experiments.web.pictures import apart
+from experiments.web.together import Together
 from groundwork.child import WorkerDied
 from groundwork.descriptor_folder import unit_rows
 from groundwork.executors import usable_cores
@@ -50,33 +53,6 @@ class Limits:
 
     megabytes: float = 32.0
     megapixels: float = 64.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What is searched with: a row of the collection or an uploaded file, a part of it, and how.
-
-    `right` are rows that a person marked as right: the query moves towards them.
-    """
-
-    row: int | None = None
-    upload: Path | None = None
-    box: Box | None = None
-    right: tuple[int, ...] = ()
-    steps: tuple[str, ...] = ()
-    top: int = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """One result."""
-
-    row: int
-    name: str
-    score: float
-    box: Box | None
-    inliers: int | None = None
-    confidence: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,6 +100,10 @@ class Searcher:
     limits: Limits = field(default_factory=Limits)
     _waiting: set[object] = field(default_factory=set)
 
+    @cached_property
+    def _together(self) -> Together:
+        return Together(self.nearest, self.threads)
+
     async def search(self, asked: Asked) -> list[Found]:
         """The best rows, without the query's own; RequestFault for what cannot be searched with."""
         turn = object()
@@ -131,8 +111,11 @@ class Searcher:
             raise RequestFault("", "busy: expected fewer searches at a time; try again in a moment", 503)
         self._waiting.add(turn)
         try:
-            vector = await self._vector(asked)
-            return await self._in_thread(lambda: self._ranked(vector, asked))
+            query = self._moved(await self._vector(asked), asked)
+            if asked.steps:
+                return await self._in_thread(lambda: self._ranked(query, asked, self.nearest))
+            ranking = await self._together(query, self._deep(asked))
+            return self._ranked(query, asked, lambda *_: ranking)
         finally:
             self._waiting.discard(turn)
 
@@ -170,14 +153,28 @@ class Searcher:
             ) from death
         return decoded  # type: ignore[no-any-return]
 
-    def _ranked(self, vector: Float[np.ndarray, "1 d"], asked: Asked) -> list[Found]:
+    def _moved(self, vector: Float[np.ndarray, "1 d"], asked: Asked) -> Float[np.ndarray, "1 d"]:
+        """The query, nearer to what was marked as right."""
         served, right = self.served, asked.right
         if served.photo_rows is not None:
             right = tuple(served.photo_rows.best(vector[0], row, served.vectors) for row in right)
-        query = towards(vector, np.asarray(served.vectors[np.array(right, np.int64)], np.float32))
+        return towards(vector, np.asarray(served.vectors[np.array(right, np.int64)], np.float32))
+
+    def _calibration(self, asked: Asked) -> Calibration | None:
+        """It knows scores of photos, not those of queries and ranks that were moved."""
+        return None if asked.right or set(asked.steps) - {"spatial"} else self.calibration
+
+    def _deep(self, asked: Asked) -> int:
+        """How long the ranking has to be: for the page, the query's own photo besides, and the background."""
+        num_photos = len(self.served.shown)
+        top = min(asked.top + (asked.row is not None and asked.box is None), num_photos)
+        if self._calibration(asked) is None:
+            return top
+        return max(top, depth(num_photos), _SPATIAL.candidates)
+
+    def _ranked(self, query: Float[np.ndarray, "1 d"], asked: Asked, nearest: Nearest) -> list[Found]:
+        served, num_photos, deep = self.served, len(self.served.shown), self._deep(asked)
         own = asked.row if asked.box is None else None
-        num_photos = len(served.shown)
-        top = min(asked.top + (own is not None), num_photos)
         config = RerankConfig(
             qe=ExpansionConfig() if "qe" in asked.steps else None,
             diffusion=DiffusionConfig(truncation=min(_DIFFUSED, num_photos))
@@ -185,12 +182,9 @@ class Searcher:
             else None,
             spatial=_SPATIAL if "spatial" in asked.steps else None,
         )
-        # A calibration knows scores of photos, not those of queries and ranks that were moved.
-        plain = not asked.right and not set(asked.steps) - {"spatial"}
-        calibration = self.calibration if plain else None
-        deep = top if calibration is None else max(top, depth(num_photos), _SPATIAL.candidates)
+        calibration = self._calibration(asked)
         proving = [self._verifier(asked)] if config.spatial is not None else []
-        ranking = next(iter(reranked(query, served.vectors, config, deep, self.nearest, proving)))
+        ranking = next(iter(reranked(query, served.vectors, config, deep, nearest, proving)))
         inliers = ranking.inliers[0].tolist() if isinstance(ranking, Reranked) else [UNSEEN] * deep
         rows, scores = ranking.rows[0].tolist(), ranking.scores[0].tolist()
         sure: list[float | None] = [None] * deep
@@ -232,28 +226,3 @@ class Searcher:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.wrap_future(self.threads.submit(work))
-
-
-def steps_of(given: list[str], steps: Mapping[str, str]) -> tuple[str, ...]:
-    """The steps of re-ranking by their names; RequestFault for one that is not among `steps`."""
-    for step in given:
-        if step not in steps:
-            known = ", ".join(steps)
-            raise RequestFault("rerank", f"rerank: expected {known}, got '{step[:40]}'; take one of them")
-    return tuple(given)
-
-
-def box_of(text: str) -> Box | None:
-    """The box x1,y1,x2,y2 of a text, None for an empty one; RequestFault for another form."""
-    if not text.strip():
-        return None
-    try:
-        sides: list[Any] = [float(part) for part in text.split(",")]
-        proper = len(sides) == 4 and sides[0] < sides[2] and sides[1] < sides[3]
-    except ValueError:
-        proper = False
-    if not proper or not np.isfinite(sides).all():
-        raise RequestFault(
-            "box", f"box: expected x1,y1,x2,y2 with x1 < x2 and y1 < y2, got '{text[:60]}'; draw it again"
-        )
-    return sides[0], sides[1], sides[2], sides[3]

@@ -14,7 +14,7 @@ from cnnimretrieval.search.confidence import Calibration, Curve, Sure
 from cnnimretrieval.search.ranking import rank
 from cnnimretrieval.search.rerank import RerankConfig
 from experiments.web import assembly
-from experiments.web.searching import Asked
+from experiments.web.asking import Asked
 from tests.experiments.web.conftest import NUM_PHOTOS
 
 NAME = "place 2 view 1.png"
