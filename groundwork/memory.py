@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import pyarrow as pa
-
 # Left for this process and for what the estimates get wrong.
 _SHARE = 0.9
 # Taken for free where the system does not tell.
@@ -85,7 +83,10 @@ def give_back() -> None:
 
     Arrow's pool and glibc's heap; where the C library is another one, the pool alone.
     """
-    pa.default_memory_pool().release_unused()
+    # Whoever has tables has loaded it; to children that have none its import would cost more than their work.
+    arrow = sys.modules.get("pyarrow")
+    if arrow is not None:
+        arrow.default_memory_pool().release_unused()
     with suppress(ImportError, AttributeError, OSError, TypeError):
         import ctypes
 

@@ -66,7 +66,10 @@ def training_figure(epochs: Sequence[Mapping[str, Any]]) -> str:
         map_axes.plot(*zip(*points, strict=True), "o-", color=colour, label=label)
     map_axes.set_ylabel("mAP, held-out places")
     if kinds:
-        map_axes.legend(frameon=False, labelcolor=INK)
+        # Beside the curves, wherever these are.
+        map_axes.legend(
+            frameon=False, labelcolor=INK, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0)
+        )
     for axes in (loss_axes, *middle, map_axes):
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from cnnimretrieval.descriptors.store import read_store
 from cnnimretrieval.networks.network import RetrievalNetwork
@@ -89,6 +90,8 @@ def assembled(network: RetrievalNetwork, model: str, serving: Serving) -> Iterat
     )
     torch.set_num_threads(1)  # each search has a thread of its own
     with ExitStack() as stack:
+        # A product on all cores waits, busily, for the one that another request is described on.
+        stack.enter_context(threadpool_limits(limits=1, user_api="blas"))
         uploads = Path(stack.enter_context(TemporaryDirectory(prefix="cnnimretrieval-uploads-")))
         cache = _pictures_folder(serving.folder, stack)
         children = LocalExecutor(usable_cores())

@@ -158,6 +158,7 @@ async function search(button) {
   const sent = new FormData(form);
   if (button && button.name) sent.append(button.name, button.value);
   answer.setAttribute("aria-busy", "true");
+  byId("status").className = "";
   byId("status").textContent = "Searching …";
   try {
     const response = await fetch("/results", { method: "POST", body: sent, signal: mine.signal });
@@ -183,6 +184,7 @@ function put(html) {
   answer.innerHTML = html; // written by our own template, which escapes every name
   for (const told of answer.querySelectorAll(".told")) tell(told.dataset.field, told.textContent);
   const heading = answer.querySelector("h2");
+  byId("status").className = "heard"; // the heading is there to be seen
   byId("status").textContent = heading ? heading.textContent : "";
 }
 
