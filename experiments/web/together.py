@@ -1,6 +1,7 @@
 """Searches that wait while another is at work go together: the descriptors are read once for all of them."""
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -43,7 +44,7 @@ class Together:
             _tell(waiting, [Ranking(rows=rows[None], scores=scores[None]) for rows, scores in each])
 
 
-def _tell(waiting: tuple[asyncio.Future[Ranking], ...], answers: "list[Ranking] | list[Exception]") -> None:
+def _tell(waiting: Sequence[asyncio.Future[Ranking]], answers: Sequence[Ranking | Exception]) -> None:
     """Whoever has gone meanwhile is not told."""
     for found, answer in zip(waiting, answers, strict=True):
         if found.done():
