@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int, UInt8
 
+from groundwork.arrays import slices
 from groundwork.files import create_array, release
 from groundwork.photos import THUMBNAIL_PX
 
@@ -32,13 +33,18 @@ def no_thumbnails(number: int) -> UInt8[np.ndarray, "n p"]:
 
 
 def write_with_thumbnails(path: Path, table: pd.DataFrame, thumbnails: UInt8[np.ndarray, "n p"]) -> None:
-    """Write a table as Parquet, without its index and with a thumbnail for each row."""
-    pixels = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(_BYTES), len(table), [None, pa.py_buffer(np.ascontiguousarray(thumbnails))]
-    )
-    rows = pa.Table.from_pandas(table, preserve_index=False).append_column(_COLUMN, pixels)
-    pq.write_table(rows, path, row_group_size=_ROWS)
-    release(thumbnails)
+    """Write a table as Parquet, without its index and with a thumbnail for each row.
+
+    Of `thumbnails` that are a memory map a block is in memory at a time.
+    """
+    kind = pa.binary(_BYTES)
+    facts = pa.Table.from_pandas(table, preserve_index=False)
+    with pq.ParquetWriter(path, facts.schema.append(pa.field(_COLUMN, kind))) as file:
+        for part in list(slices(len(facts), _ROWS)) or [slice(0, 0)]:
+            block = np.ascontiguousarray(thumbnails[part])
+            pixels = pa.FixedSizeBinaryArray.from_buffers(kind, len(block), [None, pa.py_buffer(block)])
+            file.write_table(facts[part].append_column(_COLUMN, pixels))
+            release(thumbnails)
 
 
 def gather_thumbnails(path: Path, number: int, sources: Iterable[Source]) -> UInt8[np.ndarray, "n p"]:
