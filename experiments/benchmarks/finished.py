@@ -78,10 +78,6 @@ class Finished:
         return self._whitened(self.descriptions.database(self._plain)[self.rows])
 
     @cached_property
-    def _asked(self) -> Float[np.ndarray, "q d"]:
-        return self._whitened(self.descriptions.query_vectors(self._plain))
-
-    @cached_property
     def _plain(self) -> RetrievalNetwork:
         """Without whitening and local head, as training described everything."""
         return self.network.with_pooling(self.network.pool)
@@ -102,6 +98,7 @@ class Finished:
             place = np.concatenate([near, far, junk])
             by_place.append(Relevance(positives=place[place != own], junk=np.array([own])))
         queries = [self.test.queries[number] for number in rows.tolist()]
+        requests = [self.test.requests[number] for number in rows.tolist()]
         benchmark = Benchmark(
             name=f"held-out {kind} queries",
             photos=self.photos,
@@ -112,8 +109,8 @@ class Finished:
         )
         return Asked(
             kind=kind,
-            requests=[self.test.requests[number] for number in rows.tolist()],
-            vectors=self._asked[rows],
+            requests=requests,
+            vectors=self._whitened(self.descriptions.of(self._plain, f"{kind} queries", requests)),
             benchmark=benchmark,
             places=[query.place for query in queries],
         )
