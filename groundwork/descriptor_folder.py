@@ -41,12 +41,17 @@ class DescriptorFolder:
     vectors: Float[np.ndarray, "n d"]
     images: pd.DataFrame
 
+    @property
+    def whole_photos(self) -> Int[np.ndarray, " w"]:
+        """The rows that describe whole photos; of several for one photo the first."""
+        whole = self.images[self.images["x1"].isna()]
+        return whole.index[~whole["name"].duplicated()].to_numpy(dtype=np.int64)
+
     def rows_of_photos(self, names: Sequence[str]) -> Int[np.ndarray, " m"]:
         """The row that describes each whole photo, -1 for one that none describes."""
-        whole = self.images.index[self.images["x1"].isna()]
-        row_of = pd.Series(whole, index=self.images["name"][whole])
-        first = row_of[~row_of.index.duplicated()]
-        return first.reindex(list(names), fill_value=-1).to_numpy(dtype=np.int64)
+        rows = self.whole_photos
+        row_of = pd.Series(rows, index=self.images["name"].iloc[rows])
+        return row_of.reindex(list(names), fill_value=-1).to_numpy(dtype=np.int64)
 
 
 def read_descriptor_folder(folder: Path) -> DescriptorFolder:

@@ -27,7 +27,7 @@ def export_hloc(folder: Path, out: Path, name: str, *, neighbours: int = 20) -> 
     """
     require_h5py()
     found = read_descriptor_folder(folder)
-    rows = _whole_photos(found)
+    rows = found.whole_photos
     if not len(rows):
         raise ValueError(
             f"export {folder}: expected descriptors of whole photos, got boxes only; extract photos"
@@ -47,12 +47,6 @@ def require_h5py() -> None:
         raise ValueError(
             f"export to hloc: expected the package h5py, got {error}; pip install 'cnnimretrieval[hloc]'"
         ) from error
-
-
-def _whole_photos(found: DescriptorFolder) -> np.ndarray:
-    """The first row of every photo that is described whole."""
-    whole = found.images[found.images["x1"].isna()]
-    return whole.index[~whole["name"].duplicated()].to_numpy(dtype=np.int64)
 
 
 def _write_features(found: DescriptorFolder, rows: np.ndarray, path: Path) -> None:

@@ -88,8 +88,7 @@ def alike_pairs(
 
 
 def _whole(found: DescriptorFolder) -> tuple[Int[np.ndarray, " m"], np.ndarray]:
-    whole = found.images[found.images["x1"].isna()]
-    rows = whole.index[~whole["name"].duplicated()].to_numpy(dtype=np.int64)
+    rows = found.whole_photos
     return rows, found.images["name"].to_numpy(dtype=object)[rows]
 
 
