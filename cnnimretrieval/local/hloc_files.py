@@ -26,10 +26,10 @@ def export_local_hloc(folder: Path, out: Path, name: str) -> Path:
     import h5py
 
     store, photos = read_local(folder), Path(read_store(folder).meta.photos)
-    whole = store.images["x1"].isna() & ~store.images["name"].duplicated()
+    whole = store.images["name"][store.images["x1"].isna()].drop_duplicates()
     path = out / f"feats-{name}.h5"
     with atomic_path(path) as unfinished, h5py.File(unfinished, "w") as file:
-        for photo in store.images["name"][whole]:
+        for photo in whole:
             features = store.features(photo)
             group = file.create_group(photo)
             keypoints = group.create_dataset("keypoints", data=features.keypoints - np.float32(0.5))

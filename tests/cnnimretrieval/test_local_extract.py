@@ -117,6 +117,16 @@ def test_hloc_file_has_its_layout(network, photos, tmp_path):
         assert sorted(file) == ["b.png", "c.png", "sub"]
 
 
+def test_a_part_that_is_listed_before_its_photo_does_not_hide_it_from_hloc(network, photos, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    whole = ImageRequest(path=photos / "c.png")
+    requests = [ImageRequest(path=whole.path, box=(10.0, 5.0, 80.0, 50.0)), whole]
+    extract(network, requests, photos, tmp_path / "out", ExtractConfig(image_size=80))
+    extract_local(network, requests, photos, tmp_path / "out", CONFIG)
+    with h5py.File(export_local_hloc(tmp_path / "out", tmp_path / "hloc", "mine")) as file:
+        assert list(file) == ["c.png"]
+
+
 def test_command_writes_local_features_and_tells_what_it_needs(photos, tmp_path, capsys):
     from cnnimretrieval.networks.network import save
 
