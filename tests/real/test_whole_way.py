@@ -153,7 +153,7 @@ def test_result_is_said(finished):
     work, said, _ = finished
     assert said.splitlines()[-1] == str(work / "report/index.html")
     assert "fine-tuned + learned whitening" in said
-    assert (work / "report/index.html").stat().st_size > 10_000
+    assert 10_000 < (work / "report/index.html").stat().st_size < 15_000_000
 
 
 def test_running_again_does_nothing_again(collection, finished):
