@@ -48,6 +48,9 @@ from pairs.pair_table import PairTable
 
 _EPOCH_LIMIT, _FORWARD_LIMIT, _PLAIN_LIMIT = 1.15, 1.1, 2.0
 _OF_A_PLACE = 4
+# Of the trunk's weights, those that do not learn.
+_FROZEN = {"whole trunk": 0.0, "upper half": 0.5}
+_PARTS = (*_FROZEN, "extraction")
 
 Times = dict[str, list[tuple[Any, Took]]]
 
@@ -56,6 +59,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Measure, print, and return the exit code."""
     parser = arguments(__doc__)
     parser.add_argument("photos", type=Path, help="folder of photos")
+    parser.add_argument("--parts", nargs="+", choices=_PARTS, default=_PARTS, help="all unless given")
     parser.add_argument("--count", type=int, default=120, help="photos of the epochs [%(default)s]")
     parser.add_argument("--tuples", type=int, default=20, help="of an epoch [%(default)s]")
     parser.add_argument("--side", type=int, default=362, help="of photos to learn from, px [%(default)s]")
@@ -68,10 +72,13 @@ def main(words: Sequence[str] | None = None) -> int:
     times: Times = {}
     with tempfile.TemporaryDirectory() as scratch:
         for number in range(given.repeats):
-            for name, frozen in (("whole trunk", 0.0), ("upper half", 0.5)):
+            for name, frozen in _FROZEN.items():
+                if name not in given.parts:
+                    continue
                 folder = Path(scratch) / f"{name}-{number}"
                 _add(times, {f"{name}, {what}": one for what, one in _epochs(given, frozen, folder).items()})
-        _extraction(given, Path(scratch) / "large", times)
+        if "extraction" in given.parts:
+            _extraction(given, Path(scratch) / "large", times)
     print_times(times)
     return conclude(_claims(times, given.kind))
 
