@@ -57,10 +57,22 @@ def find_stage(trunk: Trunk, stride: int = 16) -> Stage:
 
 def watch(trunk: Trunk, stage: Stage) -> None:
     """Let `run_to` read the stage of this trunk, and of copies of it."""
-    if stage.layer:
-        layer = trunk.get_submodule(stage.layer)
-        if _give not in layer._forward_hooks.values():
-            layer.register_forward_hook(_give)
+    layer = layer_of(trunk, stage)
+    if layer is not None and _give not in layer._forward_hooks.values():
+        layer.register_forward_hook(_give)
+
+
+def layer_of(trunk: Trunk, stage: Stage) -> nn.Module | None:
+    """The layer that gives the map of a stage, as `Trunk.above` runs it; None where it is the trunk itself.
+
+    Of layers in a row that is the last one: they run one by one where the lowest of a trunk stay.
+    """
+    if not stage.layer:
+        return None
+    layer = trunk.get_submodule(stage.layer)
+    while type(layer).forward is nn.Sequential.forward:
+        *_, layer = layer.children()
+    return layer
 
 
 def run_to(trunk: Trunk, images: Float[Tensor, "b 3 h w"], stage: Stage) -> Float[Tensor, "b c h2 w2"]:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.networks.trunk import Trunk
-from cnnimretrieval.networks.trunk_stages import Stage, find_stage
+from cnnimretrieval.networks.trunk_stages import Stage, find_stage, layer_of
 from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.local.losses import correspondence_loss, surely_apart
 from cnnimretrieval.training.local.supervision import Observations, model_files, observations
@@ -127,8 +127,8 @@ def track_models(pairs_dir: Path, config: TrackLossConfig) -> list[Path]:
 
 def _stage_that_learns(trunk: Trunk, num_layers: int) -> Stage:
     stage = find_stage(trunk)
-    stay = {id(module) for layer in trunk.layers[:num_layers] for module in layer.modules()}
-    if stage.layer and id(trunk.get_submodule(stage.layer)) in stay:
+    stay = [module for layer in trunk.layers[:num_layers] for module in layer.modules()]
+    if any(module is layer_of(trunk, stage) for module in stay):
         raise ValueError(
             f"train.loop.tracks: expected weights that learn below {stage.layer} of {trunk.name}, got none; "
             "lower train.loop.frozen_share"

@@ -10,7 +10,8 @@ import torch
 from torch.optim import SGD
 
 from cnnimretrieval.descriptors.inputs import KeepConfig, keep_inputs
-from cnnimretrieval.networks.trunk_stages import find_stage, run_to, watch
+from cnnimretrieval.networks.network import NetworkConfig, build
+from cnnimretrieval.networks.trunk_stages import find_stage, layer_of, run_to, watch
 from cnnimretrieval.training.batches import load_batches
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.fine_tune import fine_tune
@@ -165,10 +166,12 @@ def test_a_step_adds_the_gradient_of_all_pairs(collection, sfm_dir, network):
     assert moved > 10
 
 
-def test_what_is_kept_of_layers_that_stay_changes_nothing(collection, sfm_dir, network, tmp_path):
+# The stage of a ResNet is several layers in a row, that of a SqueezeNet one.
+@pytest.mark.parametrize("backbone", ["squeezenet1_1", "resnet18"])
+def test_what_is_kept_of_layers_that_stay_changes_nothing(collection, sfm_dir, backbone, tmp_path):
     losses = []
     for kept in (False, True):
-        own = deepcopy(network)
+        own = build(NetworkConfig(backbone=backbone), "random", seed=3)
         config = LoopConfig.model_validate(LOOP | {"frozen_share": 0.5})
         layers = own.trunk.layers_of(num_frozen(own, config))
         assert layers > 0
@@ -177,6 +180,10 @@ def test_what_is_kept_of_layers_that_stay_changes_nothing(collection, sfm_dir, n
         training = _training(collection, tracks, own, inputs, frozen_share=0.5)
         losses.append(_moved(training, _batch(training))[0])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    plain = _training(
+        collection, None, build(NetworkConfig(backbone=backbone), "random", seed=3), frozen_share=0.5
+    )
+    assert losses[0] > _moved(plain, _batch(plain))[0] + 0.1
 
 
 def test_points_are_told_apart_better_after_some_steps(collection, sfm_dir, network):
@@ -237,7 +244,11 @@ def test_what_cannot_teach_is_told(collection, tmp_path, network):
         ValueError, match=r"train\.loop\.tracks: expected weights that learn below .*got none"
     ):
         Tracks.of(collection, [], config, network.trunk, len(network.trunk.layers))
-    assert find_stage(network.trunk).layer
+    resnet = build(NetworkConfig(backbone="resnet18"), "random", seed=3).trunk
+    last_of_stage = [layer is layer_of(resnet, find_stage(resnet)) for layer in resnet.layers].index(True) + 1
+    assert Tracks.of(collection, [], config, resnet, last_of_stage - 1) is not None
+    with pytest.raises(ValueError, match=r"expected weights that learn below .* of resnet18, got none"):
+        Tracks.of(collection, [], config, resnet, last_of_stage)
 
 
 def test_no_tracks_leave_no_trace_in_what_is_written():
