@@ -28,7 +28,7 @@ TRAIN = {
     **{"backbone": "resnet18", "pooling": "gem", "kept": "fine_tuned", "verdict": "better"},
     **{"gain": GAIN, "gain_by_training": GAIN, "epochs": [], "seconds": 9.5, "missing_negatives": 0},
     **{"image_size": 512, "chosen_on": "places set aside", "initial_share": 0.25, "precision": "float32"},
-    "whitening": {"off_the_shelf_pca": "of 9 images"},
+    **{"curve": [], "whitening": {"off_the_shelf_pca": "of 9 images"}},
 }
 
 
