@@ -66,10 +66,7 @@ def training_figure(epochs: Sequence[Mapping[str, Any]]) -> str:
         map_axes.plot(*zip(*points, strict=True), "o-", color=colour, label=label)
     map_axes.set_ylabel("mAP, held-out places")
     if kinds:
-        # Beside the curves, wherever these are.
-        map_axes.legend(
-            frameon=False, labelcolor=INK, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0)
-        )
+        _legend_beside(map_axes)
     for axes in (loss_axes, *middle, map_axes):
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -80,7 +77,8 @@ def training_figure(epochs: Sequence[Mapping[str, Any]]) -> str:
 
 def size_figure(curve: Sequence[Mapping[str, Any]]) -> str:
     """MAP of each kind of query over what a photo costs, a point for each size of photos."""
-    figure = Figure(figsize=(6.4, 3.1))
+    # As wide as the curves of training, so that letters are as large.
+    figure = Figure(figsize=(11.2, 2.9))
     axes = figure.add_subplot()
     cost = [point["seconds_per_photo"] * 1e3 for point in curve]
     for kind, (colour, label) in _SCORES.items():
@@ -93,7 +91,7 @@ def size_figure(curve: Sequence[Mapping[str, Any]]) -> str:
     axes.minorticks_off()
     axes.set_xlabel("processor time a photo, longest side")
     axes.set_ylabel("mAP, places to choose by")
-    axes.legend(frameon=False, labelcolor=INK)
+    _legend_beside(axes)
     _quiet(axes)
     figure.tight_layout()
     return _svg(figure)
@@ -134,6 +132,11 @@ def geometry_figure(positives: pd.DataFrame) -> str:
 def _map_scores(epoch: Mapping[str, Any]) -> dict[str, float]:
     found = epoch.get("validation") or {key: epoch[key] for key in ("map",) if key in epoch}
     return {kind: value for kind, value in found.items() if value is not None}
+
+
+def _legend_beside(axes: Axes) -> None:
+    """The legend at the right of the curves, wherever these are."""
+    axes.legend(frameon=False, labelcolor=INK, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def _quiet(axes: Axes) -> None:
