@@ -29,6 +29,14 @@ def _blocks(text):
     return re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.M | re.S)
 
 
+@pytest.mark.parametrize("package", ["groundwork", "sfm", "pairs", "cnnimretrieval"])
+def test_the_list_of_rooms_has_every_file(package):
+    text = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = {name.rpartition("/")[2] for name in re.findall(r"`([\w/]+)`", text)}
+    files = {path.stem for path in (REPOSITORY / package).rglob("*.py")} - {"__init__"}
+    assert files - named == set()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files(page):
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
