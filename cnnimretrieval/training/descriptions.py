@@ -89,9 +89,9 @@ class Descriptions:
         row_of = {self.collection.whole(row): row for row in range(self.collection.table.num_images)}
         rows = np.array([row_of.get(request, -1) for request in requests], np.int64)
         others = [request for request, row in zip(requests, rows, strict=True) if row < 0]
-        database = self.database(network, scales)
-        vectors = np.empty((len(requests), database.shape[1]), np.float32)
-        vectors[rows >= 0] = database[rows[rows >= 0]]
+        vectors = np.empty((len(requests), network.dim), np.float32)
+        if (rows >= 0).any():
+            vectors[rows >= 0] = self.database(network, scales)[rows[rows >= 0]]
         if others:
             vectors[rows < 0] = self._made(network, what, others, scales)
         return vectors

@@ -4,14 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from cnnimretrieval.evaluation.heldout import Proof, prove
+from cnnimretrieval.evaluation.heldout import Proof
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.proof.collection_whitening import Shares, sample_pairs
-from cnnimretrieval.training.proof.rows import Candidate, Fitted, Row, candidate, fit_learned, fit_pca
+from cnnimretrieval.training.proof.rows import (
+    Candidate,
+    Fitted,
+    Row,
+    candidate,
+    choosing_proof,
+    fit_learned,
+    fit_pca,
+)
 from cnnimretrieval.training.proof.whitening_choice import choose_shares
 from cnnimretrieval.training.train_config import TrainConfig
-from cnnimretrieval.whitening.apply import apply
 
 
 def prover(descriptions: Descriptions, initial: RetrievalNetwork, config: TrainConfig) -> "Prover":
@@ -44,17 +51,9 @@ class Prover:
         return fit_pca(self.descriptions, network, self.shares.pca_shrinkage, settings.dim, scales=scales)
 
     def validation(self, network: RetrievalNetwork, through: Fitted | None) -> Proof:
-        """What the descriptors that the loss sees reach on the queries to choose by.
-
-        Where no place could be set aside, they are those to report of. Nothing but these queries and what
-        they are searched among is described.
-        """
-        queries = self.descriptions.queries
-        situation = (queries.situations("choose") or queries.situations("report"))[0]
-        vectors = self.descriptions.of_situation(network, situation)
-        if through is not None:
-            vectors = apply(through.handed_out, vectors[0]), apply(through.handed_out, vectors[1])
-        return prove(queries, situation, *vectors)
+        """What the descriptors that the loss sees reach on the queries to choose by: see `choosing_proof`."""
+        whitening = None if through is None else through.handed_out
+        return choosing_proof(self.descriptions, network, whitening)
 
     def candidates(
         self, initial: RetrievalNetwork, tuned: RetrievalNetwork, learned: Fitted

@@ -19,11 +19,13 @@ from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.distillation import Teacher
+from cnnimretrieval.training.local.supervision import model_files
 from cnnimretrieval.training.mining import draw_epoch, examples_of_part
 from cnnimretrieval.training.optimiser import build_optimizer, num_frozen, set_rate
 from cnnimretrieval.training.proof.rows import choosing_score, proofs
 from cnnimretrieval.training.prover import prover
 from cnnimretrieval.training.step import Learner
+from cnnimretrieval.training.tracks import Tracks
 from experiments.settings.run_config import RunConfig
 from groundwork.files import discard, read_json, write_json
 from groundwork.keys import key_of
@@ -81,6 +83,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     before = proofs(descriptions, initial, learned, "choose")
     network, kept = deepcopy(initial), cell.path.with_suffix(".inputs")
     layers = initial.trunk.layers_of(num_frozen(initial, config.loop))
+    models = model_files(cell.sfm) if config.loop.tracks.weight else []
     training = Training(
         network=network,
         collection=descriptions.collection,
@@ -90,6 +93,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
         inputs=keep_inputs(kept, initial, layers, config.inputs),
         descriptions=descriptions,
         teacher=Teacher.of(initial, descriptions, config.loop.distillation, config.loop.query),
+        tracks=Tracks.of(descriptions.collection, models, config.loop.tracks, initial.trunk, layers),
     )
     tuples, seconds = _learn(training, cell.seconds)
     discard(kept)

@@ -8,7 +8,12 @@ import torch
 from PIL import Image
 
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build
+from cnnimretrieval.training.batches import Batch
 from cnnimretrieval.training.collection import Collection
+from cnnimretrieval.training.fine_tune import fine_tune
+from cnnimretrieval.training.result import TrainResult
+from cnnimretrieval.training.step import Learner
+from cnnimretrieval.training.train_config import TrainConfig
 from groundwork.files import write_json
 from groundwork.records import mark_done
 from pairs.heldout import HeldoutQuery, write_heldout
@@ -97,6 +102,31 @@ def pairs_dir(collection, heldout, tmp_path):
     write_json(folder / "photos.json", {"version": 1, "photos": str(collection.photos), "content": "of it"})
     mark_done(folder, "mine", "key of mining")
     return folder
+
+
+@pytest.fixture
+def trained_with_a_kill(pairs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Trains unbroken in "whole"; then in "broken", killed at the fourth step and gone on with.
+
+    Both results, and the batches of the steps begun from the kill on.
+    """
+
+    def trained(config: TrainConfig) -> tuple[TrainResult, TrainResult, list[Batch]]:
+        whole = fine_tune(pairs_dir, tmp_path / "whole", config, weights="random")
+        real, begun = Learner.step, []
+
+        def killed(self: Learner, batch: Batch) -> float:
+            begun.append(batch)
+            if len(begun) == 4:
+                raise KeyboardInterrupt
+            return real(self, batch)
+
+        monkeypatch.setattr(Learner, "step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fine_tune(pairs_dir, tmp_path / "broken", config, weights="random")
+        return whole, fine_tune(pairs_dir, tmp_path / "broken", config, weights="random"), begun
+
+    return trained
 
 
 @pytest.fixture

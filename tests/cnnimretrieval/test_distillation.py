@@ -14,7 +14,6 @@ from cnnimretrieval.training.batches import load_batches
 from cnnimretrieval.training.context import Training
 from cnnimretrieval.training.descriptions import Descriptions
 from cnnimretrieval.training.distillation import DistillationConfig, Teacher
-from cnnimretrieval.training.fine_tune import fine_tune
 from cnnimretrieval.training.gradients import describe_with_gradient
 from cnnimretrieval.training.loop import run_loop
 from cnnimretrieval.training.mining import draw_epoch, examples_of_part
@@ -140,7 +139,7 @@ def test_the_more_weight_the_nearer_the_network_stays(training, tmp_path):
     assert moved[0] > moved[1] > moved[2]
 
 
-def test_an_interrupted_training_ends_with_the_same_weights(pairs_dir, tmp_path, monkeypatch):
+def test_an_interrupted_training_ends_with_the_same_weights(trained_with_a_kill, tmp_path):
     distillation = {"weight": 1.0, "details": True, "scales": (1.0, 0.5)}
     loop = LoopConfig.model_validate(LOOP | {"distillation": distillation, "frozen_share": 0.5})
     config = TrainConfig.model_validate(
@@ -150,19 +149,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(pairs_dir, tmp_path,
             "watch": {"checkpoint_minutes": 0},
         }
     )
-    whole = fine_tune(pairs_dir, tmp_path / "whole", config, weights="random")
-    real, calls = Learner.step, []
-
-    def killed(self, batch):
-        calls.append(batch)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return real(self, batch)
-
-    monkeypatch.setattr(Learner, "step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        fine_tune(pairs_dir, tmp_path / "broken", config, weights="random")
-    again = fine_tune(pairs_dir, tmp_path / "broken", config, weights="random")
+    whole, again, _ = trained_with_a_kill(config)
     assert [epoch.loss for epoch in again.train.epochs] == [epoch.loss for epoch in whole.train.epochs]
     one, other = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "broken"))
     assert one == other

@@ -197,25 +197,13 @@ def test_points_are_told_apart_better_after_some_steps(collection, sfm_dir, netw
 
 
 def test_a_stage_with_tracks_goes_on_after_a_kill_and_knows_its_models(
-    pairs_dir, sfm_dir, tmp_path, monkeypatch
+    pairs_dir, sfm_dir, tmp_path, trained_with_a_kill
 ):
     loop = LoopConfig.model_validate(LOOP | {"tracks": {"weight": 1.0}, "frozen_share": 0.5})
     config = TrainConfig.model_validate(
         {"network": {"backbone": "squeezenet1_1"}, "loop": loop, "watch": {"checkpoint_minutes": 0}}
     )
-    whole = fine_tune(pairs_dir, tmp_path / "whole", config, weights="random")
-    real, calls = Learner.step, []
-
-    def killed(self, batch):
-        calls.append(batch)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return real(self, batch)
-
-    monkeypatch.setattr(Learner, "step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        fine_tune(pairs_dir, tmp_path / "broken", config, weights="random")
-    again = fine_tune(pairs_dir, tmp_path / "broken", config, weights="random")
+    whole, again, begun = trained_with_a_kill(config)
     assert [epoch.loss for epoch in again.train.epochs] == [epoch.loss for epoch in whole.train.epochs]
     one, other = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "broken"))
     assert one == other
@@ -225,12 +213,12 @@ def test_a_stage_with_tracks_goes_on_after_a_kill_and_knows_its_models(
     elsewhere = config.model_copy(
         update={"loop": loop.model_copy(update={"tracks": TrackLossConfig(weight=1.0, sfm=moved)})}
     )
-    steps = len(calls)
+    steps = len(begun)
     fine_tune(pairs_dir, tmp_path / "whole", elsewhere, weights="random")
-    assert len(calls) == steps
+    assert len(begun) == steps
     save_model(load_model(moved / "models" / "0" / "arrays.npz"), moved / "models" / "5" / "arrays.npz")
     fine_tune(pairs_dir, tmp_path / "whole", elsewhere, weights="random")
-    assert len(calls) > steps
+    assert len(begun) > steps
 
 
 def test_what_cannot_teach_is_told(collection, tmp_path, network):

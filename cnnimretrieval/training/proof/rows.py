@@ -131,6 +131,22 @@ def proofs(
     return _Shown(descriptions, network, whitened).proofs(purpose)
 
 
+def choosing_proof(
+    descriptions: Descriptions, network: RetrievalNetwork, whitening: Whitening | None
+) -> Proof:
+    """What `network` reaches on the queries to choose by, in the situation that decides.
+
+    Where no place could be set aside, they are those to report of. Nothing but these queries and what they
+    are searched among is described.
+    """
+    queries = descriptions.queries
+    situation = (queries.situations("choose") or queries.situations("report"))[0]
+    vectors = descriptions.of_situation(network, situation)
+    if whitening is not None:
+        vectors = apply(whitening, vectors[0]), apply(whitening, vectors[1])
+    return prove(queries, situation, *vectors)
+
+
 class _Shown:
     """The descriptors of one network, asked for once, as each situation shows them."""
 

@@ -8,10 +8,9 @@ from pydantic import Field
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.inputs import Inputs
-from cnnimretrieval.evaluation.heldout import prove
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.descriptions import Descriptions
-from cnnimretrieval.whitening.apply import apply
+from cnnimretrieval.training.proof.rows import choosing_proof
 from groundwork.settings import Values
 
 # Photos that the cost of one is measured on.
@@ -40,16 +39,11 @@ def size_curve(
 
 
 def _point(descriptions: Descriptions, network: RetrievalNetwork, size: int) -> SizePoint:
-    queries = descriptions.queries
-    situation = (queries.situations("choose") or queries.situations("report"))[0]
     at_size = descriptions
     if size != descriptions.image_size:
         # What is kept of photos is of use at the size of training and at that which is handed out only.
         at_size = replace(descriptions, image_size=size, inputs=Inputs())
-    asked, searched = at_size.of_situation(network, situation)
-    if network.whitening is not None:
-        asked, searched = apply(network.whitening, asked), apply(network.whitening, searched)
-    scores = prove(queries, situation, asked, searched).scores
+    scores = choosing_proof(at_size, network, network.whitening).scores
     return SizePoint(
         image_size=size,
         map={kind: of_kind.map for kind, of_kind in scores.items()},
