@@ -29,7 +29,7 @@ from cnnimretrieval.search.ranking import Answer, rank, rank_locally
 from cnnimretrieval.search.rerank import RerankConfig
 from cnnimretrieval.training.fine_tune import fine_tune as fine_tune_stage
 from cnnimretrieval.training.result import TrainResult
-from cnnimretrieval.training.train_config import TrainConfig
+from cnnimretrieval.training.settings.train_config import TrainConfig
 from groundwork.child import preload
 from groundwork.executors import LocalExecutor, SerialExecutor, usable_cores
 from groundwork.folder import list_files, reasons_by_name, usable_names

@@ -11,7 +11,7 @@ Reconstruction goes by what 1,110 photos took on two cores: see `_CPU_S`.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cnnimretrieval.training.settings import LoopConfig
+from cnnimretrieval.training.settings.loop_config import LoopConfig
 from experiments.settings.recipe import Recipe
 from experiments.settings.run_config import RunConfig
 

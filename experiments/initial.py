@@ -5,7 +5,7 @@ from pathlib import Path
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import extract
-from cnnimretrieval.training.fine_tune import initial_network
+from cnnimretrieval.training.sources import initial_network
 from experiments.settings.run_config import RunConfig
 from groundwork.files import read_table
 from pairs.mine import MineConfig

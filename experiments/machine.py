@@ -10,8 +10,8 @@ import torch
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.open import load
 from cnnimretrieval.training import distributed
-from cnnimretrieval.training.fine_tune import initial_network
-from cnnimretrieval.training.train_config import TrainConfig
+from cnnimretrieval.training.settings.train_config import TrainConfig
+from cnnimretrieval.training.sources import initial_network
 from experiments.exit_codes import UsageFault
 from groundwork.lock import hold
 

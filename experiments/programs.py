@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from cnnimretrieval import stages
 from cnnimretrieval.stages import Location
 from cnnimretrieval.training.result import TrainResult
-from cnnimretrieval.training.train_config import TrainConfig
+from cnnimretrieval.training.settings.train_config import TrainConfig
 from experiments.settings import protocol as protocols
 from experiments.settings.protocol import Protocol
 from experiments.settings.run_config import RunConfig

@@ -18,8 +18,9 @@ from cnnimretrieval.evaluation.datasets import read_benchmark
 from cnnimretrieval.evaluation.evaluate import EvaluationConfig, evaluate
 from cnnimretrieval.networks.network import RetrievalNetwork, save
 from cnnimretrieval.networks.open import load
-from cnnimretrieval.training.fine_tune import fine_tune, initial_network
-from cnnimretrieval.training.train_config import TrainConfig
+from cnnimretrieval.training.fine_tune import fine_tune
+from cnnimretrieval.training.settings.train_config import TrainConfig
+from cnnimretrieval.training.sources import initial_network
 from cnnimretrieval.whitening.apply import Whitening
 from cnnimretrieval.whitening.estimates import learn_whitening
 from experiments import manifest

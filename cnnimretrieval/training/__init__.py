@@ -1,1 +1,1 @@
-"""Losses, tuples and the loop that fine-tunes a network on mined pairs."""
+"""Fine-tuning on mined pairs: the stage, and a room for each of its parts."""

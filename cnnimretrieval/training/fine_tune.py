@@ -8,47 +8,43 @@ started from. It is chosen by places that are set aside for choosing, and report
 import logging
 import time
 from collections.abc import Sequence
-from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
 from cnnimretrieval.descriptors.inputs import keep_inputs
 from cnnimretrieval.evaluation.heldout import Proof
-from cnnimretrieval.networks.network import RetrievalNetwork, build, save
+from cnnimretrieval.networks.network import RetrievalNetwork, save
 from cnnimretrieval.networks.precision import choose_precision
 from cnnimretrieval.search.confidence import CALIBRATION
-from cnnimretrieval.training.batches import Examples
-from cnnimretrieval.training.clock import NAME as PROFILE
-from cnnimretrieval.training.clock import Clock, write_profile
-from cnnimretrieval.training.context import Training
-from cnnimretrieval.training.descriptions import Descriptions, descriptions_of
-from cnnimretrieval.training.distillation import Teacher
 from cnnimretrieval.training.distributed import first_says, is_first, num_ranks, rank
-from cnnimretrieval.training.divergence import before_training
 from cnnimretrieval.training.initial_share import settle
-from cnnimretrieval.training.journal import Journal
-from cnnimretrieval.training.keys import STAGE, loop_key, mining_record, stage_key, stage_key_with_local
-from cnnimretrieval.training.local.training import learn_local, read_lessons, teaching_models
-from cnnimretrieval.training.loop import run_loop
-from cnnimretrieval.training.optimiser import num_frozen
+from cnnimretrieval.training.learning.batches import Examples
+from cnnimretrieval.training.learning.context import Training
+from cnnimretrieval.training.learning.loop import run_loop
+from cnnimretrieval.training.learning.optimiser import frozen_layers
+from cnnimretrieval.training.local.training import learn_local, read_lessons
+from cnnimretrieval.training.photos.descriptions import Descriptions, descriptions_of
 from cnnimretrieval.training.proof.calibrating import write_calibration
-from cnnimretrieval.training.proof.rows import Fitted
+from cnnimretrieval.training.proof.rows import Candidate, Fitted, Row
 from cnnimretrieval.training.proof.size_curve import size_curve
-from cnnimretrieval.training.proof.whitening_layers import load_layers, start_layers
-from cnnimretrieval.training.prover import prover
+from cnnimretrieval.training.proof.whitening_layers import start_layers
+from cnnimretrieval.training.prover import Prover, prover
 from cnnimretrieval.training.result import TrainResult, judge, read_result, write_result, write_tuples
-from cnnimretrieval.training.trace import NAME as TRACE
-from cnnimretrieval.training.trace import StepTrace
-from cnnimretrieval.training.tracks import Tracks, track_models
-from cnnimretrieval.training.train_config import TrainConfig
+from cnnimretrieval.training.safeguards.checkpoint import Progress
+from cnnimretrieval.training.safeguards.divergence import before_training
+from cnnimretrieval.training.settings.train_config import TrainConfig
+from cnnimretrieval.training.sources import STAGE, Sources, read_sources
+from cnnimretrieval.training.watching.clock import NAME as PROFILE
+from cnnimretrieval.training.watching.clock import Clock, write_profile
+from cnnimretrieval.training.watching.journal import Journal
+from cnnimretrieval.training.watching.trace import NAME as TRACE
+from cnnimretrieval.training.watching.trace import StepTrace
 from groundwork.files import discard, write_json
 from groundwork.records import load_done, mark_done
 
 logger = logging.getLogger(__name__)
 
 _CHECKPOINT = "checkpoint.pt"
-# Folder of what is kept of photos while training runs.
-_INPUTS = "inputs"
 
 
 def fine_tune(
@@ -73,23 +69,56 @@ def fine_tune(
     FileNotFoundError when mining has not finished or the tracks are not there, OSError when a photo cannot
     be read any more.
     """
-    started = time.monotonic()
-    clock = Clock()
+    started, clock = time.monotonic(), Clock()
     precision = first_says(choose_precision(config.loop.precision, device))
     loop = config.loop.model_copy(update={"precision": precision.precision})
     config = config.model_copy(update={"loop": loop})
-    mined = mining_record(pairs_dir)
-    initial = initial_network(config.without_local, weights)
-    models = teaching_models(pairs_dir, config.local) if config.network.local is not None else []
-    of_tracks = track_models(pairs_dir, config.loop.tracks)
-    key = stage_key(mined, config.without_local, initial, of_tracks)
-    whole_key = key if config.network.local is None else stage_key_with_local(key, config, models)
-    if load_done(out, STAGE, whole_key) is not None:
+    sources = read_sources(pairs_dir, config, weights)
+    key = sources.stage_key()
+    if load_done(out, STAGE, key) is not None:
         return read_result(out)
-    num_layers = initial.trunk.layers_of(num_frozen(initial, config.loop))
-    kept = out / (_INPUTS if is_first() else f"{_INPUTS}-{rank()}")
-    inputs = keep_inputs(kept, initial, num_layers, config.inputs.shared_by(num_ranks()), device=device)
-    descriptions = descriptions_of(
+    descriptions = _descriptions(pairs_dir, out, sources, device, workers)
+    with before_training(), clock.part("start"):
+        start_layers(
+            sources.initial, descriptions, config.layers, config.whitening, config.loop.query, config.seed
+        )
+        proving = prover(descriptions, sources.initial, config)
+        learned = proving.learned(sources.initial)
+    trace = StepTrace(out if profile and is_first() else None)
+    tuned, progress = _learn(sources, proving, learned, out, clock, trace)
+    with clock.part("whiten and prove"):
+        result, candidates = _prove(sources.initial, tuned, progress, proving, learned)
+        network = proving.finished(candidates[result.kept])
+        curve = size_curve(descriptions, network, config.curve_sizes)
+    told = result.train.model_copy(update={"precision": str(precision), "curve": curve})
+    result = result.model_copy(update={"train": told})
+    if config.network.local is not None:
+        network = _with_local(network, pairs_dir, out, sources, descriptions)
+    if is_first():
+        save(network, out)
+    write_calibration(descriptions, network, out)
+    discard(_inputs_folder(out))
+    if is_first():
+        write_result(out, result, candidates)
+        if profile:
+            write_profile(out, clock.read())
+        descriptions.drop_unused()
+        mark_done(out, STAGE, key, seconds=time.monotonic() - started, outputs=_outputs(out))
+        logger.info("kept %s: %s", result.kept, result.train.verdict)
+    return result
+
+
+def _descriptions(pairs_dir: Path, out: Path, sources: Sources, device: str, workers: int) -> Descriptions:
+    """Of the photos and held-out queries, by what is kept of them below the layers that learn."""
+    config, initial = sources.config, sources.initial
+    inputs = keep_inputs(
+        _inputs_folder(out),
+        initial,
+        frozen_layers(initial, config.loop),
+        config.inputs.shared_by(num_ranks()),
+        device=device,
+    )
+    return descriptions_of(
         pairs_dir,
         out / "descriptors",
         config.network.image_size or config.loop.image_size,
@@ -97,114 +126,79 @@ def fine_tune(
         workers=workers,
         inputs=inputs,
     )
-    learning_key = loop_key(mined, descriptions.content, config.without_local, initial, of_tracks)
-    tracks = Tracks.of(descriptions.collection, of_tracks, config.loop.tracks, initial.trunk, num_layers)
-    with before_training(), clock.part("start"):
-        start_layers(initial, descriptions, config.layers, config.whitening, config.loop.query, config.seed)
-        proving = prover(descriptions, initial, config)
-        learned = proving.learned(initial)
-    through = learned if config.loop.through_whitening else None
-    training = _training(initial, descriptions, tracks, config, through, out, clock=clock, profile=profile)
+
+
+def _inputs_folder(out: Path) -> Path:
+    """Where this rank keeps what it reads of photos while training runs."""
+    return out / ("inputs" if is_first() else f"inputs-{rank()}")
+
+
+def _learn(
+    sources: Sources, proving: Prover, learned: Fitted, out: Path, clock: Clock, trace: StepTrace
+) -> tuple[RetrievalNetwork, Progress]:
+    """Run the loop, or go on with it; its loss sees descriptors as `learned` whitens them, if it is to."""
+    config, descriptions = sources.config, proving.descriptions
+    training = Training.of(
+        sources.initial,
+        descriptions,
+        config,
+        whitening=proving.seen(learned),
+        models=sources.trunk_models,
+        journal=Journal(out, tensorboard=config.watch.tensorboard) if is_first() else Journal(),
+        clock=clock,
+        trace=trace,
+    )
     with training.trace:
         progress = run_loop(
             training,
             out / _CHECKPOINT,
-            learning_key,
-            lambda network: _validated(proving.validation(network, through)),
+            sources.loop_key(descriptions.content),
+            lambda network: _validated(proving.validation(network, learned)),
             partial(_write_tuples, out, descriptions.collection.table.names),
         )
-    tuned = training.network
-    with clock.part("whiten and prove"):
-        share = settle(
-            tuned,
-            initial,
-            config.loop.initial_share,
-            lambda network: proving.validation(network, through).map_of_details,
-        )
-        candidates = proving.candidates(initial, tuned, learned)
-    result = judge(candidates, config.keep, progress, image_size=descriptions.image_size, initial_share=share)
-    with clock.part("whiten and prove"):
-        network = proving.finished(candidates[result.kept])
-        curve = size_curve(descriptions, network, config.curve_sizes)
-    told = result.train.model_copy(update={"precision": str(precision), "curve": curve})
-    result = result.model_copy(update={"train": told})
-    if config.network.local is not None:
-        network = _with_local(network, pairs_dir, out, config, descriptions, models)
-    if is_first():
-        save(network, out)
-    write_calibration(descriptions, network, out)
-    if not is_first():
-        discard(kept)
-        return result
-    write_result(out, result, candidates)
-    if profile:
-        write_profile(out, clock.read())
-    descriptions.drop_unused()
-    discard(kept)
-    # A calibration may be learned again later, without training; nothing hangs on where the time went.
-    passing = (_CHECKPOINT, ".lock", CALIBRATION, PROFILE, TRACE)
-    outputs = [path for path in out.iterdir() if path.is_file() and path.name not in passing]
-    mark_done(out, STAGE, whole_key, seconds=time.monotonic() - started, outputs=outputs)
-    logger.info("kept %s: %s", result.kept, result.train.verdict)
-    return result
+    return training.network, progress
 
 
-def _training(
+def _prove(
     initial: RetrievalNetwork,
-    descriptions: Descriptions,
-    tracks: Tracks | None,
-    config: TrainConfig,
-    through: Fitted | None,
-    out: Path,
-    *,
-    clock: Clock,
-    profile: bool,
-) -> Training:
-    """What the loop works with: a copy of `initial`, which learns, whitened by `through` for its loss."""
-    return Training(
-        network=deepcopy(initial),
-        collection=descriptions.collection,
-        config=config.loop,
-        seed=config.seed,
-        whitening=None if through is None else through.handed_out,
-        device=descriptions.device,
-        workers=descriptions.workers,
-        inputs=descriptions.inputs,
-        descriptions=descriptions,
-        teacher=Teacher.of(initial, descriptions, config.loop.distillation, config.loop.query),
-        tracks=tracks,
-        watch=config.watch,
-        journal=Journal(out, tensorboard=config.watch.tensorboard) if is_first() else Journal(),
-        clock=clock,
-        trace=StepTrace(out if profile and is_first() else None),
+    tuned: RetrievalNetwork,
+    progress: Progress,
+    proving: Prover,
+    learned: Fitted,
+) -> tuple[TrainResult, dict[Row, Candidate]]:
+    """Move `tuned` back towards `initial` as far as is asked for, and compare all rows."""
+    config = proving.config
+    share = settle(
+        tuned,
+        initial,
+        config.loop.initial_share,
+        lambda network: proving.validation(network, learned).map_of_details,
     )
+    candidates = proving.candidates(initial, tuned, learned)
+    size = proving.descriptions.image_size
+    return judge(candidates, config.keep, progress, image_size=size, initial_share=share), candidates
 
 
-def initial_network(config: TrainConfig, weights: str = "pretrained") -> RetrievalNetwork:
-    """The network that training starts from, but for layers that start from training photos.
+def _outputs(out: Path) -> list[Path]:
+    """The files that the stage answers for.
 
-    `weights` and the errors are those of `build_trunk`, besides those of `load_layer`.
+    A calibration may be learned again later, without training; nothing hangs on where the time went.
     """
-    network = build(config.network, weights)
-    load_layers(network, config.layers)
-    return network
+    passing = (_CHECKPOINT, ".lock", CALIBRATION, PROFILE, TRACE)
+    return [path for path in out.iterdir() if path.is_file() and path.name not in passing]
 
 
 def _with_local(
-    network: RetrievalNetwork,
-    pairs_dir: Path,
-    out: Path,
-    config: TrainConfig,
-    descriptions: Descriptions,
-    models: Sequence[Path],
+    network: RetrievalNetwork, pairs_dir: Path, out: Path, sources: Sources, descriptions: Descriptions
 ) -> RetrievalNetwork:
     """The network that is handed out with its local head, and what teaching it was like in local.json."""
+    config = sources.config
     assert config.network.local is not None
     headed = network.with_local(config.network.local)
     lessons = read_lessons(
         pairs_dir,
         descriptions.collection,
-        models,
+        sources.head_models,
         device=descriptions.device,
         workers=descriptions.workers,
     )

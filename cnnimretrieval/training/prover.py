@@ -6,7 +6,7 @@ from functools import partial
 
 from cnnimretrieval.evaluation.heldout import Proof
 from cnnimretrieval.networks.network import RetrievalNetwork
-from cnnimretrieval.training.descriptions import Descriptions
+from cnnimretrieval.training.photos.descriptions import Descriptions
 from cnnimretrieval.training.proof.collection_whitening import Shares, sample_pairs
 from cnnimretrieval.training.proof.rows import (
     Candidate,
@@ -18,7 +18,8 @@ from cnnimretrieval.training.proof.rows import (
     fit_pca,
 )
 from cnnimretrieval.training.proof.whitening_choice import choose_shares
-from cnnimretrieval.training.train_config import TrainConfig
+from cnnimretrieval.training.settings.train_config import TrainConfig
+from cnnimretrieval.whitening.apply import Whitening
 
 
 def prover(descriptions: Descriptions, initial: RetrievalNetwork, config: TrainConfig) -> "Prover":
@@ -50,10 +51,13 @@ class Prover:
         settings = self.config.whitening
         return fit_pca(self.descriptions, network, self.shares.pca_shrinkage, settings.dim, scales=scales)
 
-    def validation(self, network: RetrievalNetwork, through: Fitted | None) -> Proof:
+    def seen(self, learned: Fitted) -> Whitening | None:
+        """How the loss sees descriptors: as `learned` whitens them, or None for as they are."""
+        return learned.handed_out if self.config.loop.through_whitening else None
+
+    def validation(self, network: RetrievalNetwork, learned: Fitted) -> Proof:
         """What the descriptors that the loss sees reach on the queries to choose by: see `choosing_proof`."""
-        whitening = None if through is None else through.handed_out
-        return choosing_proof(self.descriptions, network, whitening)
+        return choosing_proof(self.descriptions, network, self.seen(learned))
 
     def candidates(
         self, initial: RetrievalNetwork, tuned: RetrievalNetwork, learned: Fitted

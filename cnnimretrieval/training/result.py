@@ -11,10 +11,10 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from cnnimretrieval.evaluation.heldout import Gain, KindScores, Proof, gain
 from cnnimretrieval.evaluation.metrics import MIN_PLACES
 from cnnimretrieval.evaluation.queries import SituationName
-from cnnimretrieval.training.batches import Examples
-from cnnimretrieval.training.checkpoint import EpochLog, Progress
+from cnnimretrieval.training.learning.batches import Examples
 from cnnimretrieval.training.proof.rows import Candidate, Row
 from cnnimretrieval.training.proof.size_curve import SizePoint
+from cnnimretrieval.training.safeguards.checkpoint import EpochLog, Progress
 from groundwork.descriptor_folder import BOX
 from groundwork.files import write_json, write_table
 from groundwork.settings import Values

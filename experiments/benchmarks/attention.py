@@ -14,10 +14,10 @@ from jaxtyping import Float
 
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.open import load
-from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.local.maps import photo_maps
 from cnnimretrieval.training.local.settings import LocalTrainingConfig
 from cnnimretrieval.training.local.training import Lessons, read_lessons, teaching_models
+from cnnimretrieval.training.photos.collection import Collection
 from experiments.benchmarks.measure import Claim, arguments, conclude, print_table
 from groundwork.files import read_json
 from pairs.pair_table import PairTable, read_pair_table

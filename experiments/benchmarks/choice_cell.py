@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -14,18 +13,16 @@ from cnnimretrieval.descriptors.inputs import keep_inputs
 from cnnimretrieval.evaluation.heldout import DETAILS, Proof
 from cnnimretrieval.evaluation.queries import query_set
 from cnnimretrieval.networks.network import build
-from cnnimretrieval.training.batches import Batch, load_batches
-from cnnimretrieval.training.collection import Collection
-from cnnimretrieval.training.context import Training
-from cnnimretrieval.training.descriptions import Descriptions
-from cnnimretrieval.training.distillation import Teacher
+from cnnimretrieval.training.learning.batches import Batch, load_batches
+from cnnimretrieval.training.learning.context import Training
+from cnnimretrieval.training.learning.mining import draw_epoch, examples_of_part
+from cnnimretrieval.training.learning.optimiser import build_optimizer, frozen_layers, set_rate
+from cnnimretrieval.training.learning.step import Learner
 from cnnimretrieval.training.local.supervision import model_files
-from cnnimretrieval.training.mining import draw_epoch, examples_of_part
-from cnnimretrieval.training.optimiser import build_optimizer, num_frozen, set_rate
+from cnnimretrieval.training.photos.collection import Collection
+from cnnimretrieval.training.photos.descriptions import Descriptions
 from cnnimretrieval.training.proof.rows import choosing_score, proofs
 from cnnimretrieval.training.prover import prover
-from cnnimretrieval.training.step import Learner
-from cnnimretrieval.training.tracks import Tracks
 from experiments.settings.run_config import RunConfig
 from groundwork.files import discard, read_json, write_json
 from groundwork.keys import key_of
@@ -81,23 +78,19 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     proving = prover(descriptions, initial, config)
     learned = proving.learned(initial)
     before = proofs(descriptions, initial, learned, "choose")
-    network, kept = deepcopy(initial), cell.path.with_suffix(".inputs")
-    layers = initial.trunk.layers_of(num_frozen(initial, config.loop))
-    models = model_files(cell.sfm) if config.loop.tracks.weight else []
-    training = Training(
-        network=network,
-        collection=descriptions.collection,
-        config=config.loop,
-        seed=cell.seed,
-        whitening=learned.handed_out if config.loop.through_whitening else None,
-        inputs=keep_inputs(kept, initial, layers, config.inputs),
-        descriptions=descriptions,
-        teacher=Teacher.of(initial, descriptions, config.loop.distillation, config.loop.query),
-        tracks=Tracks.of(descriptions.collection, models, config.loop.tracks, initial.trunk, layers),
+    kept = cell.path.with_suffix(".inputs")
+    inputs = keep_inputs(kept, initial, frozen_layers(initial, config.loop), config.inputs)
+    training = Training.of(
+        initial,
+        replace(descriptions, inputs=inputs),
+        config.model_copy(update={"seed": cell.seed}),
+        whitening=proving.seen(learned),
+        models=model_files(cell.sfm) if config.loop.tracks.weight else (),
     )
     tuples, seconds = _learn(training, cell.seconds)
     discard(kept)
-    after = proofs(descriptions, network, proving.learned(network), "choose")
+    tuned = training.network
+    after = proofs(descriptions, tuned, proving.learned(tuned), "choose")
     scores = {
         "recipe": cell.recipe,
         "seed": cell.seed,

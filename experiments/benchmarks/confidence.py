@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from cnnimretrieval.evaluation.calibrate import Results
 from cnnimretrieval.networks.open import load
 from cnnimretrieval.search.confidence import Calibration
-from cnnimretrieval.training.descriptions import descriptions_of
+from cnnimretrieval.training.photos.descriptions import descriptions_of
 from cnnimretrieval.training.proof.calibrating import calibrate, results_of
 from experiments.benchmarks.measure import arguments, print_table
 

@@ -20,7 +20,7 @@ from cnnimretrieval.local.pyramid import PyramidConfig, describe_locally
 from cnnimretrieval.local.store import LocalMeta, LocalStore, read_local, write_local
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.open import load
-from cnnimretrieval.training.descriptions import Descriptions, descriptions_of
+from cnnimretrieval.training.photos.descriptions import Descriptions, descriptions_of
 from cnnimretrieval.whitening.apply import apply
 from groundwork.keys import key_of
 from groundwork.records import record_of

@@ -22,7 +22,7 @@ from cnnimretrieval.evaluation.queries import QuerySet, Situation
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.open import load
 from cnnimretrieval.search.photo_rows import ByPhoto, PhotoRows
-from cnnimretrieval.training.descriptions import Descriptions, descriptions_of
+from cnnimretrieval.training.photos.descriptions import Descriptions, descriptions_of
 from cnnimretrieval.whitening.apply import apply
 from experiments.benchmarks.measure import arguments, print_table
 

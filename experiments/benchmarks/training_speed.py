@@ -23,12 +23,12 @@ from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.inputs import KeepConfig, keep_inputs
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build
-from cnnimretrieval.training.collection import Collection
-from cnnimretrieval.training.context import Training
-from cnnimretrieval.training.epoch import Epoch
-from cnnimretrieval.training.learning_state import start
-from cnnimretrieval.training.optimiser import num_frozen
-from cnnimretrieval.training.settings import LoopConfig
+from cnnimretrieval.training.learning.context import Training
+from cnnimretrieval.training.learning.epoch import Epoch
+from cnnimretrieval.training.learning.optimiser import frozen_layers
+from cnnimretrieval.training.learning.state import start
+from cnnimretrieval.training.photos.collection import Collection
+from cnnimretrieval.training.settings.loop_config import LoopConfig
 from experiments.benchmarks.bare_passes import Bare, Recorded, extract_plainly, levels_of
 from experiments.benchmarks.measure import (
     Claim,
@@ -97,7 +97,7 @@ def _epochs(given: argparse.Namespace, frozen: float, folder: Path) -> dict[str,
         frozen_share=frozen,
     )
     network = _network()
-    num_layers = network.trunk.layers_of(num_frozen(network, config))
+    num_layers = frozen_layers(network, config)
     inputs = Recorded(**vars(keep_inputs(folder, network, num_layers, KeepConfig())))
     training = Training(
         network=network,

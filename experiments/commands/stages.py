@@ -101,8 +101,9 @@ def train(
     """Fine-tune on the pairs, whiten, score on held-out places; also under torchrun."""
     options.folder(pairs, "WORK/pairs", "run mine first")
     settings = protocol.read(protocol_name, overrides, seed=seed, weights=weights)
-    from cnnimretrieval.training import clock, distributed
+    from cnnimretrieval.training import distributed
     from cnnimretrieval.training.fine_tune import fine_tune
+    from cnnimretrieval.training.watching import clock
     from experiments import machine, scoreboard
     from experiments.settings.run_config import RunConfig
 

@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from cnnimretrieval.training.train_config import TrainConfig
+from cnnimretrieval.training.settings.train_config import TrainConfig
 from groundwork.settings import Settings
 from pairs.mine import MineConfig
 from sfm.reconstruct import ReconstructConfig

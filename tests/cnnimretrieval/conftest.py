@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build
-from cnnimretrieval.training.batches import Batch
-from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.fine_tune import fine_tune
+from cnnimretrieval.training.learning.batches import Batch
+from cnnimretrieval.training.learning.step import Learner
+from cnnimretrieval.training.photos.collection import Collection
 from cnnimretrieval.training.result import TrainResult
-from cnnimretrieval.training.step import Learner
-from cnnimretrieval.training.train_config import TrainConfig
+from cnnimretrieval.training.settings.train_config import TrainConfig
 from groundwork.files import write_json
 from groundwork.records import mark_done
 from pairs.heldout import HeldoutQuery, write_heldout

@@ -11,7 +11,7 @@ from cnnimretrieval.evaluation.heldout import prove
 from cnnimretrieval.evaluation.queries import query_set
 from cnnimretrieval.networks.network import NetworkConfig, build, save
 from cnnimretrieval.search.photo_rows import PhotoRows
-from cnnimretrieval.training.descriptions import descriptions_of
+from cnnimretrieval.training.photos.descriptions import descriptions_of
 from experiments.benchmarks import confidence, regions
 from groundwork.files import write_json
 from pairs.heldout import write_heldout

@@ -3,8 +3,8 @@ import pandas as pd
 from PIL import Image
 
 from cnnimretrieval.networks.network import NetworkConfig
-from cnnimretrieval.training.settings import LoopConfig
-from cnnimretrieval.training.train_config import TrainConfig
+from cnnimretrieval.training.settings.loop_config import LoopConfig
+from cnnimretrieval.training.settings.train_config import TrainConfig
 from experiments.initial import with_descriptors
 from experiments.settings.run_config import RunConfig
 from groundwork.files import write_table

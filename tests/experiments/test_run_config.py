@@ -3,7 +3,7 @@ import tomllib
 
 import pytest
 
-from cnnimretrieval.training.train_config import TrainConfig
+from cnnimretrieval.training.settings.train_config import TrainConfig
 from experiments.exit_codes import UsageFault
 from experiments.settings import protocol
 from experiments.settings.run_config import RunConfig

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from cnnimretrieval.networks.linear import set_to_whitening
 from cnnimretrieval.networks.local_head import NUM_QUANTILES, LocalHead, attention_pooled
 from cnnimretrieval.networks.network import RetrievalNetwork
-from cnnimretrieval.training.collection import Collection
 from cnnimretrieval.training.local.batch import LocalBatch, LocalBatches
 from cnnimretrieval.training.local.losses import (
     attended_loss,
@@ -37,7 +36,8 @@ from cnnimretrieval.training.local.supervision import (
 )
 from cnnimretrieval.training.losses.margin_heads import MarginHead, PlainHead
 from cnnimretrieval.training.losses.pair_masks import PairMasks
-from cnnimretrieval.training.sampling import draw_pairs
+from cnnimretrieval.training.photos.collection import Collection
+from cnnimretrieval.training.photos.sampling import draw_pairs
 from cnnimretrieval.whitening.estimates import pca_whitening
 from groundwork.progress import progress
 from groundwork.random_streams import random_stream

@@ -10,9 +10,9 @@ from pydantic import Field, field_validator
 
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.scales import require_factors
-from cnnimretrieval.training.collection import QueryConfig
-from cnnimretrieval.training.descriptions import Descriptions
-from cnnimretrieval.training.sampling import draw_pairs
+from cnnimretrieval.training.photos.collection import QueryConfig
+from cnnimretrieval.training.photos.descriptions import Descriptions
+from cnnimretrieval.training.photos.sampling import draw_pairs
 from cnnimretrieval.whitening.pair_statistics import PairStatistics, gather
 from groundwork.random_streams import random_stream
 from groundwork.settings import Settings

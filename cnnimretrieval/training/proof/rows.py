@@ -11,7 +11,7 @@ from jaxtyping import Float
 from cnnimretrieval.evaluation.heldout import Proof, prove, ranking_table
 from cnnimretrieval.evaluation.queries import Situation, SituationName
 from cnnimretrieval.networks.network import RetrievalNetwork
-from cnnimretrieval.training.descriptions import Descriptions
+from cnnimretrieval.training.photos.descriptions import Descriptions
 from cnnimretrieval.training.proof.collection_whitening import PairSample, Shares
 from cnnimretrieval.whitening.apply import Whitening, apply
 from cnnimretrieval.whitening.estimates import pca_whitening

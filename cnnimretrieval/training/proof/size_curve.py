@@ -9,7 +9,7 @@ from pydantic import Field
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.inputs import Inputs
 from cnnimretrieval.networks.network import RetrievalNetwork
-from cnnimretrieval.training.descriptions import Descriptions
+from cnnimretrieval.training.photos.descriptions import Descriptions
 from cnnimretrieval.training.proof.rows import choosing_proof
 from groundwork.settings import Values
 

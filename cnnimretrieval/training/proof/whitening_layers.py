@@ -21,11 +21,11 @@ from cnnimretrieval.networks.linear import at_every_location, set_to_whitening
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.pooling import Regional
 from cnnimretrieval.networks.toolbox_files import LAYERS, LayerName
-from cnnimretrieval.training.collection import QueryConfig
-from cnnimretrieval.training.descriptions import Descriptions
+from cnnimretrieval.training.photos.collection import QueryConfig
+from cnnimretrieval.training.photos.descriptions import Descriptions
+from cnnimretrieval.training.photos.sampling import draw_pairs
 from cnnimretrieval.training.proof.collection_whitening import WhiteningConfig, sample_pairs
 from cnnimretrieval.training.proof.rows import fit_learned, fit_pca
-from cnnimretrieval.training.sampling import draw_pairs
 from cnnimretrieval.whitening.apply import Whitening
 from cnnimretrieval.whitening.estimates import learn_whitening, pca_whitening
 from groundwork.progress import progress

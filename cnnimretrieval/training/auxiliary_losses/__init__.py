@@ -1,0 +1,1 @@
+"""What an example brings for losses beside that of the examples."""

@@ -1,0 +1,1 @@
+"""What keeps a training from being lost, or from going on when it cannot end well."""

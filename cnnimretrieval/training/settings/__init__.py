@@ -1,0 +1,1 @@
+"""The settings of the stage, of its loop and of the learning rate."""

@@ -1,0 +1,1 @@
+"""What tells people how a training goes and where its time went."""
