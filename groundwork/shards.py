@@ -12,6 +12,11 @@ from groundwork.arrays import starts_of
 from groundwork.files import release
 
 
+# What is read of a map this small stays mapped: opening it anew for every search would take as long again as
+# the search. Its pages then count as this process's memory, once.
+_KEPT_BYTES = 1 << 28
+
+
 class Shards:
     """The rows of `parts`, one below the other, without copying them: (n, d) in all.
 
@@ -52,8 +57,9 @@ class Shards:
         return found
 
     def _slice(self, start: int, stop: int) -> Float[np.ndarray, "r d"]:
+        whole_bytes = len(self) * self.shape[1] * np.dtype(np.float32).itemsize
         pieces = [
-            read_block(part, max(start, first) - first, min(stop, last) - first)
+            read_block(part, max(start, first) - first, min(stop, last) - first, whole_bytes)
             for part, (first, last) in zip(self.parts, pairwise(self._starts.tolist()), strict=True)
             if max(start, first) < min(stop, last)
         ]
@@ -96,16 +102,19 @@ def blocks(database: Rows, size: int) -> Iterator[tuple[int, Float[np.ndarray, "
         yield start, np.asarray(read_block(database, start, stop), np.float32)
 
 
-def read_block(database: Rows, start: int, stop: int) -> Float[np.ndarray, "b d"]:
-    """The rows from `start` up to `stop`.
+def read_block(database: Rows, start: int, stop: int, whole_bytes: int = 0) -> Float[np.ndarray, "b d"]:
+    """The rows from `start` up to `stop`; `whole_bytes` are those of all that it is a part of, if it is one.
 
-    Those of a memory map come as a map of their own: the system counts the pages that were read through a map
-    as this process's memory until the map is closed, so reading a large file through one map would fill it.
+    Those of a large memory map come as a map of their own: the system counts the pages that were read through
+    a map as this process's memory until the map is closed, so reading a large file through one map would
+    fill it.
     """
     # A part of a map has the offset of the whole one in its attributes: only whole ones are read so.
     if not (isinstance(database, np.memmap) and isinstance(database.base, mmap.mmap)):
         return database[start:stop]
     if database.filename is None or not database.flags.c_contiguous:
+        return database[start:stop]
+    if max(database.nbytes, whole_bytes) <= _KEPT_BYTES:
         return database[start:stop]
     row_bytes = database.shape[1] * database.itemsize
     shape = (stop - start, database.shape[1])
