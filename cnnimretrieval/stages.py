@@ -94,11 +94,13 @@ def extract(
     *,
     regions: Sequence[int] = (),
     whiten: bool = True,
+    executor: Executor | None = None,
     workers: int | None = None,
 ) -> DescriptorStore:
     """Describe every photo below `photos` into the folder `out`, for `search`; others are listed in it.
 
     `regions` n, or several, describe n x n overlapping windows beside each photo: `search` takes the best.
+    `executor` describes photos in tasks, as on a cluster; without one it is done in this process.
     """
     describer, top = _opened(model), Path(photos)
     files = list_files(top, Path(out))
@@ -114,6 +116,7 @@ def extract(
             whiten=whiten,
             device=describer.device,
             workers=usable_cores() if workers is None else workers,
+            executor=executor,
         )
 
 

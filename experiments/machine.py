@@ -3,17 +3,15 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
+from cnnimretrieval import distributed
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.open import load
-from cnnimretrieval.training import distributed
 from cnnimretrieval.training.settings.train_config import TrainConfig
 from cnnimretrieval.training.sources import initial_network
 from experiments.exit_codes import UsageFault
-from groundwork.lock import hold
 
 
 def device(name: str) -> str:
@@ -34,15 +32,16 @@ def device(name: str) -> str:
 
 
 @contextmanager
-def held_by_first(out: Path) -> Iterator[None]:
-    """The lock of the folder that rank 0 writes; the other ranks are silent but for errors."""
-    if distributed.is_first():
-        with hold(out):
-            yield
-        return
-    for package in ("groundwork", "cnnimretrieval", "experiments"):
-        logging.getLogger(package).setLevel(logging.ERROR)
-    yield
+def ranks(device: str) -> Iterator[str | None]:
+    """`distributed.led`: the device of rank 0, which runs the command, and None on the ranks that helped it.
+
+    These are silent but for errors.
+    """
+    if distributed.is_follower():
+        for package in ("groundwork", "cnnimretrieval", "experiments"):
+            logging.getLogger(package).setLevel(logging.ERROR)
+    with distributed.led(device) as own:
+        yield own
 
 
 def load_network(model: str, weights: str | None, whitening_from: str | None = None) -> RetrievalNetwork:

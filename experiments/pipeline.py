@@ -6,9 +6,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from cnnimretrieval.distributed import on_all
 from cnnimretrieval.training.fine_tune import fine_tune
 from cnnimretrieval.training.result import TrainResult
 from experiments import machine, manifest, metrics, rounds
@@ -172,14 +174,15 @@ def _mine(photos: Path, work: Path, config: RunConfig, execution: Execution) -> 
 
 
 def _train(work: Path, config: RunConfig, execution: Execution) -> TrainResult:
-    return fine_tune(
+    learn = partial(
+        fine_tune,
         work / PAIRS,
         work / MODEL,
         config.train,
         weights=config.weights,
-        device=execution.device,
         workers=execution.engine.workers,
     )
+    return on_all(learn, execution.device)
 
 
 def _report(work: Path) -> Path:

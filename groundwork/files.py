@@ -61,6 +61,15 @@ def files_of(path: Path) -> list[Path]:
     return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
 
 
+def size_and_time(path: Path) -> tuple[int, int]:
+    """Of a file; -1 for a missing one."""
+    try:
+        found = path.stat()
+    except OSError:
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
+
+
 def require_space(folder: Path) -> None:
     """Raise OSError (no space left) where the disk of `folder` is as good as full.
 

@@ -11,7 +11,6 @@ from jaxtyping import Float, Int
 from groundwork.arrays import starts_of
 from groundwork.files import release
 
-
 # What is read of a map this small stays mapped: opening it anew for every search would take as long again as
 # the search. Its pages then count as this process's memory, once.
 _KEPT_BYTES = 1 << 28

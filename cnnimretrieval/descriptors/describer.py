@@ -1,13 +1,15 @@
 """A network with all that decides how it describes photos, and the file of unit vectors that it makes."""
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from cnnimretrieval.descriptors.extract import Described, ExtractConfig, describe
+from cnnimretrieval.descriptors.extract import Described, ExtractConfig
 from cnnimretrieval.descriptors.images import ImageRequest
+from cnnimretrieval.descriptors.parts import describe_in_parts
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.whitening.apply import Whitening, apply
 from groundwork.descriptor_folder import unit_rows
@@ -27,12 +29,19 @@ class Describer:
     whitening: Whitening | None
     device: str
     workers: int
+    executor: Executor | None = None
 
     def into(self, path: Path, requests: Sequence[ImageRequest]) -> Described:
         """Descriptors of `requests`, whitened where there is a whitening, as a file; it may be empty."""
         plain_path = path if self.whitening is None else path.with_name(_PLAIN)
-        described = describe(
-            self.network, requests, self.config, device=self.device, workers=self.workers, out=plain_path
+        described = describe_in_parts(
+            self.network,
+            requests,
+            self.config,
+            plain_path,
+            device=self.device,
+            workers=self.workers,
+            executor=self.executor,
         )
         if self.whitening is None:
             return described

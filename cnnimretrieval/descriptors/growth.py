@@ -20,7 +20,7 @@ from cnnimretrieval.descriptors.extract import Described
 from cnnimretrieval.descriptors.images import ImageRequest
 from groundwork.arrays import slices
 from groundwork.descriptor_folder import BOX, META, STAGE, VECTORS
-from groundwork.files import atomic_path, create_array, read_table
+from groundwork.files import atomic_path, create_array, read_table, size_and_time
 from groundwork.keys import sha256_of
 from groundwork.names import name_below
 from groundwork.records import last_done, record_of
@@ -171,15 +171,6 @@ def _identities(contents: pd.DataFrame) -> list[tuple[str, str, str]]:
 
 def _files(contents: pd.DataFrame) -> list[tuple[str, int, int]]:
     return list(zip(contents["name"], contents["size"], contents["modified_ns"], strict=True))
-
-
-def size_and_time(path: Path) -> tuple[int, int]:
-    """Of a file; -1 for a missing one."""
-    try:
-        found = path.stat()
-    except OSError:
-        return -1, -1
-    return found.st_size, found.st_mtime_ns
 
 
 def _sha256(path: Path) -> str:

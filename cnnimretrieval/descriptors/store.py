@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -28,7 +29,7 @@ from groundwork.descriptor_folder import (
     VERSION,
     read_descriptor_folder,
 )
-from groundwork.files import read_table, write_json, write_table
+from groundwork.files import read_table, size_and_time, write_json, write_table
 from groundwork.keys import key_of
 from groundwork.names import counted, name_below
 from groundwork.records import load_done, mark_done
@@ -108,12 +109,15 @@ def extract(
     whiten: bool = True,
     device: str = "cpu",
     workers: int = 0,
+    executor: Executor | None = None,
 ) -> DescriptorStore:
     """Describe `requests`, photos below `photos` or boxes of them, into `out`, unless that is done already.
 
     Where `out` holds descriptors that the same network made with the same settings, photos are known by their
     content: only new ones are described, and those that are gone are marked so in contents.parquet. The
     result is that of a new folder, on a CPU to the last bit but for the rounding of a whitening.
+    A call that was interrupted goes on in the middle; with `executor` photos are described by its tasks, and
+    under `torchrun` by all ranks (`cnnimretrieval.descriptors.parts`).
     With `regions` the windows of a photo are rows behind its own; a window in which the network sees nothing
     has none, and whoever searches takes the best row of a photo (`cnnimretrieval.search.photo_rows`).
     The network's whitening is applied when it has one and `whiten` is left on. A photo that cannot be read
@@ -138,7 +142,7 @@ def extract(
         made = key_of(_VERSION, fingerprint, config)
         earlier = growth.read_earlier(out, key, made)
         contents = growth.contents_of(requests, photos, earlier)
-        describer = Describer(network, config, whitening, device, workers)
+        describer = Describer(network, config, whitening, device, workers, executor)
         described = growth.describe_new(describer, requests, contents, earlier, out)
         if not len(described.positions):
             (out / VECTORS).unlink()
@@ -218,7 +222,7 @@ def fingerprint_of(network: RetrievalNetwork, whitening: Whitening | None) -> st
 def _facts(request: ImageRequest, photos: Path) -> list[Any]:
     """What decides about a descriptor, apart from the network; a missing file has no size or time."""
     box = None if request.box is None else list(request.box)
-    return [name_below(request.path, photos), *growth.size_and_time(request.path), box]
+    return [name_below(request.path, photos), *size_and_time(request.path), box]
 
 
 def _images(requests: Sequence[ImageRequest], photos: Path, described: Described) -> pd.DataFrame:

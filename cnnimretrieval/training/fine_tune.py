@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 
 from cnnimretrieval.descriptors.inputs import keep_inputs
+from cnnimretrieval.distributed import first_says, is_first, num_ranks, rank
 from cnnimretrieval.evaluation.heldout import Proof
 from cnnimretrieval.networks.network import RetrievalNetwork, save
 from cnnimretrieval.networks.precision import choose_precision
 from cnnimretrieval.search.confidence import CALIBRATION
-from cnnimretrieval.training.distributed import first_says, is_first, num_ranks, rank
 from cnnimretrieval.training.initial_share import settle
 from cnnimretrieval.training.learning.batches import Examples
 from cnnimretrieval.training.learning.context import Training

@@ -1,9 +1,9 @@
 """The commands that use a network: extract, search, evaluate."""
 
 import json
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from experiments.commands import options
 from experiments.exit_codes import UsageFault
 from groundwork.lock import hold
 from groundwork.names import counted
+
+if TYPE_CHECKING:
+    from cnnimretrieval.descriptors.store import DescriptorStore
 
 # Whatever needs torch is imported inside the commands: --help must not wait for it.
 
@@ -50,11 +53,15 @@ def extract(
             "given again.",
         ),
     ] = [],  # noqa: B006
+    scheduler: options.Scheduler = None,
     weights: options.Weights = None,
     device: options.Device = "auto",
     workers: options.Workers = None,
 ) -> None:
-    """Describe photos as a folder of descriptors."""
+    """Describe photos as a folder of descriptors; also under torchrun.
+
+    Run it again to continue after an interruption.
+    """
     options.folder(photos, "PHOTOS")
     if table is not None:
         options.file(table, "--list")
@@ -67,16 +74,22 @@ def extract(
     if parts is not None and (local or table is not None):
         other = "--local" if local else "--list"
         raise UsageFault(f"--regions: expected it without {other}, got both; leave one out")
-    network = machine.load_network(model, weights, whitening_from)
-    config = asked(network.config)
-    if local:
-        machine.require_local(network, model)
-    if table is None:
-        requests, passed_over = listing.all_below(photos, out)
-    else:
-        requests, passed_over = listing.listed(photos, table), {}
-    count = options.num_workers(workers)
-    with hold(out):
+    count, engine = options.num_workers(workers), options.engine(workers, None, scheduler)
+    with ExitStack() as stack:
+        if (own := stack.enter_context(machine.ranks(on))) is None:
+            return
+        network = machine.load_network(model, weights, whitening_from)
+        config = asked(network.config)
+        if local:
+            machine.require_local(network, model)
+        if table is None:
+            requests, passed_over = listing.all_below(photos, out)
+        else:
+            requests, passed_over = listing.listed(photos, table), {}
+        stack.enter_context(hold(out))
+        executor = None
+        if scheduler is not None:
+            executor = stack.enter_context(engine.open(photos, out, ["cnnimretrieval.descriptors.parts"]))
         found = store.extract(
             network,
             requests,
@@ -86,23 +99,27 @@ def extract(
             regions=parts,
             passed_over=passed_over,
             whiten=whitening,
-            device=on,
+            device=own,
             workers=count,
+            executor=executor,
         )
+        print(f"{_counts(found, out)}\n{out / 'vectors.npy'}")
+        if local:
+            from cnnimretrieval.local.extract import extract_local
+
+            features = extract_local(network, requests, photos, out, pyramid, device=own, workers=count)
+            print(f"{int(features.images['count'].sum()):,} local features of length {features.dim}")
+            print(features.folder)
+
+
+def _counts(found: "DescriptorStore", out: Path) -> str:
+    """How many descriptors there are, and what was rejected why."""
+    windows = f" of {found.images['name'].nunique():,} photos and their windows" if found.meta.regions else ""
     rejected = ""
     if len(found.rejected):
         reasons = counted(found.rejected["reason"])
         rejected = f", {len(found.rejected):,} rejected ({reasons}): {out / 'rejected.parquet'}"
-    parts_of = f" of {found.images['name'].nunique():,} photos and their windows" if parts else ""
-    print(f"{len(found.vectors):,} descriptors of length {found.vectors.shape[1]:,}{parts_of}{rejected}")
-    print(out / "vectors.npy")
-    if local:
-        from cnnimretrieval.local.extract import extract_local
-
-        with hold(out):
-            features = extract_local(network, requests, photos, out, pyramid, device=on, workers=count)
-        print(f"{int(features.images['count'].sum()):,} local features of length {features.dim}")
-        print(features.folder)
+    return f"{len(found.vectors):,} descriptors of length {found.vectors.shape[1]:,}{windows}{rejected}"
 
 
 def search(
@@ -232,7 +249,7 @@ def evaluate(
     device: options.Device = "auto",
     workers: options.Workers = None,
 ) -> None:
-    """Score a network on a benchmark or on judged photos."""
+    """Score a network on a benchmark or on judged photos; also under torchrun."""
     options.folder(data, "--data")
     if scheduler is not None and not distractors:
         raise UsageFault("--scheduler: expected --distractors, which it searches, got none; leave it out")
@@ -247,17 +264,22 @@ def evaluate(
     steps, on = reranking.settings(rerank), machine.device(device)
     asked = listing.extraction(scales, image_size)
     judged = listing.judged(benchmark, data)
-    network = machine.load_network(model, weights, whitening_from)
-    config = EvaluationConfig(
-        extraction=asked(network.config) if scales or image_size else None,
-        whiten=whitening,
-        uncropped=uncropped,
-        rerank=steps,
-    )
     ready = ReadyDescriptors(database=database, queries=queries, distractors=tuple(distractors))
     count, engine = options.num_workers(workers), options.engine(workers, None, scheduler)
     shown, tasks = (distractors or [data])[0], ["cnnimretrieval.evaluation.ranks"]
-    with engine.open(shown, shown, tasks) if scheduler is not None else nullcontext() as executor:
-        result = score(network, judged, config, ready, executor=executor, device=on, workers=count)
+    with ExitStack() as stack:
+        if (own := stack.enter_context(machine.ranks(on))) is None:
+            return
+        network = machine.load_network(model, weights, whitening_from)
+        config = EvaluationConfig(
+            extraction=asked(network.config) if scales or image_size else None,
+            whiten=whitening,
+            uncropped=uncropped,
+            rerank=steps,
+        )
+        executor = None
+        if scheduler is not None:
+            executor = stack.enter_context(engine.open(shown, shown, tasks))
+        result = score(network, judged, config, ready, executor=executor, device=own, workers=count)
     table = evaluation_table
     print(json.dumps(table.as_json(result), indent=1) if as_json else table.as_table(result))

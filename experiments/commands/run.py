@@ -27,7 +27,7 @@ def run(
     dry_run: options.DryRun = False,
     verify: options.Verify = False,
 ) -> None:
-    """Do everything, for photos or a published row.
+    """Do everything, for photos or a published row; photos also under torchrun.
 
     Run it again to continue after an interruption, or to redo what a changed setting touches.
     """
@@ -76,15 +76,19 @@ def _run(
     from experiments import machine, pipeline, scoreboard
     from experiments.settings.run_config import RunConfig
 
-    execution = pipeline.Execution(
-        device=machine.device(device),
-        engine=engine,
-        command=(NAME, *sys.argv[1:]),
-        protocol=settings.source,
-        overrides=tuple(settings.overrides.values()),
-        verify=verify,
-    )
-    outcome = pipeline.run(photos, out, settings.resolve(RunConfig), execution)
+    config, on = settings.resolve(RunConfig), machine.device(device)
+    with machine.ranks(on) as own:
+        if own is None:
+            return
+        execution = pipeline.Execution(
+            device=own,
+            engine=engine,
+            command=(NAME, *sys.argv[1:]),
+            protocol=settings.source,
+            overrides=tuple(settings.overrides.values()),
+            verify=verify,
+        )
+        outcome = pipeline.run(photos, out, config, execution)
     print(scoreboard.as_table(outcome.metrics.evaluation, outcome.metrics.train.kept))
     print(f"{outcome.metrics.train.verdict}\n{outcome.report}")
 

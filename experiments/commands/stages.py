@@ -1,5 +1,6 @@
 """The stages of a run, a command each: reconstruct, mine, train, report."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -101,7 +102,7 @@ def train(
     """Fine-tune on the pairs, whiten, score on held-out places; also under torchrun."""
     options.folder(pairs, "WORK/pairs", "run mine first")
     settings = protocol.read(protocol_name, overrides, seed=seed, weights=weights)
-    from cnnimretrieval.training import distributed
+    from cnnimretrieval import distributed
     from cnnimretrieval.training.fine_tune import fine_tune
     from cnnimretrieval.training.watching import clock
     from experiments import machine, scoreboard
@@ -110,12 +111,14 @@ def train(
     config, on = settings.resolve(RunConfig), machine.device(device)
     machine.check_weights(config.train, config.weights)
     count = options.num_workers(workers)
-    with distributed.joined(on) as own, machine.held_by_first(out):
-        result = fine_tune(
-            pairs, out, config.train, weights=config.weights, device=own, workers=count, profile=profile
-        )
-        if not distributed.is_first():
+    with machine.ranks(on) as own:
+        if own is None:
             return
+        learn = partial(
+            fine_tune, pairs, out, config.train, weights=config.weights, workers=count, profile=profile
+        )
+        with hold(out):
+            result = distributed.on_all(learn, own)
     print(scoreboard.as_table(result.evaluation, result.kept))
     if profile:
         print(clock.as_table(clock.read_profile(out)))

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnnimretrieval.distributed import of_all
 from cnnimretrieval.training.auxiliary_losses.tracks import track_loss
-from cnnimretrieval.training.distributed import of_all
 from cnnimretrieval.training.learning.batches import Batch
 from cnnimretrieval.training.learning.context import Training
 from cnnimretrieval.training.learning.gradients import add_gradient, add_gradient_of_maps, as_seen

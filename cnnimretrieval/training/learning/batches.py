@@ -11,9 +11,9 @@ from torch import Tensor
 
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.inputs import Given
+from cnnimretrieval.distributed import num_ranks, rank
 from cnnimretrieval.training.auxiliary_losses.distillation import Taught
 from cnnimretrieval.training.auxiliary_losses.tracks import TrackedPair
-from cnnimretrieval.training.distributed import num_ranks, rank
 from cnnimretrieval.training.learning.context import Training
 from groundwork.progress import progress
 

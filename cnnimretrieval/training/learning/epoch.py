@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cnnimretrieval.training.distributed import same_weights
+from cnnimretrieval.distributed import same_weights
 from cnnimretrieval.training.learning.batches import Batch, Examples, load_batches
 from cnnimretrieval.training.learning.context import Training
 from cnnimretrieval.training.learning.mining import Mined, draw_epoch, examples_of_part

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from cnnimretrieval.descriptors.halves import above, below, stacked
 from cnnimretrieval.descriptors.passes import in_threads
+from cnnimretrieval.distributed import num_ranks, summed
 from cnnimretrieval.networks.pooling import l2_normalise
 from cnnimretrieval.networks.trunk_stages import Stage, map_at
-from cnnimretrieval.training.distributed import num_ranks, summed
 from cnnimretrieval.training.learning.context import Training
 from cnnimretrieval.whitening.apply import Whitening
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import ImageRequest
-from cnnimretrieval.training.distributed import describe_together
+from cnnimretrieval.descriptors.together import describe_together
 from cnnimretrieval.training.learning.batches import Examples
 from cnnimretrieval.training.learning.context import Training
 from cnnimretrieval.training.photos.sampling import draw_clusters, draw_pairs, draw_pool

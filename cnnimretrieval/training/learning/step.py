@@ -13,8 +13,8 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from cnnimretrieval.descriptors.extract import first_words
+from cnnimretrieval.distributed import num_ranks, of_all, sum_gradients
 from cnnimretrieval.networks.trunk_stages import watch
-from cnnimretrieval.training.distributed import num_ranks, of_all, sum_gradients
 from cnnimretrieval.training.learning.auxiliary import add_gradient_beside
 from cnnimretrieval.training.learning.batches import Batch
 from cnnimretrieval.training.learning.classes import Classes

@@ -10,9 +10,10 @@ from jaxtyping import Float
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.inputs import Inputs
+from cnnimretrieval.descriptors.together import describe_together
+from cnnimretrieval.distributed import first_says, is_first, wait
 from cnnimretrieval.evaluation.queries import QuerySet, Situation, query_set
 from cnnimretrieval.networks.network import RetrievalNetwork
-from cnnimretrieval.training.distributed import describe_together, first_says, is_first, wait
 from cnnimretrieval.training.photos.collection import Collection
 from cnnimretrieval.training.safeguards.divergence import sound_descriptors
 from groundwork.files import atomic_path

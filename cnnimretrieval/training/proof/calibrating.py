@@ -6,10 +6,10 @@ import numpy as np
 
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.store import fingerprint_of
+from cnnimretrieval.distributed import is_first
 from cnnimretrieval.evaluation.calibrate import Results, first_results, fit
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.search.confidence import CALIBRATION, Calibration
-from cnnimretrieval.training.distributed import is_first
 from cnnimretrieval.training.photos.descriptions import Descriptions, descriptions_of
 from cnnimretrieval.whitening.apply import apply
 from groundwork.files import write_json

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from pydantic import Field
 
-from cnnimretrieval.training.distributed import is_first, wait
+from cnnimretrieval.distributed import is_first, wait
 from groundwork.files import atomic_path
 from groundwork.settings import Values
 

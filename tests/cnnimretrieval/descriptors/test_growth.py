@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnnimretrieval.descriptors import describer
+from cnnimretrieval.descriptors import parts
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import extract, read_store
@@ -24,7 +24,7 @@ def asked(monkeypatch):
         calls.append([request.path.name for request in requests])
         return describe(network, requests, *arguments, **options)
 
-    monkeypatch.setattr(describer, "describe", counted)
+    monkeypatch.setattr(parts, "describe", counted)
     return calls
 
 
@@ -117,7 +117,7 @@ def test_a_run_that_is_stopped_while_it_adds_leaves_what_was_there(network, phot
     def stopped(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(describer, "describe", stopped)
+    monkeypatch.setattr(parts, "describe", stopped)
     with pytest.raises(KeyboardInterrupt):
         extract(network, _below(folder), folder, out, SMALL)
     np.testing.assert_array_equal(read_store(out).vectors, before)

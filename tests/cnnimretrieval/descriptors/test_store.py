@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnnimretrieval.descriptors import describer
+from cnnimretrieval.descriptors import parts
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import extract, read_store
@@ -30,7 +30,7 @@ def calls(monkeypatch):
         made.append(arguments)
         return describe(*arguments, **options)
 
-    monkeypatch.setattr(describer, "describe", counted)
+    monkeypatch.setattr(parts, "describe", counted)
     return made
 
 

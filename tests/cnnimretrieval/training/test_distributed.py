@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 
+from cnnimretrieval import distributed
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.inputs import KeepConfig, keep_inputs
+from cnnimretrieval.descriptors.together import describe_together
 from cnnimretrieval.evaluation.queries import QuerySet
 from cnnimretrieval.networks.network import NetworkConfig, build
 from cnnimretrieval.networks.trunk_stages import find_stage
-from cnnimretrieval.training import distributed
 from cnnimretrieval.training.auxiliary_losses.distillation import Teacher
 from cnnimretrieval.training.auxiliary_losses.tracks import Tracks
 from cnnimretrieval.training.learning.context import Training
@@ -102,7 +103,7 @@ def together(kinds, data: Path, out: Path) -> None:
         (collection.photos / "0-2.png").unlink(missing_ok=True)
         distributed.wait()
         config = ExtractConfig(image_size=64)
-        found["described"] = distributed.describe_together(
+        found["described"] = describe_together(
             network, requests, config, device="cpu", workers=0, inputs=None
         )
         found["ranks"] = (distributed.rank(), distributed.num_ranks(), distributed.is_first())
@@ -194,7 +195,7 @@ def test_a_rank_that_is_killed_ends_the_other_one_with_a_line(data, tmp_path):
     time.sleep(1.0)
     second.kill()
     said, _ = first.communicate()
-    assert said.startswith("training, rank 0 of 2: expected all ranks to go on, got '")
+    assert said.startswith("rank 0 of 2: expected all ranks to go on, got '")
     assert said.endswith("see what the others said, and run the same command again to continue\n")
     assert said.count("\n") == 1
     second.communicate()

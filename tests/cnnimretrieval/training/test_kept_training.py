@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cnnimretrieval.descriptors import together
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.inputs import Inputs, KeepConfig, keep_inputs
 from cnnimretrieval.evaluation.queries import query_set
 from cnnimretrieval.networks.network import NetworkConfig, build
-from cnnimretrieval.training import distributed
 from cnnimretrieval.training.fine_tune import fine_tune
 from cnnimretrieval.training.learning import mining
 from cnnimretrieval.training.learning.context import Training
@@ -112,13 +112,13 @@ def _descriptions(collection, heldout, folder, **options) -> Descriptions:
 
 def test_photos_as_they_are_are_described_once(collection, heldout, tmp_path, network, monkeypatch):
     described = []
-    real = distributed.describe
+    real = together.describe
 
     def counted(network, requests, *arguments, **options):
         described.extend(requests)
         return real(network, requests, *arguments, **options)
 
-    monkeypatch.setattr(distributed, "describe", counted)
+    monkeypatch.setattr(together, "describe", counted)
     made = _descriptions(collection, heldout, tmp_path / "d")
     queries = made.query_vectors(network)
     whole = [request for request in described if request.edit is None]

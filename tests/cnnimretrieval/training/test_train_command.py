@@ -71,7 +71,7 @@ def _out_of_disk(command, out: Path) -> str:
         "free some and run it again"
     )
     # The other rank says, if torchrun lets it, that it is alone.
-    gone = [line for line in lines if line.startswith("cnnimretrieval: training, rank 1 of 2: expected all")]
+    gone = [line for line in lines if line.startswith("cnnimretrieval: rank 1 of 2: expected all")]
     assert sorted(lines) == sorted([full, *gone])
     assert "Traceback" not in said.partition(full)[0]
     assert 0 < (out / "checkpoint.pt").stat().st_size < most

@@ -1,31 +1,25 @@
-"""One training on several processes (ranks), as `torchrun` starts them: all learn the same weights.
+"""Several processes (ranks) at one piece of work, as `torchrun` starts them.
 
-Each reads and describes its share of the photos; descriptors and gradients are handed to all. So every rank
-comes to the same loss, and takes the same step. Rank 0 alone writes; the others read what it wrote.
+Rank 0 leads: it does what one process can do, and has all take part in what more can do together. In a
+training each describes its share of the photos; descriptors and gradients are handed to all, so every rank
+comes to the same loss, and takes the same step. Rank 0 alone writes results; the others read them.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
-from itertools import chain
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
 from torch import Tensor, nn
-
-from cnnimretrieval.descriptors.extract import Described, ExtractConfig, describe
-from cnnimretrieval.descriptors.images import ImageRequest
-from cnnimretrieval.descriptors.inputs import Inputs
-from cnnimretrieval.networks.network import RetrievalNetwork
 
 Value = TypeVar("Value")
 # How long a rank waits for the others, who may be at work that is theirs alone.
 _WAIT = timedelta(minutes=30)
+# How long the others wait for rank 0 to call them: it may reconstruct a large collection before.
+_IDLE = timedelta(days=30)
 
 
 class OtherRanksGone(RuntimeError):
@@ -52,8 +46,62 @@ def joined(device: str) -> Iterator[str]:
         dist.destroy_process_group()
 
 
+def is_follower() -> bool:
+    """Whether `torchrun` started this process as another than rank 0."""
+    return os.environ.get("RANK", "0") != "0"
+
+
+class _Led:
+    """The group that rank 0 calls the others by, and the device of this rank, while they follow it."""
+
+    calls: Any = None
+    device: str = ""
+
+
+@contextmanager
+def led(device: str) -> Iterator[str | None]:
+    """Join the ranks as `joined` does, and yield the device of rank 0, which goes on alone.
+
+    The others do what rank 0 asks for by `on_all` until it leaves the block, and get None: nothing is left
+    for them to do.
+    """
+    with joined(device) as own:
+        if num_ranks() == 1:
+            yield own
+            return
+        _Led.calls, _Led.device = dist.new_group(backend="gloo", timeout=_IDLE), own
+        try:
+            if is_first():
+                yield own
+                _called(None)
+                return
+            while (task := _called(None)) is not None:
+                task(device=own)
+            yield None
+        finally:
+            _Led.calls = None
+
+
+def on_all(task: Callable[..., Value], device: str) -> Value:
+    """What `task` gives here when all ranks do it at the same time, each with its own `device`.
+
+    Rank 0 calls; in the block of `led` the task, which is pickled, goes to all others. Else it is done here.
+    """
+    if _Led.calls is None:
+        return task(device=device)
+    _called(task)
+    return task(device=_Led.device)
+
+
+def _called(task: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """What rank 0 calls for, None when it has done."""
+    said = [task]
+    _together(lambda: dist.broadcast_object_list(said, src=0, group=_Led.calls))
+    return said[0]
+
+
 def num_ranks() -> int:
-    """Processes of this training; 1 unless they were joined."""
+    """Processes at work together; 1 unless they were joined."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -120,43 +168,12 @@ def same_weights(module: nn.Module) -> None:
             weight.detach().copy_(values)
 
 
-def describe_together(
-    network: RetrievalNetwork,
-    requests: Sequence[ImageRequest],
-    config: ExtractConfig,
-    *,
-    device: str,
-    workers: int,
-    inputs: Inputs,
-    desc: str = "describe",
-) -> Described:
-    """As `describe`; each rank describes its share, and has the descriptors of all in the end."""
-    size = num_ranks()
-    own = requests[rank() :: size]
-    found = describe(network, own, config, device=device, workers=workers, inputs=inputs, desc=desc)
-    if size == 1:
-        return found
-    parts = of_all(found)
-    positions = np.concatenate([part.positions * size + number for number, part in enumerate(parts)])
-    order = np.argsort(positions)
-    failures = chain.from_iterable(
-        (replace(failure, position=failure.position * size + number) for failure in part.failures)
-        for number, part in enumerate(parts)
-    )
-    vectors: Float[np.ndarray, "n d"] = np.concatenate([part.vectors for part in parts])
-    return Described(
-        vectors=vectors[order],
-        positions=positions[order],
-        failures=tuple(sorted(failures, key=lambda failure: failure.position)),
-    )
-
-
 def _together(exchange: Callable[[], object]) -> None:
     try:
         exchange()
     except RuntimeError as error:  # of gloo and NCCL alike
         raise OtherRanksGone(
-            f"training, rank {rank()} of {num_ranks()}: expected all ranks to go on, got "
+            f"rank {rank()} of {num_ranks()}: expected all ranks to go on, got "
             f"'{str(error).splitlines()[0]}'; see what the others said, and run the same command again to "
             "continue"
         ) from error
