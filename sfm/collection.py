@@ -23,6 +23,7 @@ from groundwork.executors import Guarded
 from groundwork.files import atomic_path, read_table
 from groundwork.folder import list_files
 from groundwork.keys import key_of, key_of_table
+from groundwork.memory import give_back
 from groundwork.names import counted
 from groundwork.photos import MAX_MEGAPIXELS, UnusablePhoto, inspect_photo
 from groundwork.records import finish, last_done, load_done
@@ -139,7 +140,9 @@ def scan(photos: Path, out: Path, config: ScanConfig, executor: Executor) -> Col
         del table, thumbnails
         shutil.rmtree(out / "scan", ignore_errors=True)  # all of it is in the table
     collection = Collection(photos=photos, table=read_table(path, list(_COLUMNS)), key="")
-    return replace(collection, key=key_of_table(collection.of_usable("name", "sha256")))
+    key = key_of_table(collection.of_usable("name", "sha256"))
+    give_back()
+    return replace(collection, key=key)
 
 
 def require_folder(photos: Path) -> None:

@@ -127,7 +127,9 @@ def build_graph(
         facts = _make(matches, store, sizes, rank, outputs, config, filters)
         mark_done(out, "graph", key, seconds=time.perf_counter() - started, facts=facts, outputs=outputs)
     pairs = read_table(outputs[0])
-    place_of_image = _places(pairs, rank)
+    place_of_image = np.full(len(rank), -1, dtype=np.int32)
+    for end in ENDS:
+        place_of_image[pairs[end].to_numpy() - 1] = pairs["place"].to_numpy()
     return MatchGraph(
         pairs=pairs,
         folder=matches.folder,
@@ -170,8 +172,10 @@ def _make(
     printed = verified.printed.table()
     pairs = pairs.assign(place=place_of_image[image_rows(pairs)[:, 0]])
     tables = (pairs, dropped, parts, printed)
+    give_back()
     for path, table in zip(outputs, tables, strict=True):
         write_table(path, table)
+    give_back()
     return {
         "trusted pairs": len(pairs),
         "places": int(place_of_image.max()) + 1,
@@ -189,7 +193,9 @@ def _trusted(pairs: pd.DataFrame, config: GraphConfig) -> pd.DataFrame:
             f"matches: expected a verified pair with {config.min_inliers} inliers, got at most {best} in "
             f"{len(pairs)} pairs; add photos that overlap, or lower graph.min_inliers"
         )
-    return pairs[trusted].reset_index(drop=True)
+    # Column by column: pandas would make numbers of rows on the way, 80 MB of ten million pairs.
+    rows = trusted.to_numpy()
+    return pd.DataFrame({name: pairs[name].array[rows] for name in map(str, pairs)}, copy=False)
 
 
 def _counted(tried: pd.DataFrame, dropped: pd.DataFrame, config: GraphConfig) -> dict[str, int]:
@@ -202,7 +208,10 @@ def _counted(tried: pd.DataFrame, dropped: pd.DataFrame, config: GraphConfig) ->
 
 def _places(pairs: pd.DataFrame, rank: Int[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
     """`number_places` of the images in the order of content, for the images by id."""
-    by_rank = number_places(rank.astype(np.int32)[image_rows(pairs)], len(rank))
+    rank_of, ends = rank.astype(np.int32), image_rows(pairs)
+    for part in slices(len(ends), _BLOCK):  # in place: of ten million pairs a copy takes 80 MB
+        ends[part] = rank_of[ends[part]]
+    by_rank = number_places(ends, len(rank))
     place_of_image: Int32[np.ndarray, " n"] = by_rank[rank]
     return place_of_image
 

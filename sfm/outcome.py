@@ -85,7 +85,9 @@ def conclude(
     """
     started = time.perf_counter()
     images_path, stats_path = out / "images.parquet", out / "stats.json"
-    if not load_done(out, "images", key):
+    if load_done(out, "images", key):
+        table = read_table(images_path)
+    else:
         table = images()
         write_table(images_path, table)
         stats = _stats(table, len(model_folders), places, _records(out, stages), engine)
@@ -93,9 +95,7 @@ def conclude(
         seconds = time.perf_counter() - started
         mark_done(out, "images", key, seconds=seconds, outputs=[images_path, stats_path])
     return ReconstructResult(
-        images=read_table(images_path),
-        model_folders=model_folders,
-        stats=ReconstructStats.load(stats_path),
+        images=table, model_folders=model_folders, stats=ReconstructStats.load(stats_path)
     )
 
 
