@@ -52,10 +52,11 @@ def is_follower() -> bool:
 
 
 class _Led:
-    """The group that rank 0 calls the others by, and the device of this rank, while they follow it."""
+    """How things stand in a block of `led`: the group that rank 0 calls the others by, and whether it did."""
 
     calls: Any = None
     device: str = ""
+    together: bool = False
 
 
 @contextmanager
@@ -63,20 +64,21 @@ def led(device: str) -> Iterator[str | None]:
     """Join the ranks as `joined` does, and yield the device of rank 0, which goes on alone.
 
     The others do what rank 0 asks for by `on_all` until it leaves the block, and get None: nothing is left
-    for them to do.
+    for them to do. Outside of such tasks rank 0 is the only one for all that is asked here.
     """
     with joined(device) as own:
         if num_ranks() == 1:
             yield own
             return
+        leads = is_first()
         _Led.calls, _Led.device = dist.new_group(backend="gloo", timeout=_IDLE), own
         try:
-            if is_first():
+            if leads:
                 yield own
                 _called(None)
                 return
             while (task := _called(None)) is not None:
-                task(device=own)
+                _take_part(task)
             yield None
         finally:
             _Led.calls = None
@@ -87,10 +89,18 @@ def on_all(task: Callable[..., Value], device: str) -> Value:
 
     Rank 0 calls; in the block of `led` the task, which is pickled, goes to all others. Else it is done here.
     """
-    if _Led.calls is None:
+    if _Led.calls is None or _Led.together:
         return task(device=device)
     _called(task)
-    return task(device=_Led.device)
+    return _take_part(task)
+
+
+def _take_part(task: Callable[..., Value]) -> Value:
+    _Led.together = True
+    try:
+        return task(device=_Led.device)
+    finally:
+        _Led.together = False
 
 
 def _called(task: Callable[..., Any] | None) -> Callable[..., Any] | None:
@@ -100,9 +110,15 @@ def _called(task: Callable[..., Any] | None) -> Callable[..., Any] | None:
     return said[0]
 
 
-def num_ranks() -> int:
-    """Processes at work together; 1 unless they were joined."""
+def num_on_call() -> int:
+    """Ranks that would do a task of `on_all`."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def num_ranks() -> int:
+    """Processes at work together now; 1 unless they were joined."""
+    alone = _Led.calls is not None and not _Led.together
+    return 1 if alone else num_on_call()
 
 
 def rank() -> int:
@@ -173,7 +189,7 @@ def _together(exchange: Callable[[], object]) -> None:
         exchange()
     except RuntimeError as error:  # of gloo and NCCL alike
         raise OtherRanksGone(
-            f"rank {rank()} of {num_ranks()}: expected all ranks to go on, got "
+            f"rank {dist.get_rank()} of {num_on_call()}: expected all ranks to go on, got "
             f"'{str(error).splitlines()[0]}'; see what the others said, and run the same command again to "
             "continue"
         ) from error

@@ -18,7 +18,7 @@ from jaxtyping import Int
 
 from cnnimretrieval.descriptors.extract import Described, ExtractConfig, Failure, describe
 from cnnimretrieval.descriptors.images import ImageRequest
-from cnnimretrieval.distributed import num_ranks, on_all, rank, wait
+from cnnimretrieval.distributed import num_on_call, num_ranks, on_all, rank, wait
 from cnnimretrieval.networks.network import RetrievalNetwork, read_folder, save
 from groundwork.arrays import starts_of
 from groundwork.batches import CHILD_BYTES, Batch
@@ -63,9 +63,9 @@ def describe_in_parts(
         task = partial(described, network=folder / _NETWORK, device=device, workers=0, threads=1)
         run_batches(task, parts, folder, executor, label="describe")
     else:
-        if num_ranks() > 1:
+        if num_on_call() > 1:
             save(network, folder / _NETWORK)
-        mine = network if num_ranks() == 1 else folder / _NETWORK
+        mine = network if num_on_call() == 1 else folder / _NETWORK
         on_all(
             partial(_describe_share, partial(described, network=mine, workers=workers), parts, folder), device
         )
@@ -83,8 +83,8 @@ def _parts(
     """The requests in parts: as many for each rank, and none too large to be lost or held in memory."""
     kind = torch.device(device).type
     most = _PHOTOS["cpu"] if shared or kind == "cpu" else _PHOTOS["gpu"]
-    rounds = max(1, ceil(len(requests) / (most * num_ranks())))
-    size = max(1, ceil(len(requests) / (rounds * num_ranks())))
+    rounds = max(1, ceil(len(requests) / (most * num_on_call())))
+    size = max(1, ceil(len(requests) / (rounds * num_on_call())))
     made_by = key_of(_VERSION, network.fingerprint(), config, kind)
     weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     memory_bytes = CHILD_BYTES + _TORCH_BYTES + 2 * weights + _PIXEL_BYTES * config.image_size**2
