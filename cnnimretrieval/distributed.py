@@ -52,11 +52,16 @@ def is_follower() -> bool:
 
 
 class _Led:
-    """How things stand in a block of `led`: the group that rank 0 calls the others by, and whether it did."""
+    """How things stand in a block of `led`.
+
+    `calls` is the group by which rank 0 calls the others; `together` whether it did, and a task is going on;
+    `broken` whether one ended by an error here, while the others may still be at it.
+    """
 
     calls: Any = None
     device: str = ""
     together: bool = False
+    broken: bool = False
 
 
 @contextmanager
@@ -74,14 +79,18 @@ def led(device: str) -> Iterator[str | None]:
         _Led.calls, _Led.device = dist.new_group(backend="gloo", timeout=_IDLE), own
         try:
             if leads:
-                yield own
-                _called(None)
+                try:
+                    yield own
+                finally:
+                    # The others end well, so that an error is told once, by the rank that had it.
+                    if not _Led.broken:
+                        _called(None)
                 return
             while (task := _called(None)) is not None:
                 _take_part(task)
             yield None
         finally:
-            _Led.calls = None
+            _Led.calls, _Led.broken = None, False
 
 
 def on_all(task: Callable[..., Value], device: str) -> Value:
@@ -96,9 +105,11 @@ def on_all(task: Callable[..., Value], device: str) -> Value:
 
 
 def _take_part(task: Callable[..., Value]) -> Value:
-    _Led.together = True
+    _Led.together, _Led.broken = True, True
     try:
-        return task(device=_Led.device)
+        result = task(device=_Led.device)
+        _Led.broken = False
+        return result
     finally:
         _Led.together = False
 

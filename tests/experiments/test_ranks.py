@@ -70,6 +70,6 @@ def test_what_fails_for_rank_0_ends_all(small_demo, tmp_path):
     failed = _together("extract", model, small_demo, "--out", out, "--device", "cpu")
     assert failed.returncode == 1
     told = [line for line in failed.stderr.splitlines() if line.startswith("cnnimretrieval: ")]
-    assert f"{model}" in told[0]
-    assert "Traceback" not in failed.stderr.partition(told[0])[0]
+    assert len(told) == 1
+    assert str(model) in told[0]
     assert not (out / "vectors.npy").exists()
