@@ -186,7 +186,7 @@ def test_extract_then_search(command, photos, weights):
 
 
 @pytest.mark.slow
-def test_several_folders_are_searched_here_and_on_a_cluster(command, photos, weights, tmp_path):
+def test_photos_are_described_and_folders_searched_here_and_on_a_cluster(command, photos, weights, tmp_path):
     pytest.importorskip("distributed")
     options = ["--weights", weights, "--workers", "1", "--device", "cpu"]
     for name, below in (("all", photos), ("part", photos / "deep er")):
@@ -198,8 +198,12 @@ def test_several_folders_are_searched_here_and_on_a_cluster(command, photos, wei
     assert (code, err) == (0, [])
     assert [line.split(maxsplit=2)[1:] for line in here.splitlines()[1:3]] == 2 * [["1.0000", str(query)]]
     assert len(here.splitlines()) > 3
+    extracting = ["extract", "squeezenet1_1", photos, "--out", tmp_path / "again", "--image-size", "64"]
     with LocalCluster(tmp_path / "cluster", 1) as cluster:
         assert command(*words, "--scheduler", cluster.address) == (0, here, [])
+        assert command(*extracting, *options, "--scheduler", cluster.address)[0] == 0
+    vectors = [(tmp_path / name / "vectors.npy").read_bytes() for name in ("all", "again")]
+    assert vectors[0] == vectors[1]
     assert not list((tmp_path / "all").glob(".unfinished*"))
     assert command(*words, "--rerank", "qe") == (
         1,

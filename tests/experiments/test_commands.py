@@ -25,7 +25,7 @@ COMMANDS = {
     "extract": (
         ["MODEL", "PHOTOS"],
         {"--out", "--scales", "--image-size", "--whitening", "--no-whitening", "--list", "--weights"}
-        | {"--whitening-from", "--local", "--local-set", "--regions"}
+        | {"--whitening-from", "--local", "--local-set", "--regions", "--scheduler"}
         | MACHINE,
     ),
     "index": (["DIR"], {"--kind", "--local", "--words"}),
