@@ -16,7 +16,8 @@ from groundwork.keys import key_of
 from groundwork.photos import UnusablePhoto
 from groundwork.records import last_done
 from groundwork.tasks import run_batches
-from sfm.features import FeatureConfig, Features, detector
+from sfm.detection import FeatureConfig, detector
+from sfm.features import Features
 from sfm.featurestore import FeatureStore, write_descriptors
 from sfm.local_features.interface import FeatureFault
 

@@ -11,7 +11,8 @@ from groundwork.orientation import upright_xy
 from groundwork.photo_source import read_source
 from groundwork.records import record_of
 from sfm.descriptors import described
-from sfm.features import SHARDS, STAGE, FeatureConfig
+from sfm.detection import FeatureConfig
+from sfm.features import SHARDS, STAGE
 from sfm.featurestore import FeatureStore
 from sfm.local_features.interface import Found
 

@@ -17,13 +17,15 @@ from groundwork.lock import hold
 from groundwork.photo_source import PhotoSource, write_source
 from groundwork.settings import Settings
 from sfm.candidates import CandidateConfig, propose_pairs, require_given
-from sfm.collection import Collection, ScanConfig, require_folder, scan
+from sfm.collection import Collection, require_folder, scan
 from sfm.colmap.files import database_alone
 from sfm.colmap.import_matches import import_matches
 from sfm.colmap.import_models import fates_of_imported, import_models
 from sfm.descriptors import drop_descriptors
-from sfm.features import FeatureConfig, extract_features
+from sfm.detection import FeatureConfig
+from sfm.features import extract_features
 from sfm.featurestore import FeatureStore
+from sfm.inspection import ScanConfig
 from sfm.local_features.interface import modules_of
 from sfm.mapper import MappingConfig
 from sfm.mapping import Mapping, map_places

@@ -18,7 +18,8 @@ from groundwork.plugins import require_plugin
 from groundwork.records import load_done, mark_done, record_of
 from sfm.collection import Collection
 from sfm.descriptors import drop_descriptors
-from sfm.features import FeatureConfig, Features, detector, extract_features
+from sfm.detection import FeatureConfig, detector
+from sfm.features import Features, extract_features
 from sfm.featurestore import FeatureStore
 from sfm.joined import JoinedStore, write_joined
 from sfm.local_features.interface import METHODS, load_method

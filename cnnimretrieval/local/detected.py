@@ -17,7 +17,7 @@ from groundwork.files import atomic_path
 from groundwork.keys import key_of
 from groundwork.photos import UnusablePhoto
 from sfm.correspondence import unit_descriptors
-from sfm.features import FeatureConfig
+from sfm.detection import FeatureConfig
 from sfm.kept_features import KeptFeatures
 from sfm.local_features.interface import Detector, FeatureFault, find, load_method
 

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
@@ -20,8 +19,8 @@ from cnnimretrieval.local.inverted_file import AsmkConfig, InvertedFile, index_l
 from cnnimretrieval.local.pyramid import describe_locally
 from cnnimretrieval.local.store import LocalStore
 from cnnimretrieval.search.spatial import SpatialConfig, Verifier, rerank_spatially
-from experiments.benchmarks.finished import Asked, Finished, finished
-from experiments.benchmarks.measure import Claim, arguments, conclude, print_table
+from experiments.benchmarks.finished import Asked, Finished, finished, search_arguments
+from experiments.benchmarks.measure import Claim, conclude, print_table
 from experiments.commands import listing
 from groundwork.top_k import Ranking, search
 
@@ -32,13 +31,8 @@ _TIME = "processor ms a query"
 
 def main(words: Sequence[str] | None = None) -> int:
     """Measure, print, and return the exit code."""
-    parser = arguments(__doc__)
-    parser.add_argument("work", type=Path, help="folder of a finished run")
-    parser.add_argument("--out", type=Path, required=True, help="folder to keep local features and index in")
-    parser.add_argument("--every", type=int, default=1, help="take each N-th query [%(default)s]")
+    parser = search_arguments(__doc__)
     parser.add_argument("--words", type=int, default=4096, help="of the codebook [%(default)s]")
-    parser.add_argument("--unseen", action="store_true", help="search only what nothing was fitted to")
-    parser.add_argument("--local-set", action="append", help="as of extract --local; may be given again")
     given = parser.parse_args(words)
     try:
         run = finished(given.work, 1, unseen=given.unseen)

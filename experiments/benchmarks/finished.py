@@ -4,6 +4,7 @@ Positives are judged in two ways: by the tracks that the reconstruction found, w
 favour SIFT, and by place, where every photo of the query's place counts: more than geometry can see.
 """
 
+from argparse import ArgumentParser
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.open import load
 from cnnimretrieval.training.photos.descriptions import Descriptions, descriptions_of
 from cnnimretrieval.whitening.apply import apply
+from experiments.benchmarks.measure import arguments
 from groundwork.keys import key_of
 from groundwork.records import record_of
 
@@ -132,6 +134,17 @@ class Finished:
         return write_local(
             folder, ((name, one[0]) for name, one in zip(self.names, found, strict=True)), meta
         )
+
+
+def search_arguments(description: str | None) -> ArgumentParser:
+    """Those of a benchmark that searches a finished run by local features."""
+    parser = arguments(description)
+    parser.add_argument("work", type=Path, help="folder of a finished run")
+    parser.add_argument("--out", type=Path, required=True, help="folder to keep local features in")
+    parser.add_argument("--every", type=int, default=1, help="take each N-th query [%(default)s]")
+    parser.add_argument("--unseen", action="store_true", help="search only what nothing was fitted to")
+    parser.add_argument("--local-set", action="append", help="as of extract --local; may be given again")
+    return parser
 
 
 def finished(work: Path, workers: int, *, unseen: bool = False) -> Finished:

@@ -18,8 +18,8 @@ from cnnimretrieval.local.detected import PhotoFeatures, detect_each, detection
 from cnnimretrieval.local.features import LocalFeatures
 from cnnimretrieval.local.pyramid import PyramidConfig, describe_locally
 from cnnimretrieval.search.spatial import LOCAL, FeaturesOf, SpatialConfig, Verifier
-from experiments.benchmarks.finished import Asked, Finished, finished
-from experiments.benchmarks.measure import Claim, arguments, conclude
+from experiments.benchmarks.finished import Asked, Finished, finished, search_arguments
+from experiments.benchmarks.measure import Claim, conclude
 from experiments.commands import listing, reranking
 
 _SETTINGS = ("spatial:features=sift", "spatial:features=local")
@@ -28,14 +28,9 @@ _KINDS = ("crop", "retaken")
 
 def main(words: Sequence[str] | None = None) -> int:
     """Measure, print, and return the exit code."""
-    parser = arguments(__doc__)
-    parser.add_argument("work", type=Path, help="folder of a finished run")
-    parser.add_argument("--out", type=Path, required=True, help="folder to keep local features in")
-    parser.add_argument("--every", type=int, default=1, help="take each N-th query [%(default)s]")
+    parser = search_arguments(__doc__)
     parser.add_argument("--workers", type=int, default=1, help="processes [%(default)s]")
-    parser.add_argument("--unseen", action="store_true", help="search only what nothing was fitted to")
     parser.add_argument("--setting", action="append", help="steps, separated by spaces; may be given again")
-    parser.add_argument("--local-set", action="append", help="as of extract --local; may be given again")
     given = parser.parse_args(words)
     run = finished(given.work, given.workers, unseen=given.unseen)
     sources = _Sources(run, listing.pyramid(given.local_set or [], asked=True), given.out, given.workers)

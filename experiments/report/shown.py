@@ -16,7 +16,7 @@ from cnnimretrieval.local.detected import LONGEST_PX, detect_each, shown_size
 from cnnimretrieval.local.features import LocalFeatures
 from cnnimretrieval.local.pyramid import Attention, LocalDescriber, PyramidConfig
 from cnnimretrieval.networks.network import RetrievalNetwork
-from sfm.features import FeatureConfig
+from sfm.detection import FeatureConfig
 from sfm.kept_features import KeptFeatures
 
 

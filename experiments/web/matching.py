@@ -18,7 +18,7 @@ from experiments.web.faults import RequestFault
 from experiments.web.pictures import apart
 from groundwork.child import WorkerDied
 from groundwork.photos import UnusablePhoto
-from sfm.features import FeatureConfig
+from sfm.detection import FeatureConfig
 
 _LONGEST_PX = 1024
 

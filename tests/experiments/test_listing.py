@@ -18,7 +18,8 @@ from experiments.commands.ranking import as_table
 from experiments.exit_codes import UsageFault
 from groundwork.executors import SerialExecutor
 from groundwork.lock import hold
-from sfm.collection import ScanConfig, scan
+from sfm.collection import scan
+from sfm.inspection import ScanConfig
 
 
 @pytest.fixture

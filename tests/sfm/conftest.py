@@ -13,7 +13,8 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from groundwork.child import preload
 from sfm.collection import Collection
-from sfm.features import FeatureConfig, Features
+from sfm.detection import FeatureConfig
+from sfm.features import Features
 from sfm.featurestore import FeatureStore, ImageFeatures, write_shard
 from sfm.matchgraph import GraphConfig, MatchGraph, build_graph
 from sfm.matching import Matches

@@ -17,7 +17,7 @@ from groundwork.batches import Batch
 from groundwork.executors import LocalExecutor, SerialExecutor
 from groundwork.lock import FolderInUse, hold
 from sfm.candidates import CandidateConfig
-from sfm.features import FeatureConfig
+from sfm.detection import FeatureConfig
 from sfm.reconstruct import ReconstructConfig, ReconstructResult, reconstruct
 
 SOUND = {

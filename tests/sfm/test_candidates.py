@@ -17,7 +17,8 @@ from sfm.candidates import (
     require_given,
 )
 from sfm.collection import Collection
-from sfm.features import FeatureConfig, Features
+from sfm.detection import FeatureConfig
+from sfm.features import Features
 from sfm.featurestore import FeatureStore
 
 

@@ -9,7 +9,8 @@ from PIL import Image
 from groundwork.executors import SerialExecutor
 from groundwork.files import read_json
 from groundwork.photos import Photo, inspect_photo
-from sfm.collection import Collection, ScanConfig, scan
+from sfm.collection import Collection, scan
+from sfm.inspection import ScanConfig
 
 
 def _photo(path: Path, seed: int = 0) -> Path:

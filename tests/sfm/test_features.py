@@ -6,8 +6,10 @@ import pytest
 from PIL import Image
 
 from groundwork.executors import LocalExecutor, SerialExecutor
-from sfm.collection import Collection, ScanConfig, scan
-from sfm.features import FeatureConfig, Features, _shard_size, extract_features
+from sfm.collection import Collection, scan
+from sfm.detection import FeatureConfig
+from sfm.features import Features, _shard_size, extract_features
+from sfm.inspection import ScanConfig
 
 
 def _scan(photos: Path, out: Path) -> Collection:

@@ -6,8 +6,10 @@ import pytest
 
 from groundwork.executors import SerialExecutor
 from sfm.candidates import CandidateConfig, propose_pairs
-from sfm.collection import ScanConfig, scan
-from sfm.features import FeatureConfig, extract_features
+from sfm.collection import scan
+from sfm.detection import FeatureConfig
+from sfm.features import extract_features
+from sfm.inspection import ScanConfig
 from sfm.local_features.interface import FeatureFault, find, load_method
 from sfm.matching import MatchingConfig, match
 

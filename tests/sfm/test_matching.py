@@ -14,9 +14,11 @@ from groundwork.child import WorkerDied
 from groundwork.executors import LocalExecutor, SerialExecutor
 from groundwork.files import read_table
 from groundwork.records import finish, last_done
-from sfm.collection import ScanConfig, scan
+from sfm.collection import scan
 from sfm.descriptors import drop_descriptors
-from sfm.features import FeatureConfig, Features, extract_features
+from sfm.detection import FeatureConfig
+from sfm.features import Features, extract_features
+from sfm.inspection import ScanConfig
 from sfm.matching import Matches, MatchingConfig, match, read_inliers
 from sfm.pair_table import ENDS, MATCHED, image_ids, pair_table
 

@@ -22,7 +22,7 @@ from groundwork.child import WorkerDied
 from groundwork.executors import LocalExecutor, SerialExecutor
 from groundwork.files import UNFINISHED, read_json
 from groundwork.lock import FolderInUse, hold
-from sfm.features import FeatureConfig
+from sfm.detection import FeatureConfig
 from sfm.geometry import centres_in_world
 from sfm.mapper import MappingConfig
 from sfm.matchgraph import as_networkx

@@ -9,7 +9,8 @@ import pytest
 
 from groundwork.executors import LocalExecutor, SerialExecutor
 from groundwork.records import mark_done
-from sfm.features import FeatureConfig, Features
+from sfm.detection import FeatureConfig
+from sfm.features import Features
 from sfm.featurestore import FeatureStore, ImageFeatures, write_descriptors, write_shard
 from sfm.vlad import VladConfig, describe_images, kmeans, principal_axes, vlad
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.local.detected import PhotoFeatures, detect_each
-from sfm.features import FeatureConfig
+from sfm.detection import FeatureConfig
 
 CONFIG = FeatureConfig(max_side_px=128, max_features=60)
 

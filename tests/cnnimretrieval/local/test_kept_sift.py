@@ -14,9 +14,11 @@ from cnnimretrieval.search.evidence import Searched, verifiers
 from cnnimretrieval.search.spatial import SpatialConfig
 from groundwork.executors import SerialExecutor
 from groundwork.files import write_json
-from sfm.collection import ScanConfig, scan
+from sfm.collection import scan
 from sfm.descriptors import drop_descriptors
-from sfm.features import FeatureConfig, extract_features
+from sfm.detection import FeatureConfig
+from sfm.features import extract_features
+from sfm.inspection import ScanConfig
 from sfm.kept_features import kept_features
 
 CONFIG = FeatureConfig(max_side_px=320, max_features=300)
