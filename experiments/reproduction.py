@@ -16,7 +16,8 @@ from cnnimretrieval.downloads.catalogue import find
 from cnnimretrieval.downloads.download import is_present
 from cnnimretrieval.evaluation.datasets import read_benchmark
 from cnnimretrieval.evaluation.evaluate import EvaluationConfig, evaluate
-from cnnimretrieval.networks.network import RetrievalNetwork, save
+from cnnimretrieval.networks.model_folder import save
+from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.open import load
 from cnnimretrieval.training.fine_tune import fine_tune
 from cnnimretrieval.training.settings.train_config import TrainConfig

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnimretrieval.networks.network import NetworkConfig, build, save
+from cnnimretrieval.networks.model_folder import save
+from cnnimretrieval.networks.network import NetworkConfig, build
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 EXAMPLES = REPOSITORY / "examples"

@@ -19,7 +19,8 @@ from jaxtyping import Int
 from cnnimretrieval.descriptors.extract import Described, ExtractConfig, Failure, describe
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.distributed import num_on_call, num_ranks, on_all, rank, wait
-from cnnimretrieval.networks.network import RetrievalNetwork, read_folder, save
+from cnnimretrieval.networks.model_folder import read_folder, save
+from cnnimretrieval.networks.network import RetrievalNetwork
 from groundwork.arrays import starts_of
 from groundwork.batches import CHILD_BYTES, Batch
 from groundwork.files import atomic_path, create_array, discard, size_and_time

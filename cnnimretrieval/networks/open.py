@@ -4,7 +4,8 @@ from pathlib import Path
 
 from cnnimretrieval.networks.backbones import check_backbone_name
 from cnnimretrieval.networks.hub_folder import is_hub_folder, read_hub_folder
-from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build, read_folder
+from cnnimretrieval.networks.model_folder import read_folder
+from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build
 from cnnimretrieval.networks.pooling import POOLINGS
 from cnnimretrieval.networks.reference import read_reference
 from cnnimretrieval.networks.toolbox_files import NETWORKS

@@ -14,7 +14,8 @@ from pathlib import Path
 from cnnimretrieval.descriptors.inputs import keep_inputs
 from cnnimretrieval.distributed import first_says, is_first, num_ranks, rank
 from cnnimretrieval.evaluation.heldout import Proof
-from cnnimretrieval.networks.network import RetrievalNetwork, save
+from cnnimretrieval.networks.model_folder import save
+from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.precision import choose_precision
 from cnnimretrieval.search.confidence import CALIBRATION
 from cnnimretrieval.training.initial_share import settle

@@ -28,7 +28,8 @@ from PIL import Image
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe_batch
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import extract
-from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build, save
+from cnnimretrieval.networks.model_folder import save
+from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build
 from experiments.benchmarks.measure import Claim, arguments, conclude
 from experiments.benchmarks.search import synthetic
 from groundwork.descriptor_folder import BOX, IMAGES, META, VECTORS

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from cnnimretrieval.networks.local_head import LocalConfig
-from cnnimretrieval.networks.network import NetworkConfig, build, save
+from cnnimretrieval.networks.model_folder import save
+from cnnimretrieval.networks.network import NetworkConfig, build
 from experiments.benchmarks import aggregated, spatial_gain
 from experiments.benchmarks.finished import finished
 from groundwork.files import write_json

@@ -9,7 +9,8 @@ import pytest
 from cnnimretrieval.evaluation.calibrate import Results
 from cnnimretrieval.evaluation.heldout import prove
 from cnnimretrieval.evaluation.queries import query_set
-from cnnimretrieval.networks.network import NetworkConfig, build, save
+from cnnimretrieval.networks.model_folder import save
+from cnnimretrieval.networks.network import NetworkConfig, build
 from cnnimretrieval.search.photo_rows import PhotoRows
 from cnnimretrieval.training.photos.descriptions import descriptions_of
 from experiments.benchmarks import confidence, regions

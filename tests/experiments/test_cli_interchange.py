@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cnnimretrieval.networks.network import NetworkConfig, build, save
+from cnnimretrieval.networks.model_folder import save
+from cnnimretrieval.networks.network import NetworkConfig, build
 from cnnimretrieval.networks.open import load
 from cnnimretrieval.whitening.apply import Whitening
 from experiments import cli

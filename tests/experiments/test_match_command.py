@@ -9,7 +9,8 @@ from PIL import Image
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.local.pyramid import PyramidConfig
 from cnnimretrieval.networks.local_head import LocalConfig
-from cnnimretrieval.networks.network import NetworkConfig, build, save
+from cnnimretrieval.networks.model_folder import save
+from cnnimretrieval.networks.network import NetworkConfig, build
 from experiments import cli
 from experiments.report.shown import NetworkFinder
 
@@ -137,7 +138,7 @@ def test_attention_is_the_head_s_scores_and_fills_the_picture(two_photos, model,
 
     from cnnimretrieval.descriptors.images import read_levels
     from cnnimretrieval.descriptors.tensors import normalise
-    from cnnimretrieval.networks.network import read_folder
+    from cnnimretrieval.networks.model_folder import read_folder
 
     network = read_folder(model).eval()
     request = ImageRequest(path=two_photos[1])

@@ -7,7 +7,8 @@ from PIL import Image
 
 from cnnimretrieval.local.pairing import pair
 from cnnimretrieval.networks.local_head import LocalConfig
-from cnnimretrieval.networks.network import NetworkConfig, build, save
+from cnnimretrieval.networks.model_folder import save
+from cnnimretrieval.networks.network import NetworkConfig, build
 from cnnimretrieval.search.spatial import SpatialConfig
 from experiments.benchmarks import affine_scenes, verification
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from cnnimretrieval.networks.network import NetworkConfig, build, save
+from cnnimretrieval.networks.model_folder import save
+from cnnimretrieval.networks.network import NetworkConfig, build
 from experiments.model_card import model_card
 
 SCORES = {"map": 0.7, "recall_at_1": 0.8, "map_per_query": 0.7, "recall_at_1_per_query": 0.8}

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnimretrieval.networks.network import NetworkConfig, build, save
+from cnnimretrieval.networks.model_folder import save
+from cnnimretrieval.networks.network import NetworkConfig, build
 
 # Run before anything of ours is imported. A child of the fork server does not see it; one that is spawned
 # imports the modules that it needs as they are here.

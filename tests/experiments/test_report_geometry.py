@@ -12,7 +12,8 @@ from PIL import Image
 
 from cnnimretrieval.local.detected import detection
 from cnnimretrieval.networks.local_head import LocalConfig
-from cnnimretrieval.networks.network import NetworkConfig, build, save
+from cnnimretrieval.networks.model_folder import save
+from cnnimretrieval.networks.network import NetworkConfig, build
 from cnnimretrieval.search.spatial import SpatialConfig
 from experiments.report import geometry, reranked
 from experiments.report.page import write_report

@@ -11,7 +11,8 @@ from PIL import Image
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.evaluation.queries import query_set
-from cnnimretrieval.networks.network import NetworkConfig, build, save
+from cnnimretrieval.networks.model_folder import save
+from cnnimretrieval.networks.network import NetworkConfig, build
 from cnnimretrieval.training.proof.calibrating import described_run
 from cnnimretrieval.whitening.apply import apply
 from cnnimretrieval.whitening.estimates import pca_whitening

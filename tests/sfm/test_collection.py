@@ -95,7 +95,7 @@ def test_a_second_scan_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("sfm.collection.inspect_photo", forbidden)
+    monkeypatch.setattr("sfm.inspection.inspect_photo", forbidden)
     second = _scan(photos, tmp_path / "out")
     assert second.key == first.key
     assert second.table.equals(first.table)
@@ -185,7 +185,7 @@ def test_growth_decodes_the_new_files_only(tmp_path: Path, monkeypatch: pytest.M
         opened.append(path.name)
         return inspect_photo(path, **settings)
 
-    monkeypatch.setattr("sfm.collection.inspect_photo", noted)
+    monkeypatch.setattr("sfm.inspection.inspect_photo", noted)
     grown = _scan(photos, out)
     assert opened == ["a.png"]
     assert _outcomes(grown) == {

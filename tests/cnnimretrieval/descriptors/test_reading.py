@@ -11,7 +11,7 @@ from PIL import Image
 
 from cnnimretrieval.descriptors.images import ImageRequest, read_levels
 from cnnimretrieval.descriptors.reading import read_each
-from cnnimretrieval.networks.network import save
+from cnnimretrieval.networks.model_folder import save
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def test_a_part_that_is_listed_before_its_photo_does_not_hide_it_from_hloc(netwo
 
 
 def test_command_writes_local_features_and_tells_what_it_needs(photos, tmp_path, capsys):
-    from cnnimretrieval.networks.network import save
+    from cnnimretrieval.networks.model_folder import save
 
     headed = build(NetworkConfig(backbone="squeezenet1_1", local=LocalConfig()), "random", seed=3)
     save(headed, tmp_path / "model")

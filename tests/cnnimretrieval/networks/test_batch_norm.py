@@ -4,7 +4,8 @@ from torch import nn
 
 from cnnimretrieval.networks.backbones import build_trunk
 from cnnimretrieval.networks.batch_norm import merge_batch_norm
-from cnnimretrieval.networks.network import NetworkConfig, build, save
+from cnnimretrieval.networks.model_folder import save
+from cnnimretrieval.networks.network import NetworkConfig, build
 from cnnimretrieval.networks.open import load
 from cnnimretrieval.networks.trunk import Trunk
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import cnnimretrieval as cr
 from cnnimretrieval.networks.hub_folder import read_hub_folder, save_hub_folder
-from cnnimretrieval.networks.network import save
+from cnnimretrieval.networks.model_folder import save
 from cnnimretrieval.whitening.apply import Whitening
 
 

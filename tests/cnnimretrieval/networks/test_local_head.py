@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional
 
 from cnnimretrieval.networks.local_head import LocalConfig, LocalHead, attention_pooled
-from cnnimretrieval.networks.network import NetworkConfig, build, read_folder, save
+from cnnimretrieval.networks.model_folder import read_folder, save
+from cnnimretrieval.networks.network import NetworkConfig, build
 from cnnimretrieval.networks.trunk_stages import find_stage, run_to, watch
 
 DELG, DELF = LocalConfig(), LocalConfig(reduction="pca", dim=3)

@@ -6,7 +6,8 @@ import torch
 from pydantic import ValidationError
 
 from cnnimretrieval.networks.linear import set_to_whitening
-from cnnimretrieval.networks.network import NetworkConfig, build, save
+from cnnimretrieval.networks.model_folder import save
+from cnnimretrieval.networks.network import NetworkConfig, build
 from cnnimretrieval.networks.open import load
 from cnnimretrieval.networks.pooling import Gem, Regional, l2_normalise
 from cnnimretrieval.whitening.apply import Whitening, apply
@@ -200,7 +201,7 @@ def test_a_folder_that_was_left_half_written_does_not_load(network, tmp_path, mo
     def full_disk(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("cnnimretrieval.networks.network.save_file", full_disk)
+    monkeypatch.setattr("cnnimretrieval.networks.model_folder.save_file", full_disk)
     with pytest.raises(OSError, match="no space left"):
         save(network, tmp_path)
     with pytest.raises(

@@ -6,7 +6,7 @@ import torch
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
-from cnnimretrieval.networks.network import save
+from cnnimretrieval.networks.model_folder import save
 from cnnimretrieval.networks.open import load
 from cnnimretrieval.networks.reference import save_reference
 from cnnimretrieval.whitening.apply import Whitening

@@ -14,7 +14,7 @@ from cnnimretrieval.descriptors.store import extract, read_store
 from cnnimretrieval.descriptors.windows import RegionConfig
 from cnnimretrieval.evaluation.calibrate import Results, first_results, fit
 from cnnimretrieval.evaluation.queries import query_set
-from cnnimretrieval.networks.network import save
+from cnnimretrieval.networks.model_folder import save
 from cnnimretrieval.search.confidence import (
     CALIBRATION,
     Calibration,

@@ -8,7 +8,8 @@ import torch
 from pydantic import ValidationError
 
 from cnnimretrieval.networks.local_head import LocalConfig
-from cnnimretrieval.networks.network import NetworkConfig, build, read_folder, save
+from cnnimretrieval.networks.model_folder import read_folder, save
+from cnnimretrieval.networks.network import NetworkConfig, build
 from cnnimretrieval.training.fine_tune import TrainConfig, fine_tune
 from cnnimretrieval.training.local.losses import (
     attended_loss,

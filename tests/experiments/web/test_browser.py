@@ -228,7 +228,7 @@ def test_a_server_that_stops_is_told(browser, network, extracted, tmp_path):
 
 
 def test_the_command_serves_until_it_is_interrupted(network, extracted, tmp_path):
-    from cnnimretrieval.networks.network import save
+    from cnnimretrieval.networks.model_folder import save
 
     save(network, tmp_path / "model")
     shutil.copytree(extracted / "dir", tmp_path / "dir")
