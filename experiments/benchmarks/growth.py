@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
-from experiments.benchmarks.measure import (
+from experiments.benchmarks.common.measure import (
     KINDS,
     Claim,
     Took,
@@ -23,7 +23,7 @@ from experiments.benchmarks.measure import (
     print_table,
     timed,
 )
-from experiments.benchmarks.sample import rephotographed
+from experiments.benchmarks.common.sample import rephotographed
 from groundwork.executors import LocalExecutor
 from sfm.candidates import propose_pairs
 from sfm.collection import scan

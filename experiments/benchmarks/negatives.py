@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from experiments.benchmarks.measure import (
+from experiments.benchmarks.common.measure import (
     Claim,
     add_kind,
     arguments,

@@ -9,9 +9,9 @@ hashes, records and checks besides. Two contenders of ours: with the preview tha
 import sys
 from collections.abc import Mapping, Sequence
 
-from experiments.benchmarks import plain_colmap
-from experiments.benchmarks.contenders import in_child, ours
-from experiments.benchmarks.measure import (
+from experiments.benchmarks.common import plain_colmap
+from experiments.benchmarks.common.contenders import in_child, ours
+from experiments.benchmarks.common.measure import (
     Claim,
     Took,
     conclude,
@@ -20,8 +20,8 @@ from experiments.benchmarks.measure import (
     print_times,
     take_turns,
 )
-from experiments.benchmarks.plain_colmap import Registered
-from experiments.benchmarks.sample import names_below, one_place
+from experiments.benchmarks.common.plain_colmap import Registered
+from experiments.benchmarks.common.sample import names_below, one_place
 from sfm.reconstruct import ReconstructConfig
 
 _LIMIT = 1.10

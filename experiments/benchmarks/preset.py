@@ -9,9 +9,9 @@ largest model (one in thirty less is let pass: either side may lose a photo at t
 import sys
 from collections.abc import Sequence
 
-from experiments.benchmarks import plain_colmap
-from experiments.benchmarks.contenders import in_child, ours
-from experiments.benchmarks.measure import (
+from experiments.benchmarks.common import plain_colmap
+from experiments.benchmarks.common.contenders import in_child, ours
+from experiments.benchmarks.common.measure import (
     Claim,
     conclude,
     median,
@@ -19,7 +19,7 @@ from experiments.benchmarks.measure import (
     print_times,
     take_turns,
 )
-from experiments.benchmarks.sample import names_below, one_place
+from experiments.benchmarks.common.sample import names_below, one_place
 from sfm.reconstruct import ReconstructConfig
 
 

@@ -29,8 +29,8 @@ from cnnimretrieval.training.learning.optimiser import frozen_layers
 from cnnimretrieval.training.learning.state import start
 from cnnimretrieval.training.photos.collection import Collection
 from cnnimretrieval.training.settings.loop_config import LoopConfig
-from experiments.benchmarks.bare_passes import Bare, Recorded, extract_plainly, levels_of
-from experiments.benchmarks.measure import (
+from experiments.benchmarks.common.bare_passes import Bare, Recorded, extract_plainly, levels_of
+from experiments.benchmarks.common.measure import (
     Claim,
     Took,
     add_kind,
@@ -41,7 +41,7 @@ from experiments.benchmarks.measure import (
     take_turns,
     timed,
 )
-from experiments.benchmarks.sample import names_below, photo_files
+from experiments.benchmarks.common.sample import names_below, photo_files
 from groundwork.executors import usable_cores
 from pairs.image_pairs import Positives
 from pairs.pair_table import PairTable

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from cnnimretrieval.local.features import LocalFeatures
 from cnnimretrieval.search.spatial import SpatialConfig, Verifier
-from experiments.benchmarks.measure import (
+from experiments.benchmarks.common.measure import (
     Claim,
     add_kind,
     arguments,

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from experiments.benchmarks.contenders import ours
-from experiments.benchmarks.fingerprint import Fingerprint, fingerprint
-from experiments.benchmarks.measure import (
+from experiments.benchmarks.common.contenders import ours
+from experiments.benchmarks.common.fingerprint import Fingerprint, fingerprint
+from experiments.benchmarks.common.measure import (
     Claim,
     arguments,
     conclude,

@@ -1,0 +1,1 @@
+"""What benchmarks share: contenders, samples of photos, times taken in turns, verdicts."""
