@@ -31,8 +31,9 @@ from groundwork.tasks import run_batches
 
 _VERSION = 1
 _FOLDER, _NETWORK = "parts", "network"
-# Photos of a part: about a minute of one core, half a minute of a GPU, where each part starts readers anew.
-_PHOTOS = {"cpu": 1024, "gpu": 16384}
+# Photos of a part: about a minute of a CPU, half a minute of a GPU, where each part starts readers anew. Of a
+# task less, so that a cluster has enough of them: reading the network takes a second or two.
+_PHOTOS = {"cpu": 1024, "gpu": 16384, "task": 256}
 # Of torch in a child; and of a network at work, a pixel of the longest side squared.
 _TORCH_BYTES, _PIXEL_BYTES = 300_000_000, 600
 
@@ -54,22 +55,21 @@ def describe_in_parts(
     A call that was interrupted goes on with the part it was at, kept beside `out` until all are done. With
     `executor` each part is a task of it, in one thread; it and all ranks must see the folder of `out`.
     """
-    parts = _parts(network, requests, config, device, shared=executor is not None)
+    parts = _parts(network, requests, config, device, tasks=executor is not None)
     if len(parts) == 1 and executor is None:
         return describe(network, requests, config, device=device, workers=workers, out=out)
     folder = out.with_name(_FOLDER)
-    described = partial(_describe_part, folder=folder, config=config)
-    if executor is not None:
+    here = executor is None and num_on_call() == 1
+    if not here:
         save(network, folder / _NETWORK)
-        task = partial(described, network=folder / _NETWORK, device=device, workers=0, threads=1)
-        run_batches(task, parts, folder, executor, label="describe")
+    described = partial(
+        _describe_part, folder=folder, config=config, network=network if here else folder / _NETWORK
+    )
+    if executor is None:
+        on_all(partial(_describe_share, partial(described, workers=workers), parts, folder), device)
     else:
-        if num_on_call() > 1:
-            save(network, folder / _NETWORK)
-        mine = network if num_on_call() == 1 else folder / _NETWORK
-        on_all(
-            partial(_describe_share, partial(described, network=mine, workers=workers), parts, folder), device
-        )
+        task = partial(described, device=device, workers=0, threads=1)
+        run_batches(task, parts, folder, executor, label="describe")
     return _joined(parts, folder, network.dim, out)
 
 
@@ -79,11 +79,11 @@ def _parts(
     config: ExtractConfig,
     device: str,
     *,
-    shared: bool,
+    tasks: bool,
 ) -> list[_Photos]:
     """The requests in parts: as many for each rank, and none too large to be lost or held in memory."""
     kind = torch.device(device).type
-    most = _PHOTOS["cpu"] if shared or kind == "cpu" else _PHOTOS["gpu"]
+    most = _PHOTOS["task" if tasks else "cpu" if kind == "cpu" else "gpu"]
     rounds = max(1, ceil(len(requests) / (most * num_on_call())))
     size = max(1, ceil(len(requests) / (rounds * num_on_call())))
     made_by = key_of(_VERSION, network.fingerprint(), config, kind)

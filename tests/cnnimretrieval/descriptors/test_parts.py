@@ -29,7 +29,7 @@ def requests(photos, tmp_path):
 
 @pytest.fixture
 def threes(monkeypatch):
-    monkeypatch.setattr(parts, "_PHOTOS", {"cpu": 3})
+    monkeypatch.setattr(parts, "_PHOTOS", {"cpu": 3, "task": 3})
 
 
 def _same(found, expected) -> bool:
