@@ -8,6 +8,7 @@ started from. It is chosen by places that are set aside for choosing, and report
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -145,10 +146,9 @@ def _learn(
         config,
         whitening=proving.seen(learned),
         models=sources.trunk_models,
-        journal=Journal(out, tensorboard=config.watch.tensorboard) if is_first() else Journal(),
-        clock=clock,
-        trace=trace,
     )
+    journal = Journal(out, tensorboard=config.watch.tensorboard) if is_first() else Journal()
+    training = replace(training, journal=journal, clock=clock, trace=trace)
     with training.trace:
         progress = run_loop(
             training,

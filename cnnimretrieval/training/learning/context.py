@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from cnnimretrieval.descriptors.halves import Look
 from cnnimretrieval.descriptors.inputs import Inputs
@@ -58,12 +57,11 @@ class Training:
         *,
         whitening: Whitening | None = None,
         models: Sequence[Path] = (),
-        **watched: Any,
     ) -> "Training":
         """With a copy of `initial`, which learns from the photos of `descriptions`.
 
-        `models` are those whose tracks teach where `config` asks for it; `watched` are journal, clock and
-        trace. ValueError when the map that tracks are to teach stays as it is.
+        `models` are those whose tracks teach where `config` asks for it. ValueError when the map that tracks
+        are to teach stays as it is.
         """
         loop, collection = config.loop, descriptions.collection
         frozen = frozen_layers(initial, loop)
@@ -80,7 +78,6 @@ class Training:
             teacher=Teacher.of(initial, descriptions, loop.distillation, loop.query),
             tracks=Tracks.of(collection, models, loop.tracks, initial.trunk, frozen),
             watch=config.watch,
-            **watched,
         )
 
     @property
