@@ -174,6 +174,12 @@ def test_two_processes_learn_what_one_learns(collection, data, tmp_path, kinds):
         assert found.failures == expected.failures
 
 
+def test_alone_rank_0_does_all_itself():
+    with distributed.led("cpu") as own:
+        told = distributed.on_all(lambda device: (device, distributed.num_ranks(), distributed.rank()), own)
+    assert told == ("cpu", 1, 0)
+
+
 def lose(data: Path, out: Path) -> None:
     """Train until the other rank is gone, and print what is said of that."""
     try:
