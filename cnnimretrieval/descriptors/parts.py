@@ -7,7 +7,7 @@ an executor.
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import lru_cache, partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ _PHOTOS = {"cpu": 1024, "gpu": 16384, "task": 256}
 _TORCH_BYTES, _PIXEL_BYTES = 300_000_000, 600
 
 _Photos = Batch[ImageRequest]
+# Of a part that is done, with its file.
+_Facts = tuple[dict[str, Any], Sequence[Path]]
 
 
 def describe_in_parts(
@@ -55,62 +57,86 @@ def describe_in_parts(
     A call that was interrupted goes on with the part it was at, kept beside `out` until all are done. With
     `executor` each part is a task of it, in one thread; it and all ranks must see the folder of `out`.
     """
-    parts = _parts(network, requests, config, device, tasks=executor is not None)
-    if len(parts) == 1 and executor is None:
+    size = _photos_a_part(len(requests), device, tasks=executor is not None)
+    if executor is None and size >= len(requests):
         return describe(network, requests, config, device=device, workers=workers, out=out)
-    folder = out.with_name(_FOLDER)
-    here = executor is None and num_on_call() == 1
-    if not here:
+    folder, fingerprint = out.with_name(_FOLDER), network.fingerprint()
+    made_by = key_of(_VERSION, fingerprint, config, torch.device(device).type)
+    parts = _parts(requests, size, made_by, _memory_bytes(network, config))
+    described = partial(_describe_part, folder=folder, config=config)
+    if executor is not None:
         save(network, folder / _NETWORK)
-    described = partial(
-        _describe_part, folder=folder, config=config, network=network if here else folder / _NETWORK
-    )
-    if executor is None:
-        on_all(partial(_describe_share, partial(described, workers=workers), parts, folder), device)
-    else:
-        task = partial(described, device=device, workers=0, threads=1)
+        task = partial(_describe_in_task, described, folder / _NETWORK, fingerprint, device)
         run_batches(task, parts, folder, executor, label="describe")
+    elif num_on_call() > 1:
+        save(network, folder / _NETWORK)
+        on_all(partial(_describe_share, described, folder / _NETWORK, parts, folder, workers), device)
+    else:
+        _describe_share(described, network, parts, folder, workers, device=device)
     return _joined(parts, folder, network.dim, out)
 
 
-def _parts(
-    network: RetrievalNetwork,
-    requests: Sequence[ImageRequest],
-    config: ExtractConfig,
-    device: str,
-    *,
-    tasks: bool,
-) -> list[_Photos]:
-    """The requests in parts: as many for each rank, and none too large to be lost or held in memory."""
-    kind = torch.device(device).type
-    most = _PHOTOS["task" if tasks else "cpu" if kind == "cpu" else "gpu"]
-    rounds = max(1, ceil(len(requests) / (most * num_on_call())))
-    size = max(1, ceil(len(requests) / (rounds * num_on_call())))
-    made_by = key_of(_VERSION, network.fingerprint(), config, kind)
+def _photos_a_part(num_photos: int, device: str, *, tasks: bool) -> int:
+    """At most: none is too large to be lost, and each rank has as many parts."""
+    kind = "task" if tasks else "cpu" if torch.device(device).type == "cpu" else "gpu"
+    rounds = max(1, ceil(num_photos / (_PHOTOS[kind] * num_on_call())))
+    return max(1, ceil(num_photos / (rounds * num_on_call())))
+
+
+def _memory_bytes(network: RetrievalNetwork, config: ExtractConfig) -> int:
+    """Peak of a task: torch, the network as it is read, and one photo."""
     weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
-    memory_bytes = CHILD_BYTES + _TORCH_BYTES + 2 * weights + _PIXEL_BYTES * config.image_size**2
+    return CHILD_BYTES + _TORCH_BYTES + 2 * weights + _PIXEL_BYTES * config.image_size**2
+
+
+def _parts(requests: Sequence[ImageRequest], size: int, made_by: str, memory_bytes: int) -> list[_Photos]:
+    """The requests in parts of `size`; `made_by` is the key of what describes them."""
     parts: list[_Photos] = []
     for start in range(0, max(1, len(requests)), size):
         items = tuple(requests[start : start + size])
         facts = [[str(one.path), *size_and_time(one.path), list(one.box or ())] for one in items]
-        name = f"part-{len(parts):05d}"
-        key = key_of(made_by, facts)
+        name, key = f"part-{len(parts):05d}", key_of(made_by, facts)
         parts.append(Batch(name=name, key=key, items=items, memory_bytes=memory_bytes))
     return parts
 
 
 def _describe_share(
-    described: "partial[tuple[dict[str, Any], Sequence[Path]]]",
+    described: "partial[_Facts]",
+    network: RetrievalNetwork | Path,
     parts: Sequence[_Photos],
     folder: Path,
+    workers: int,
     *,
     device: str,
 ) -> None:
-    """Do the parts of this rank, and wait for the others."""
+    """Do the parts of this rank, with a network or that of a folder, and wait for the others."""
+    ready = read_folder(network) if isinstance(network, Path) else network
     for number in range(rank(), len(parts), num_ranks()):
         desc = f"describe, part {number + 1} of {len(parts)}"
-        perform(partial(described, device=device, desc=desc), folder, {}, 0, parts[number])
+        work = partial(described, network=ready, device=device, workers=workers, desc=desc)
+        perform(work, folder, {}, 0, parts[number])
     wait()
+
+
+def _describe_in_task(
+    described: "partial[_Facts]", network: Path, fingerprint: str, device: str, batch: _Photos
+) -> _Facts:
+    """A part with the network of a folder, by one thread, whatever the process does afterwards."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return described(batch, network=_read_once(network, fingerprint), device=device, workers=0)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@lru_cache(maxsize=1)
+def _read_once(folder: Path, fingerprint: str) -> RetrievalNetwork:
+    """The network of a folder, kept by a process that has several tasks of it.
+
+    Of its fingerprint: the same folder holds another network once others describe into it.
+    """
+    return read_folder(folder)
 
 
 def _describe_part(
@@ -118,25 +144,16 @@ def _describe_part(
     *,
     folder: Path,
     config: ExtractConfig,
-    network: RetrievalNetwork | Path,
+    network: RetrievalNetwork,
     device: str,
     workers: int,
-    threads: int | None = None,
     desc: str = "describe",
-) -> tuple[dict[str, Any], Sequence[Path]]:
+) -> _Facts:
     """The descriptors of one part as a file; what gave none among the facts."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    ready = _read_once(network) if isinstance(network, Path) else network
     path = folder / f"{batch.name}.npy"
-    found = describe(ready, batch.items, config, device=device, workers=workers, out=path, desc=desc)
+    found = describe(network, batch.items, config, device=device, workers=workers, out=path, desc=desc)
     failures = [[one.position, one.reason, one.message] for one in found.failures]
     return {"positions": found.positions.tolist(), "failures": failures}, [path]
-
-
-@cache
-def _read_once(folder: Path) -> RetrievalNetwork:
-    return read_folder(folder)
 
 
 def _joined(parts: Sequence[_Photos], folder: Path, dim: int, out: Path) -> Described:

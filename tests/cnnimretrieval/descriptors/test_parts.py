@@ -6,12 +6,14 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from cnnimretrieval.descriptors import parts
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.parts import describe_in_parts
 from cnnimretrieval.descriptors.store import extract
+from cnnimretrieval.networks.network import build
 from cnnimretrieval.whitening.estimates import pca_whitening
 from groundwork.child import WorkerDied, preload
 from groundwork.executors import LocalExecutor, SerialExecutor
@@ -128,6 +130,15 @@ def test_tasks_give_the_same_and_a_photo_that_kills_its_worker_is_told(network, 
     assert [position for position, *_ in told] == sorted([2, *killed])
     reason = "worker was ended by SIGKILL"
     assert [one for one in told if one[1] == deadly] == [(position, deadly, reason) for position in killed]
+
+
+def test_a_process_of_many_tasks_knows_one_network_from_the_next(network, requests, tmp_path, threes):
+    out, threads = tmp_path / "out" / "vectors.npy", torch.get_num_threads()
+    describe_in_parts(network, requests, SMALL, out, executor=Pickling())
+    other = build(network.config, "random", seed=9)
+    found = describe_in_parts(other, requests, SMALL, out, executor=Pickling())
+    assert _same(found, describe(other, requests, SMALL))
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.slow
