@@ -85,7 +85,7 @@ def _photos_a_part(num_photos: int, device: str, *, tasks: bool) -> int:
 
 def _memory_bytes(network: RetrievalNetwork, config: ExtractConfig) -> int:
     """Peak of a task: torch, the network as it is read, and one photo."""
-    weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
+    weights: int = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     return CHILD_BYTES + _TORCH_BYTES + 2 * weights + _PIXEL_BYTES * config.image_size**2
 
 

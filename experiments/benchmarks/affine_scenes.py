@@ -25,7 +25,7 @@ from cnnimretrieval.local.pairing import PairConfig, pair
 from cnnimretrieval.local.pyramid import PyramidConfig, describe_locally
 from cnnimretrieval.networks.open import load
 from cnnimretrieval.search.spatial import SpatialConfig
-from experiments.benchmarks.common.measure import Claim, arguments, conclude
+from experiments.benchmarks.measuring.measure import Claim, arguments, conclude
 from experiments.commands import photo_features
 from groundwork.files import read_json
 from groundwork.settings import first_fault

@@ -19,8 +19,8 @@ from cnnimretrieval.local.inverted_file import AsmkConfig, InvertedFile, index_l
 from cnnimretrieval.local.pyramid import describe_locally
 from cnnimretrieval.local.store import LocalStore
 from cnnimretrieval.search.spatial import SpatialConfig, Verifier, rerank_spatially
-from experiments.benchmarks.common.finished import Asked, Finished, finished, search_arguments
-from experiments.benchmarks.common.measure import Claim, conclude, print_table
+from experiments.benchmarks.material.finished import Asked, Finished, finished, search_arguments
+from experiments.benchmarks.measuring.measure import Claim, conclude, print_table
 from experiments.commands import listing
 from groundwork.top_k import Ranking, search
 

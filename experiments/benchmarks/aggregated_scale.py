@@ -18,7 +18,7 @@ import numpy as np
 
 from cnnimretrieval.local.aggregation import Codebook, Words
 from cnnimretrieval.local.inverted_file import AsmkConfig, build
-from experiments.benchmarks.common.measure import Claim, arguments, conclude, timed
+from experiments.benchmarks.measuring.measure import Claim, arguments, conclude, timed
 
 T = TypeVar("T")
 _PROJECTED = 1_000_000

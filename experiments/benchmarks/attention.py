@@ -18,7 +18,7 @@ from cnnimretrieval.training.local.maps import photo_maps
 from cnnimretrieval.training.local.settings import LocalTrainingConfig
 from cnnimretrieval.training.local.training import Lessons, read_lessons, teaching_models
 from cnnimretrieval.training.photos.collection import Collection
-from experiments.benchmarks.common.measure import Claim, arguments, conclude, print_table
+from experiments.benchmarks.measuring.measure import Claim, arguments, conclude, print_table
 from groundwork.files import read_json
 from pairs.pair_table import PairTable, read_pair_table
 

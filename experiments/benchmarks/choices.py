@@ -18,9 +18,9 @@ import numpy as np
 from pydantic import Field
 
 from cnnimretrieval.evaluation.paired import Difference, paired_difference
-from experiments.benchmarks.common.choice_cell import Cell, run_cell
-from experiments.benchmarks.common.choice_plot import plot
-from experiments.benchmarks.common.measure import arguments, print_table
+from experiments.benchmarks.contenders.choice_cell import Cell, run_cell
+from experiments.benchmarks.measuring.choice_plot import plot
+from experiments.benchmarks.measuring.measure import arguments, print_table
 from experiments.initial import with_descriptors
 from experiments.settings import protocol
 from experiments.settings.run_config import RunConfig

@@ -29,14 +29,14 @@ from cnnimretrieval.evaluation.metrics import Relevance, score_rankings
 from cnnimretrieval.evaluation.paired import Difference, paired_difference
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.open import load
-from experiments.benchmarks.common.classified_photos import (
+from experiments.benchmarks.contenders.pooled_classifier import WAYS, Learning, learn
+from experiments.benchmarks.material.classified_photos import (
     ClassifiedPhotos,
     read_folders,
     read_pets,
     render_places,
 )
-from experiments.benchmarks.common.measure import arguments, print_table, timed
-from experiments.benchmarks.common.pooled_classifier import WAYS, Learning, learn
+from experiments.benchmarks.measuring.measure import arguments, print_table, timed
 from experiments.exit_codes import lines_of
 from groundwork.files import create_array
 from groundwork.top_k import search

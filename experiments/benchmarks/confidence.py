@@ -18,7 +18,7 @@ from cnnimretrieval.networks.open import load
 from cnnimretrieval.search.confidence import Calibration
 from cnnimretrieval.training.photos.descriptions import descriptions_of
 from cnnimretrieval.training.proof.calibrating import calibrate, results_of
-from experiments.benchmarks.common.measure import arguments, print_table
+from experiments.benchmarks.measuring.measure import arguments, print_table
 
 _EDGES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 _LEAST = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)

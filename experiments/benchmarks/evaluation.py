@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.benchmarks.common.contenders import in_child
-from experiments.benchmarks.common.evaluators import Run, make, straightforward, streamed
-from experiments.benchmarks.common.measure import (
+from experiments.benchmarks.contenders.evaluators import Run, make, straightforward, streamed
+from experiments.benchmarks.contenders.ours import in_child
+from experiments.benchmarks.measuring.measure import (
     Claim,
     Took,
     add_kind,

@@ -23,10 +23,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmarks.common.fingerprint import Fingerprint, fingerprint
-from experiments.benchmarks.common.localcluster import LocalCluster
-from experiments.benchmarks.common.measure import Claim, conclude, print_table
-from experiments.benchmarks.common.processes import await_tasks
+from experiments.benchmarks.measuring.fingerprint import Fingerprint, fingerprint
+from experiments.benchmarks.measuring.localcluster import LocalCluster
+from experiments.benchmarks.measuring.measure import Claim, conclude, print_table
+from experiments.benchmarks.measuring.processes import await_tasks
 from experiments.demo.collection import DemoConfig, render_collection
 from experiments.engine import Engine
 from groundwork.executors import guarded

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
-from experiments.benchmarks.common.measure import (
+from experiments.benchmarks.material.sample import rephotographed
+from experiments.benchmarks.measuring.measure import (
     KINDS,
     Claim,
     Took,
@@ -23,7 +24,6 @@ from experiments.benchmarks.common.measure import (
     print_table,
     timed,
 )
-from experiments.benchmarks.common.sample import rephotographed
 from groundwork.executors import LocalExecutor
 from sfm.candidates import propose_pairs
 from sfm.collection import scan

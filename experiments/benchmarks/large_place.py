@@ -10,9 +10,9 @@ twelve times the processor time, and at most twelve times the memory that provin
 import sys
 from collections.abc import Sequence
 
-from experiments.benchmarks.common.contenders import in_child
-from experiments.benchmarks.common.made_up_place import prove_place
-from experiments.benchmarks.common.measure import Claim, arguments, conclude, print_table
+from experiments.benchmarks.contenders.ours import in_child
+from experiments.benchmarks.material.made_up_place import prove_place
+from experiments.benchmarks.measuring.measure import Claim, arguments, conclude, print_table
 
 _GROWTH = 1.2
 

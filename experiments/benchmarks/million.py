@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int32
 
-from experiments.benchmarks.common.measure import Claim, arguments, conclude, print_table
+from experiments.benchmarks.measuring.measure import Claim, arguments, conclude, print_table
 from experiments.benchmarks.projection import search_seconds
 from groundwork.batches import Batch
 from groundwork.executors import LocalExecutor, SerialExecutor

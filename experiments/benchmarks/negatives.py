@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from experiments.benchmarks.common.measure import (
+from experiments.benchmarks.measuring.measure import (
     Claim,
     add_kind,
     arguments,

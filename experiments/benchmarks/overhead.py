@@ -9,9 +9,11 @@ hashes, records and checks besides. Two contenders of ours: with the preview tha
 import sys
 from collections.abc import Mapping, Sequence
 
-from experiments.benchmarks.common import plain_colmap
-from experiments.benchmarks.common.contenders import in_child, ours
-from experiments.benchmarks.common.measure import (
+from experiments.benchmarks.contenders import plain_colmap
+from experiments.benchmarks.contenders.ours import in_child, ours
+from experiments.benchmarks.contenders.plain_colmap import Registered
+from experiments.benchmarks.material.sample import names_below, one_place
+from experiments.benchmarks.measuring.measure import (
     Claim,
     Took,
     conclude,
@@ -20,8 +22,6 @@ from experiments.benchmarks.common.measure import (
     print_times,
     take_turns,
 )
-from experiments.benchmarks.common.plain_colmap import Registered
-from experiments.benchmarks.common.sample import names_below, one_place
 from sfm.reconstruct import ReconstructConfig
 
 _LIMIT = 1.10

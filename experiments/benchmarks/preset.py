@@ -9,9 +9,10 @@ largest model (one in thirty less is let pass: either side may lose a photo at t
 import sys
 from collections.abc import Sequence
 
-from experiments.benchmarks.common import plain_colmap
-from experiments.benchmarks.common.contenders import in_child, ours
-from experiments.benchmarks.common.measure import (
+from experiments.benchmarks.contenders import plain_colmap
+from experiments.benchmarks.contenders.ours import in_child, ours
+from experiments.benchmarks.material.sample import names_below, one_place
+from experiments.benchmarks.measuring.measure import (
     Claim,
     conclude,
     median,
@@ -19,7 +20,6 @@ from experiments.benchmarks.common.measure import (
     print_times,
     take_turns,
 )
-from experiments.benchmarks.common.sample import names_below, one_place
 from sfm.reconstruct import ReconstructConfig
 
 

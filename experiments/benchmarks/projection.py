@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.benchmarks.common.measure import arguments, print_table
+from experiments.benchmarks.measuring.measure import arguments, print_table
 from groundwork.files import read_json
 from sfm.neighbours import neighbour_pairs
 

@@ -24,7 +24,7 @@ from cnnimretrieval.networks.open import load
 from cnnimretrieval.search.photo_rows import ByPhoto, PhotoRows
 from cnnimretrieval.training.photos.descriptions import Descriptions, descriptions_of
 from cnnimretrieval.whitening.apply import apply
-from experiments.benchmarks.common.measure import arguments, print_table
+from experiments.benchmarks.measuring.measure import arguments, print_table
 
 _KINDS = ("crop", "retaken", "whole")
 _BYTES = 4

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from experiments.benchmarks.common.measure import Claim, arguments, conclude, print_table
+from experiments.benchmarks.measuring.measure import Claim, arguments, conclude, print_table
 from groundwork.executors import LocalExecutor, usable_cores
 from groundwork.files import read_table
 from groundwork.links import share

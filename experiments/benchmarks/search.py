@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from cnnimretrieval.search.approximate import ApproximateConfig
 from cnnimretrieval.search.index import build_index, open_index
 from cnnimretrieval.search.recall import measure
-from experiments.benchmarks.common.measure import (
+from experiments.benchmarks.measuring.measure import (
     Claim,
     add_kind,
     arguments,

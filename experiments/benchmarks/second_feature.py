@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.benchmarks.common.measure import Claim, arguments, conclude, print_table
+from experiments.benchmarks.measuring.measure import Claim, arguments, conclude, print_table
 from experiments.benchmarks.registration import folder_of, mean_error_px, print_links
 from groundwork.executors import LocalExecutor, usable_cores
 from groundwork.links import share

@@ -16,7 +16,7 @@ import pandas as pd
 from cnnimretrieval.evaluation.heldout import KindScores
 from cnnimretrieval.evaluation.paired import Difference, paired_difference
 from cnnimretrieval.training.result import RowScores, TrainResult, read_result
-from experiments.benchmarks.common.measure import arguments, print_table
+from experiments.benchmarks.measuring.measure import arguments, print_table
 from experiments.comparison import Answers, read_answers
 from experiments.scoreboard import KINDS, ROWS, SITUATIONS
 from groundwork.files import write_json

@@ -30,7 +30,7 @@ from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.store import extract
 from cnnimretrieval.networks.model_folder import save
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build
-from experiments.benchmarks.common.measure import Claim, arguments, conclude
+from experiments.benchmarks.measuring.measure import Claim, arguments, conclude
 from experiments.benchmarks.search import synthetic
 from groundwork.descriptor_folder import BOX, IMAGES, META, VECTORS
 from groundwork.executors import usable_cores

@@ -18,8 +18,8 @@ from cnnimretrieval.local.detected import PhotoFeatures, detect_each, detection
 from cnnimretrieval.local.features import LocalFeatures
 from cnnimretrieval.local.pyramid import PyramidConfig, describe_locally
 from cnnimretrieval.search.spatial import LOCAL, FeaturesOf, SpatialConfig, Verifier
-from experiments.benchmarks.common.finished import Asked, Finished, finished, search_arguments
-from experiments.benchmarks.common.measure import Claim, conclude
+from experiments.benchmarks.material.finished import Asked, Finished, finished, search_arguments
+from experiments.benchmarks.measuring.measure import Claim, conclude
 from experiments.commands import listing, reranking
 
 _SETTINGS = ("spatial:features=sift", "spatial:features=local")

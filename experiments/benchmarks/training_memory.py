@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_map_only
 
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork, build
 from cnnimretrieval.training.losses.registry import contrastive
-from experiments.benchmarks.common.measure import Claim, conclude, print_table
+from experiments.benchmarks.measuring.measure import Claim, conclude, print_table
 
 _LIMIT_GB = 11.0
 _MARGIN = 0.85

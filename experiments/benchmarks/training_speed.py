@@ -29,8 +29,9 @@ from cnnimretrieval.training.learning.optimiser import frozen_layers
 from cnnimretrieval.training.learning.state import start
 from cnnimretrieval.training.photos.collection import Collection
 from cnnimretrieval.training.settings.loop_config import LoopConfig
-from experiments.benchmarks.common.bare_passes import Bare, Recorded, extract_plainly, levels_of
-from experiments.benchmarks.common.measure import (
+from experiments.benchmarks.contenders.bare_passes import Bare, Recorded, extract_plainly, levels_of
+from experiments.benchmarks.material.sample import names_below, photo_files
+from experiments.benchmarks.measuring.measure import (
     Claim,
     Took,
     add_kind,
@@ -41,7 +42,6 @@ from experiments.benchmarks.common.measure import (
     take_turns,
     timed,
 )
-from experiments.benchmarks.common.sample import names_below, photo_files
 from groundwork.executors import usable_cores
 from pairs.image_pairs import Positives
 from pairs.pair_table import PairTable

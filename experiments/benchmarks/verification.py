@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from cnnimretrieval.local.features import LocalFeatures
 from cnnimretrieval.search.spatial import SpatialConfig, Verifier
-from experiments.benchmarks.common.measure import (
+from experiments.benchmarks.measuring.measure import (
     Claim,
     add_kind,
     arguments,

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 
 from cnnimretrieval.whitening.apply import apply
 from cnnimretrieval.whitening.estimates import learn_whitening
-from experiments.benchmarks.common.measure import Claim, Took, arguments, conclude, print_table, timed
+from experiments.benchmarks.measuring.measure import Claim, Took, arguments, conclude, print_table, timed
 
 _EPS = 1e-6
 _COMPARED = 200

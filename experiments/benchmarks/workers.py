@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from experiments.benchmarks.common.contenders import ours
-from experiments.benchmarks.common.fingerprint import Fingerprint, fingerprint
-from experiments.benchmarks.common.measure import (
+from experiments.benchmarks.contenders.ours import ours
+from experiments.benchmarks.measuring.fingerprint import Fingerprint, fingerprint
+from experiments.benchmarks.measuring.measure import (
     Claim,
     arguments,
     conclude,

@@ -10,7 +10,7 @@ from cnnimretrieval.networks.local_head import LocalConfig
 from cnnimretrieval.networks.model_folder import save
 from cnnimretrieval.networks.network import NetworkConfig, build
 from experiments.benchmarks import aggregated, spatial_gain
-from experiments.benchmarks.common.finished import finished
+from experiments.benchmarks.material.finished import finished
 from groundwork.files import write_json
 from pairs.heldout import HeldoutQuery, write_heldout
 from pairs.image_pairs import Positives

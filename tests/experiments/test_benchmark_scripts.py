@@ -18,9 +18,9 @@ from experiments.benchmarks import (
     whitening,
     workers,
 )
-from experiments.benchmarks.common.fingerprint import fingerprint
-from experiments.benchmarks.common.measure import Claim, Took, conclude, median, take_turns, timed
-from experiments.benchmarks.common.sample import photo_files, rephotographed, shrunk
+from experiments.benchmarks.material.sample import photo_files, rephotographed, shrunk
+from experiments.benchmarks.measuring.fingerprint import fingerprint
+from experiments.benchmarks.measuring.measure import Claim, Took, conclude, median, take_turns, timed
 from groundwork.files import read_table, write_json
 
 WIDTH, HEIGHT = 320, 240
@@ -157,7 +157,7 @@ def test_projection_needs_a_run_with_neighbours(tmp_path):
 
 
 def test_the_fingerprint_sees_one_changed_inlier(photos, tmp_path):
-    from experiments.benchmarks.common.contenders import ours
+    from experiments.benchmarks.contenders.ours import ours
     from sfm.reconstruct import ReconstructConfig
 
     ours(photos / "two", tmp_path / "out", ReconstructConfig(), workers=1)

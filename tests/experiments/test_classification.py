@@ -10,8 +10,8 @@ from PIL import Image
 from cnnimretrieval.networks.network import NetworkConfig, build
 from experiments.benchmarks import classification
 from experiments.benchmarks.classification import Trial, average_precisions, difference, maps_of
-from experiments.benchmarks.common.classified_photos import read_folders, read_pets, render_places
-from experiments.benchmarks.common.pooled_classifier import WAYS, Learning, MeanAndMax, learn
+from experiments.benchmarks.contenders.pooled_classifier import WAYS, Learning, MeanAndMax, learn
+from experiments.benchmarks.material.classified_photos import read_folders, read_pets, render_places
 from experiments.demo.collection import DemoConfig
 
 NETWORK = ("--backbone", "squeezenet1_1", "--weights", "random", "--side", "40", "--workers", "0")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.benchmarks.common.localcluster import LocalCluster
+from experiments.benchmarks.measuring.localcluster import LocalCluster
 
 
 @pytest.fixture

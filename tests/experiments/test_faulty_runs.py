@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from experiments.benchmarks import faults
-from experiments.benchmarks.common.fingerprint import fingerprint
+from experiments.benchmarks.measuring.fingerprint import fingerprint
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from experiments.benchmarks.common.fingerprint import Fingerprint, fingerprint
+from experiments.benchmarks.measuring.fingerprint import Fingerprint, fingerprint
 from groundwork.batches import Batch
 from groundwork.child import LimitReached, Limits, WorkerDied
 from groundwork.executors import Guarded, SerialExecutor, window

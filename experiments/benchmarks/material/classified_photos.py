@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int
 
-from experiments.benchmarks.common.sample import photo_files
+from experiments.benchmarks.material.sample import photo_files
 from experiments.demo.collection import DemoConfig, render_collection
 
 # Photos of a class to learn from, and to test: of one alone, there would be no other to be found.

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from cnnimretrieval.evaluation.benchmark import Benchmark, Query, judgement
 from cnnimretrieval.evaluation.scoring import score
 from cnnimretrieval.search.rerank import RerankConfig
-from experiments.benchmarks.common.measure import Took, timed
+from experiments.benchmarks.measuring.measure import Took, timed
 from groundwork.shards import Shards
 
 _CUTOFFS = (1, 5, 10)

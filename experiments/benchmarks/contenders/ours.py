@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from experiments.benchmarks.common.plain_colmap import Registered
+from experiments.benchmarks.contenders.plain_colmap import Registered
 from groundwork.child import preload
 from groundwork.executors import LocalExecutor
 from sfm.reconstruct import PRELOAD, ReconstructConfig, reconstruct

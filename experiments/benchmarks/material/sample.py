@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from experiments.benchmarks.common.measure import add_kind, arguments
+from experiments.benchmarks.measuring.measure import add_kind, arguments
 from groundwork.files import atomic_path
 
 _SUFFIXES = {".jpg", ".jpeg", ".png"}

@@ -23,7 +23,7 @@ from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.open import load
 from cnnimretrieval.training.photos.descriptions import Descriptions, descriptions_of
 from cnnimretrieval.whitening.apply import apply
-from experiments.benchmarks.common.measure import arguments
+from experiments.benchmarks.measuring.measure import arguments
 from groundwork.keys import key_of
 from groundwork.records import record_of
 

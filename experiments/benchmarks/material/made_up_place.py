@@ -7,7 +7,7 @@ import numpy as np
 
 from cnnimretrieval.evaluation.heldout import prove, ranking_table
 from cnnimretrieval.evaluation.queries import QuerySet, query_set
-from experiments.benchmarks.common.evaluators import resident_bytes
+from experiments.benchmarks.contenders.evaluators import resident_bytes
 from pairs.heldout import HeldoutConfig, HeldoutQuery, Kind
 from pairs.image_pairs import Positives
 from pairs.pair_table import PairTable

@@ -1,1 +1,0 @@
-"""What benchmarks share: contenders, samples of photos, times taken in turns, verdicts."""

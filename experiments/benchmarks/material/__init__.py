@@ -1,0 +1,1 @@
+"""What benchmarks work on: samples of photos, made-up places, finished runs."""

@@ -1,0 +1,1 @@
+"""How benchmarks measure: times taken in turns, processes, hashes of results, verdicts."""
