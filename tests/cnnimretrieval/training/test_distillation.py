@@ -9,7 +9,6 @@ import torch
 from torch.optim import SGD
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
-from cnnimretrieval.evaluation.queries import query_set
 from cnnimretrieval.training.auxiliary_losses.distillation import DistillationConfig, Teacher
 from cnnimretrieval.training.learning.batches import load_batches
 from cnnimretrieval.training.learning.context import Training
@@ -17,7 +16,6 @@ from cnnimretrieval.training.learning.gradients import describe_with_gradient
 from cnnimretrieval.training.learning.loop import run_loop
 from cnnimretrieval.training.learning.mining import draw_epoch, examples_of_part
 from cnnimretrieval.training.learning.step import Learner
-from cnnimretrieval.training.photos.descriptions import Descriptions
 from cnnimretrieval.training.settings.loop_config import LoopConfig
 from cnnimretrieval.training.settings.train_config import TrainConfig
 from cnnimretrieval.whitening.apply import apply
@@ -35,17 +33,8 @@ LOOP = {
 
 
 @pytest.fixture
-def training(collection, heldout, network, tmp_path):
+def training(collection, network, descriptions):
     """Makes a training whose teacher has these settings; the teacher sees photos at 64 px."""
-    descriptions = Descriptions(
-        collection=collection,
-        queries=query_set(heldout, collection.table, collection.photos),
-        folder=tmp_path / "descriptors",
-        content="k",
-        image_size=64,
-        device="cpu",
-        workers=0,
-    )
 
     def made(distillation, **settings):
         config = LoopConfig.model_validate(LOOP | {"distillation": distillation} | settings)

@@ -5,28 +5,13 @@ import pytest
 
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.evaluation.heldout import prove
-from cnnimretrieval.evaluation.queries import query_set
 from cnnimretrieval.networks.network import NetworkConfig
 from cnnimretrieval.training.fine_tune import fine_tune
-from cnnimretrieval.training.photos.descriptions import Descriptions
 from cnnimretrieval.training.proof.size_curve import size_curve
 from cnnimretrieval.training.settings.loop_config import LoopConfig
 from cnnimretrieval.training.settings.train_config import TrainConfig
 from cnnimretrieval.whitening.apply import apply
 from cnnimretrieval.whitening.estimates import pca_whitening
-
-
-@pytest.fixture
-def descriptions(collection, heldout, tmp_path):
-    return Descriptions(
-        collection=collection,
-        queries=query_set(heldout, collection.table, collection.photos),
-        folder=tmp_path / "descriptors",
-        content="k",
-        image_size=64,
-        device="cpu",
-        workers=0,
-    )
 
 
 @pytest.mark.parametrize("whitened", [False, True])
