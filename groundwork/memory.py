@@ -93,6 +93,33 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+class Slack:
+    """Keeps what allocators hold of freed memory below a bound, while this process works.
+
+    Between tensors of many sizes holes remain, which come to more than what is in use. To give them back at
+    once would cost more time than work does, for most of them are filled again. One for all that a process
+    does: what it keeps count of is the memory of the process.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._least_bytes: int | None = None
+
+    def settle(self) -> bool:
+        """Call `give_back` if this process has grown by more than the bound; whether it had.
+
+        It counts from where the process was smallest since the last time.
+        """
+        resident = resident_bytes(os.getpid())
+        if self._least_bytes is None or resident < self._least_bytes:
+            self._least_bytes = resident
+        if resident - self._least_bytes <= self._most_bytes:
+            return False
+        give_back()
+        self._least_bytes = resident_bytes(os.getpid())
+        return True
+
+
 def peak_bytes() -> int:
     """Resident memory of this process at its peak, 0 where the system does not tell."""
     with suppress(ImportError):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cnnimretrieval.descriptors.halves import Parts, stacked
 from groundwork.ahead import in_order
+from groundwork.memory import Slack
 
 # A row, and what the network is given for it.
 Input = tuple[int, Parts]
@@ -20,6 +21,8 @@ Describe = Callable[[list[Shaped[Tensor, "b _ _ _"]]], Float[Tensor, "b d"]]
 # Inputs that wait for others of their size, as a multiple of the batch: what bounds memory when all sizes
 # differ.
 _WAITING_BATCHES = 4
+# Memory that was given back and is wanted again costs up to a second for a GB.
+_slack = Slack(1 << 29)
 
 
 def one_by_one(inputs: Iterable[Input]) -> Iterator[list[Input]]:
@@ -67,12 +70,13 @@ def in_threads(jobs: Iterable[Callable[[], Result]]) -> Iterator[Result]:
     """Yield what each job returns, in order; as many are at work as torch has threads, each in one.
 
     Libraries compute in other ways, with other roundings, for other numbers of threads; and no thread waits
-    for another.
+    for another. What is freed on the way is given back once it is much.
     """
     threads = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for _, done in in_order(pool.submit, jobs, threads + 1):
                 yield done.result()
+                _slack.settle()
     finally:
         torch.set_num_threads(threads)  # also of threads that are yet to come

@@ -104,3 +104,32 @@ print(before - resident())
 """
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert int(told) > 100_000_000
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep what they like")
+def test_freed_memory_is_given_back_once_the_process_has_grown_by_more_than_the_slack():
+    script = """
+import numpy as np
+from groundwork.memory import Slack
+
+def holes():
+    arrays = [np.ones(100_000, np.uint8) for _ in range(1500)]
+    return arrays[::10]
+
+slack = Slack(100_000_000)
+told = [slack.settle()]
+kept = [np.ones(60_000_000, np.uint8)]
+told.append(slack.settle())  # less than the slack
+kept += holes()
+told.append(slack.settle())
+told.append(slack.settle())  # what is in use is not counted again
+kept.append(np.ones(150_000_000, np.uint8))
+told.append(slack.settle())  # more, although nothing was freed
+kept.pop()
+told.append(slack.settle())
+kept += holes()
+told.append(slack.settle())  # counted from where it was smallest, not from what was in use before
+print(told)
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert told == "[False, False, True, False, True, False, True]\n"

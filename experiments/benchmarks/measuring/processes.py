@@ -1,4 +1,4 @@
-"""The processes that run tasks, as the kernel lists them: those that a benchmark kills."""
+"""The processes that a command started, as the kernel lists them; among them those that run its tasks."""
 
 import subprocess
 import time
@@ -13,6 +13,11 @@ def await_tasks(parents: Sequence[int], command: "subprocess.Popen[str]") -> dic
         if found or command.poll() is not None:
             return found
         time.sleep(0.002)
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it started, they too."""
+    return [pid, *(member for child in _children(pid) for member in family(child))]
 
 
 def _tasks(pid: int) -> list[int]:
