@@ -31,4 +31,4 @@ for most_bytes in (1 << 25, 1 << 40):
 """
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     bounded, kept = map(int, told.split())
-    assert bounded < 1.2 * (1 << 25) < 2.5 * (1 << 25) < kept
+    assert bounded < 1.2 * (1 << 25) < 2 * (1 << 25) < kept
