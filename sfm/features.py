@@ -23,19 +23,17 @@ from groundwork.tasks import run_batches, usage
 from sfm.collection import Collection
 from sfm.detection import FeatureConfig, detector
 from sfm.featurestore import FeatureStore, ImageFeatures, write_descriptors, write_shard
-from sfm.local_features.interface import METHODS, FeatureFault
+from sfm.local_features.interface import FeatureFault, process_bytes, stated_bytes
 from sfm.numbering import digests
 
 # What the records of this stage and of the size of its shards are called.
 STAGE, SHARDS = "features", "shards"
 _MAX_SHARD = 256
-# A pixel as decoded; a pixel of the first octave while keypoints are searched (measured: 74 to 80); a
+# A pixel as decoded; a pixel of the first octave while SIFT is searched for (measured: 74 to 80); a
 # keypoint with its descriptor, twice while they are put end to end, half as many again as were asked for.
 _DECODED_BYTES = 4
 _SEARCHED_BYTES = 80
 _KEYPOINT_BYTES = 432
-# A child with a library for networks loaded besides ours.
-_LEARNED_BYTES = 500_000_000
 # A collection that grew until its shards should be so many times larger is dealt out anew.
 _MAX_OUTGROWN = 8
 
@@ -168,6 +166,7 @@ class _Shards(LazyBatches[_Item]):
     ) -> None:
         self._usable, self._config, self._store, self._wanted = usable, config, store, wanted
         self._settings_key = config.key
+        self._pixel_bytes = stated_bytes(config.method, "pixel_bytes", _SEARCHED_BYTES)
 
     def __len__(self) -> int:
         return ceil(len(self._usable) / self._store.shard_size)
@@ -185,11 +184,11 @@ class _Shards(LazyBatches[_Item]):
             name=self._store.name(shard),
             key=key_of(self._settings_key, shown),
             items=items,
-            memory_bytes=_memory_bytes(items, self._config),
+            memory_bytes=_memory_bytes(items, self._config, self._pixel_bytes),
         )
 
 
-def _memory_bytes(items: Sequence[_Item], config: FeatureConfig) -> int:
+def _memory_bytes(items: Sequence[_Item], config: FeatureConfig, pixel_bytes: int) -> int:
     """Peak of a task: the largest photo as it is decoded and searched, and the features of all."""
     if not items:
         return CHILD_BYTES
@@ -197,8 +196,8 @@ def _memory_bytes(items: Sequence[_Item], config: FeatureConfig) -> int:
     shrink = min(1.0, config.max_side_px / max(max(item.width, item.height) for item in items))
     searched = shrink**2 * pixels * 4.0**-config.first_octave
     kept = len(items) * config.max_features * _KEYPOINT_BYTES
-    process = CHILD_BYTES if config.method in METHODS.built_in else _LEARNED_BYTES
-    return process + int(_DECODED_BYTES * pixels + _SEARCHED_BYTES * searched) + kept
+    found = int(_DECODED_BYTES * pixels + pixel_bytes * searched) + kept
+    return process_bytes(config.method) + found
 
 
 def _extract_batch(

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, UInt32
+from jaxtyping import Shaped, UInt32
 from pydantic import Field
 
 from groundwork.arrays import starts_of
-from groundwork.batches import CHILD_BYTES, Batch, BatchResult, LazyBatches
+from groundwork.batches import Batch, BatchResult, LazyBatches
 from groundwork.files import atomic_path, read_table
 from groundwork.keys import key_of, key_of_table
 from groundwork.records import finish, last_done, load_done, prune
@@ -25,16 +25,27 @@ from groundwork.settings import Settings
 from groundwork.tasks import finished_batches, usage
 from sfm.correspondence import unit_descriptors
 from sfm.descriptors import require_descriptors
+from sfm.detection import FeatureConfig
 from sfm.features import Features
-from sfm.featurestore import FeatureStore
-from sfm.local_features.interface import FeatureFault, LocalFeature, load_method, putative_matches
+from sfm.featurestore import FeatureStore, ImageFeatures
+from sfm.local_features.interface import (
+    Described,
+    FeatureFault,
+    PairMatcher,
+    load_method,
+    matcher_of,
+    process_bytes,
+    putative_matches,
+    stated_bytes,
+)
 from sfm.matchplan import MatchPlan, plan_matches
 from sfm.pair_table import ENDS, PLANNED, pair_table, typed
 from sfm.verification import verify_behind_print
 
 _VERSION = 5
-# A keypoint with its descriptor, as stored and as a unit row; products of two images come on top, twice.
+# A keypoint with its descriptor, as stored and as a unit row; a product of two descriptors, twice.
 _KEYPOINT_BYTES = 700
+_PRODUCT_BYTES = 8
 _Pair = tuple[int, int]
 
 
@@ -104,7 +115,7 @@ def match(
             _match_batch,
             store=features.store,
             folder=folder,
-            method=features.config.method,
+            features=features.config,
             config=config,
             seed=seed,
         )
@@ -174,6 +185,7 @@ class _Blocks(LazyBatches[_Pair]):
 
     def __init__(self, plan: MatchPlan, base: str, features: Features) -> None:
         self._plan, self._base, self._features = plan, base, features
+        self._product_bytes = stated_bytes(features.config.method, "product_bytes", _PRODUCT_BYTES)
 
     def __len__(self) -> int:
         return self._plan.num_blocks
@@ -188,7 +200,11 @@ class _Blocks(LazyBatches[_Pair]):
             for (one, two), flip in zip(pairs.tolist(), flipped, strict=True)
         )
         counts = self._features.num_keypoints[np.unique(pairs) - 1]
-        memory_bytes = CHILD_BYTES + _KEYPOINT_BYTES * int(counts.sum()) + 8 * int(counts.max()) ** 2
+        memory_bytes = (
+            process_bytes(self._features.config.method)
+            + _KEYPOINT_BYTES * int(counts.sum())
+            + self._product_bytes * int(counts.max()) ** 2
+        )
         key = key_of(self._base, digest)
         return Batch(name=block_name(block), key=key, items=items, memory_bytes=memory_bytes)
 
@@ -227,19 +243,28 @@ def _outcomes(
 
 
 def _match_batch(
-    batch: Batch[_Pair], *, store: FeatureStore, folder: Path, method: str, config: MatchingConfig, seed: int
+    batch: Batch[_Pair],
+    *,
+    store: FeatureStore,
+    folder: Path,
+    features: FeatureConfig,
+    config: MatchingConfig,
+    seed: int,
 ) -> tuple[dict[str, Any], Sequence[Path]]:
     # In the child only: pycolmap is heavy, and ends the process when it fails.
     from sfm.colmap import calls as colmap
 
     image_ids = {image_id for pair in batch.items for image_id in pair}
     images = {image.image_id: image for image in store.read(image_ids)}
-    descriptors = {image_id: unit_descriptors(rows) for image_id, rows in store.read_descriptors(image_ids)}
-    geometry_kinds, inliers, feature = [], [], load_method(method)
+    described = {
+        image_id: _described(images[image_id], rows) for image_id, rows in store.read_descriptors(image_ids)
+    }
+    geometry_kinds, inliers = [], []
+    matcher = matcher_of(load_method(features.method, features.weights), config.max_ratio)
     faults: Counter[str] = Counter()
     for one, two in batch.items:
         try:
-            matches = _putative_matches(feature, descriptors[one], descriptors[two], config)
+            matches = preview_then_all(matcher, described[one], described[two], config)
         except FeatureFault as fault:
             faults[str(fault)] += 1
             matches = np.empty((0, 2), np.uint32)
@@ -262,16 +287,21 @@ def _match_batch(
     return facts | ({"faults": dict(faults)} if faults else {}), [path]
 
 
-def _putative_matches(
-    feature: LocalFeature,
-    one: Float32[np.ndarray, "n d"],
-    two: Float32[np.ndarray, "m d"],
-    config: MatchingConfig,
+def _described(image: ImageFeatures, descriptors: Shaped[np.ndarray, "n d"]) -> Described:
+    return Described(
+        keypoints=image.keypoints,
+        descriptors=unit_descriptors(descriptors),
+        size=(image.width, image.height),
+    )
+
+
+def preview_then_all(
+    matcher: PairMatcher, one: Described, two: Described, config: MatchingConfig
 ) -> UInt32[np.ndarray, "k 2"]:
-    """Matches of all descriptors; none where the first ones, of the best keypoints, hardly match."""
+    """Matches of all keypoints; none where the first ones, the best, hardly match."""
     size = config.preview_features
     if 0 < size < max(len(one), len(two)):
-        preview = putative_matches(feature, one[:size], two[:size], config.max_ratio)
+        preview = putative_matches(matcher, one.best(size), two.best(size))
         if len(preview) < config.preview_min_matches:
             return preview[:0]
-    return putative_matches(feature, one, two, config.max_ratio)
+    return putative_matches(matcher, one, two)

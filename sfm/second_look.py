@@ -22,7 +22,7 @@ from sfm.detection import FeatureConfig, detector
 from sfm.features import Features, extract_features
 from sfm.featurestore import FeatureStore
 from sfm.joined import JoinedStore, write_joined
-from sfm.local_features.interface import METHODS, load_method
+from sfm.local_features.interface import METHODS, load_method, matcher_of
 from sfm.matchgraph import MatchGraph
 from sfm.matching import Matches, MatchingConfig, match
 from sfm.pair_table import PROPOSED, image_rows, is_trusted
@@ -37,7 +37,8 @@ class SecondConfig(FeatureConfig):
 
     method: str = Field(
         default=NONE,
-        description="none, or as features.method: xfeat (pip install 'cnnimretrieval[features]'), a plug-in",
+        description="none, or as features.method: xfeat, aliked-lightglue (pip install "
+        "'cnnimretrieval[features]'), a plug-in",
     )
     max_side_px: int = Field(default=1024, ge=64, description="as that of features")
     enough_pairs: int = Field(
@@ -113,6 +114,7 @@ def require_second(config: SecondConfig) -> None:
     """Make the second feature ready once, for its errors: they come before any work, not after hours."""
     if config.wanted:
         detector(config)
+        matcher_of(load_method(config.method, config.weights), MatchingConfig().max_ratio)
 
 
 def look_again(first: FirstLook, out: Path, config: SecondConfig, executor: Executor) -> BothLooks:

@@ -1,6 +1,7 @@
 """Weights of a learned local feature: from a file, or from an installed package whose content is known."""
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,14 +49,51 @@ class PackagedWeights:
         return path
 
 
+def require_kornia(of: str) -> None:
+    """ValueError, with the command that helps, where the networks of kornia are not installed."""
+    if importlib.util.find_spec("kornia") is None:
+        raise ValueError(
+            f"{of}: expected the package kornia, got none installed; pip install 'cnnimretrieval[features]'"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Naming:
+    """How a file of weights calls those of one network.
+
+    Attributes:
+        unused: names that begin so are left out.
+        part: what its names begin with in a file that a user gives, which may hold several networks.
+        own: from the name in the file to that of the network.
+        derived: of the network's own, what it computes itself and files do not hold.
+
+    """
+
+    unused: str | None = None
+    part: str = ""
+    own: Callable[[str], str] = str
+    derived: tuple[str, ...] = ()
+
+
 def read_weights(
-    given: Path | None, packaged: PackagedWeights, network: nn.Module, *, of: str, unused: str
+    given: Path | None,
+    packaged: PackagedWeights,
+    network: nn.Module,
+    naming: Naming,
+    *,
+    of: str,
+    remedy: str = "",
 ) -> dict[str, Tensor]:
     """The state of `network` from a file, or from its package where none is given.
 
-    Tensors whose names begin with `unused` are left out. FileNotFoundError or ValueError, which names the
-    file, where there are no weights, or none that fit.
+    FileNotFoundError or ValueError, which names the file and ends with the `remedy`, where there are no
+    weights, or none that fit.
     """
     path = packaged.path(of) if given is None else given
-    state = {key: value for key, value in read_state(path).items() if not key.startswith(unused)}
-    return fitting(state, network, what=f"weights {path}", of=of, remedy=f"give weights of {of}")
+    part = "" if given is None else naming.part
+    own = network.state_dict()
+    state = {name: own[name] for name in naming.derived}
+    for key, value in read_state(path).items():
+        if key.startswith(part) and not (naming.unused and key.startswith(naming.unused)):
+            state[naming.own(key.removeprefix(part))] = value
+    return fitting(state, network, what=f"weights {path}", of=of, remedy=remedy or f"give weights of {of}")

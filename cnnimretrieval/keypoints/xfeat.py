@@ -8,7 +8,7 @@ from jaxtyping import Float, Float32, Int, UInt32
 from torch import Tensor
 from torch.nn import functional
 
-from cnnimretrieval.keypoints.packaged import PackagedWeights, read_weights
+from cnnimretrieval.keypoints.packaged import Naming, PackagedWeights, read_weights
 from cnnimretrieval.keypoints.xfeat_network import DESCRIPTOR_SIZE, XFeatNetwork
 from sfm.correspondence import mutual_nearest
 from sfm.local_features.interface import Detector, Found, Gray
@@ -20,7 +20,7 @@ PACKAGED = PackagedWeights(
     sha256="0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b",
 )
 # Of the published weights, for what is not used here: the refinement of coarse matches.
-_UNUSED = "fine_matcher."
+NAMING = Naming(unused="fine_matcher.")
 # The network halves the picture so often.
 _MULTIPLE = 32
 _MIN_SCORE = 0.05
@@ -46,7 +46,7 @@ class XFeat:
     def detector(self, *, max_features: int, first_octave: int) -> Detector:
         """As `LocalFeature`; ValueError where the weights do not fit."""
         network = XFeatNetwork().eval()
-        state = read_weights(self._weights, PACKAGED, network, of="XFeat", unused=_UNUSED)
+        state = read_weights(self._weights, PACKAGED, network, NAMING, of="XFeat")
         network.load_state_dict(state)
         network = network.to(memory_format=torch.channels_last)
 

@@ -27,8 +27,12 @@ def test_the_key_of_a_file_is_that_of_its_code_which_is_not_run_for_it(tmp_path)
 
 
 def test_the_key_of_an_entry_point_names_its_code_and_release():
-    ours = f"cnnimretrieval.keypoints.xfeat:XFeat {version('cnnimretrieval')}"
-    for name, key in (("sift", "sfm.local_features.sift:Sift"), ("xfeat", ours)):
+    release = version("cnnimretrieval")
+    for name, key in (
+        ("sift", "sfm.local_features.sift:Sift"),
+        ("xfeat", f"cnnimretrieval.keypoints.xfeat:XFeat {release}"),
+        ("aliked-lightglue", f"cnnimretrieval.keypoints.aliked_lightglue:AlikedLightGlue {release}"),
+    ):
         assert plugin_key(name, KIND) == load_plugin(name, KIND).key == key
 
 

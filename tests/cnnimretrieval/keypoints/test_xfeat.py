@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from cnnimretrieval.keypoints.packaged import PackagedWeights, read_weights
-from cnnimretrieval.keypoints.xfeat import PACKAGED, XFeat, best_keypoints
+from cnnimretrieval.keypoints.xfeat import NAMING, PACKAGED, XFeat, best_keypoints
 from cnnimretrieval.keypoints.xfeat_network import XFeatNetwork
 from sfm.correspondence import mutual_nearest
 
@@ -122,7 +122,7 @@ def test_the_published_network_gives_the_same() -> None:
     spec.loader.exec_module(published)
     theirs, ours = published.XFeatModel().eval(), XFeatNetwork().eval()
     theirs.load_state_dict(torch.load(PACKAGED.path("XFeat"), weights_only=True))
-    ours.load_state_dict(read_weights(None, PACKAGED, ours, of="XFeat", unused="fine_matcher."))
+    ours.load_state_dict(read_weights(None, PACKAGED, ours, NAMING, of="XFeat"))
     picture = torch.from_numpy(_textured(96, 128).astype(np.float32))[None, None]
     with torch.inference_mode():
         descriptors, scores, reliability = ours(picture)
