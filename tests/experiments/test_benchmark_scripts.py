@@ -10,6 +10,7 @@ from experiments.benchmarks import (
     million,
     negatives,
     overhead,
+    pairs_by_feature,
     preset,
     projection,
     registration,
@@ -111,6 +112,17 @@ def test_a_second_feature_against_the_first(photos, tmp_path, capsys):
     printed = ends(capsys, second_feature.main(given), "| alone | 7 of 7 | 2 |", "| both | 7 of 7 | 2 |")
     assert "holds: share registered by both: 1 " in printed
     assert "holds: pairs of folders that both join and SIFT alone does not: 0 " in printed
+
+
+def test_features_by_the_pairs_that_they_verify(photos, tmp_path, capsys):
+    again = tmp_path / "again.py"
+    again.write_text("from sfm.local_features.sift import Sift\nclass Again(Sift): min_inliers = 20\n")
+    features = ["--features", "sift:300", f"{again}:Again"]
+    given = [str(photos), *features, "--each", "2", "--across", "3"]
+    printed = ends(
+        capsys, pairs_by_feature.main(given), "2 pairs within a folder, 3 across", "| sift:300 | 2 / 0 |"
+    )
+    assert f"holds: pairs across folders by {again}:Again, 20 inliers: 0 " in printed
 
 
 def test_a_million_in_small(tmp_path, capsys):

