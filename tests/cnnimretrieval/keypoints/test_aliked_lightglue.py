@@ -83,7 +83,9 @@ def test_a_picture_smaller_than_a_cell_has_no_keypoints(weights: Path, shape: tu
     assert detect(np.zeros((32, 200), np.uint8))[1].shape[1] == 128
 
 
-def test_matches_are_those_of_kornia(networks: tuple[ALIKED, LightGlue], weights: Path) -> None:
+def test_matches_are_those_of_kornia(
+    networks: tuple[ALIKED, LightGlue], weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(7)
     rows = unit_descriptors(rng.normal(size=(60, 128)))
     keypoints = np.column_stack([rng.uniform(1, 89, (60, 2)), np.ones((60, 2))]).astype(np.float32)
@@ -104,7 +106,14 @@ def test_matches_are_those_of_kornia(networks: tuple[ALIKED, LightGlue], weights
         }
     )["matches0"][0].tolist()
     matcher = matcher_of(AlikedLightGlue(weights), 0.8)
+    given: list[dict[str, Any]] = []
+    seeing = LightGlue.forward
+    monkeypatch.setattr(LightGlue, "forward", lambda self, data: given.append(data) or seeing(self, data))
     matches = putative_matches(matcher, one, two)
+    assert [given[0][f"image{number}"]["image_size"].tolist() for number in (0, 1)] == [
+        [[131, 90]],
+        [[97, 140]],
+    ]
     assert matches.tolist() == [[i, j] for i, j in enumerate(expected) if j >= 0]
     assert {(int(i), j) for j, i in enumerate(shuffled) if j >= 9} <= {(i, j) for i, j in matches.tolist()}
     for first, second in ((one, two.best(0)), (one.best(0), two)):
