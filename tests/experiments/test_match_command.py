@@ -75,8 +75,8 @@ def test_flat_photos_give_a_picture_without_inliers(two_photos, tmp_path, capsys
         (
             ["--out", "m.png", "--features", "surf"],
             2,
-            "--features: expected the folder of a network, sift, xfeat or path/to/file.py:function, got "
-            "'surf'; check the name, or install the package that brings it",
+            "--features: expected the folder of a network, sift, aliked-lightglue, xfeat or "
+            "path/to/file.py:function, got 'surf'; check the name, or install the package that brings it",
         ),
         (
             ["--out", "m.png", "--geometry", "afine"],
