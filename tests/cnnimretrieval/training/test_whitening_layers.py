@@ -6,13 +6,11 @@ from torch import nn
 from cnnimretrieval.descriptors.extract import ExtractConfig, describe
 from cnnimretrieval.descriptors.images import open_request
 from cnnimretrieval.descriptors.tensors import normalise, to_levels
-from cnnimretrieval.evaluation.queries import query_set
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork
 from cnnimretrieval.networks.pooling import l2_normalise
 from cnnimretrieval.networks.regions import region_grid
 from cnnimretrieval.networks.trunk import Trunk
 from cnnimretrieval.training.photos.collection import QueryConfig
-from cnnimretrieval.training.photos.descriptions import Descriptions
 from cnnimretrieval.training.proof import whitening_layers as module
 from cnnimretrieval.training.proof.collection_whitening import WhiteningConfig, sample_pairs
 from cnnimretrieval.training.proof.rows import fit_learned
@@ -29,19 +27,6 @@ def _network(**parts):
     features = nn.Sequential(nn.Conv2d(3, CHANNELS, 8, stride=8), nn.ReLU())
     trunk = Trunk(features, name="tiny", out_channels=CHANNELS, stride=8)
     return RetrievalNetwork(NetworkConfig(pooling="spoc", **parts), trunk).eval()
-
-
-@pytest.fixture
-def descriptions(collection, heldout, tmp_path):
-    return Descriptions(
-        collection=collection,
-        queries=query_set(heldout, collection.table, collection.photos),
-        folder=tmp_path / "descriptors",
-        content="",
-        image_size=SIDE,
-        device="cpu",
-        workers=0,
-    )
 
 
 def _start(network, descriptions, start, **options):
