@@ -1,9 +1,10 @@
 """Peak memory of a whole `run` by stage, all its processes together: `run_memory PHOTOS --out WORK ...`.
 
-All words are those of `cnnimretrieval run`. Its processes are looked at several times a second; pages
-that they share count once. What a library or the interpreter maps from files is told apart from what was
-allocated. Peaks between two looks are missed, so the largest process's own peak, which the kernel keeps, is
-told and judged as well. A stage that was done before tells little: take a new WORK. Linux only.
+All words are those of `cnnimretrieval run`. Its processes are looked at several times a second and when a
+stage ends; pages that they share count once. What a library or the interpreter maps from files is told
+apart from what was allocated. Peaks between two looks are missed, so the largest process's own peak, which
+the kernel keeps, is told and judged as well. A stage that was done before tells little: take a new WORK.
+Linux only.
 """
 
 import re
@@ -34,8 +35,8 @@ class Measured:
     exit_code: int
 
 
-class _Looks:
-    """Looks at a process and all below it until it ends; the largest sight since the last was `taken`."""
+class Looks:
+    """Looks at a process and all below it until it ends; tells the largest sight of each part."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -44,7 +45,7 @@ class _Looks:
         self._changing = threading.Lock()
         self._thread = threading.Thread(target=self._look_on)
 
-    def __enter__(self) -> "_Looks":
+    def __enter__(self) -> "Looks":
         self._thread.start()
         return self
 
@@ -53,16 +54,21 @@ class _Looks:
         self._thread.join()
 
     def take(self) -> Pages:
-        """The largest sight since the last call."""
+        """The largest sight since the last call; the parts share it, as one may be shorter than a pause."""
+        seen = pages_of_family(self._pid)
         with self._changing:
-            most, self._most = self._most, Pages()
+            most, self._most = _larger(self._most, seen), seen
         return most
 
     def _look_on(self) -> None:
         while not self._over.wait(_SECONDS_BETWEEN_LOOKS):
             seen = pages_of_family(self._pid)
             with self._changing:
-                self._most = max(self._most, seen, key=lambda pages: pages.total)
+                self._most = _larger(self._most, seen)
+
+
+def _larger(one: Pages, other: Pages) -> Pages:
+    return max(one, other, key=lambda pages: pages.total)
 
 
 def measure(words: Sequence[str]) -> Measured:
@@ -71,9 +77,9 @@ def measure(words: Sequence[str]) -> Measured:
     stages: dict[str, Pages] = {}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        with _Looks(process.pid) as looks:
+        with Looks(process.pid) as looks:
             for stage in _ends(process.stderr):
-                stages[stage] = max(stages.get(stage, Pages()), looks.take(), key=lambda pages: pages.total)
+                stages[stage] = _larger(stages.get(stage, Pages()), looks.take())
     largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     return Measured(stages=stages, largest_process_bytes=largest, exit_code=process.returncode)
 

@@ -41,6 +41,18 @@ def test_a_run_that_fails_is_no_measurement(tmp_path, capsys):
     assert "none" in told.err
 
 
+def test_a_stage_shorter_than_the_pause_between_two_looks_has_a_peak():
+    script = "print('ready', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        process.stdout.readline()
+        with run_memory.Looks(process.pid) as looks:
+            peaks = [looks.take() for _ in range(5)]
+            process.communicate(b"\n")
+    assert min(peak.total for peak in peaks) > MB
+
+
 @pytest.mark.slow
 def test_every_stage_of_a_run_has_its_peak(small_demo, short_training, tmp_path, capsys):
     (tmp_path / "short.toml").write_text(short_training)
