@@ -13,8 +13,8 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from groundwork.deep_colour import decode
+from groundwork.digest import sha256_of
 from groundwork.exif import read_exif, read_gps, read_orientation
-from groundwork.keys import sha256_of
 from groundwork.levels import to_gray, to_rgb
 from groundwork.orientation import upright, upright_size
 from groundwork.photo_formats import HEAD_BYTES, formats_for, reason_not_whole, reason_unread

@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from groundwork.keys import sha256_of
+from groundwork.digest import sha256_of
 
 
 @dataclass(frozen=True, kw_only=True)

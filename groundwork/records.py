@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from groundwork.digest import sha256_of
 from groundwork.files import atomic_path, discard, files_of, json_text
-from groundwork.keys import sha256_of
 from groundwork.settings import Values
 
 logger = logging.getLogger(__name__)

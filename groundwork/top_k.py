@@ -6,13 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt64
 
+from groundwork.arrays import slices
 from groundwork.shards import Rows, blocks
 
 _QUERY_BLOCK = 256
 _DATABASE_BLOCK = 16384
-# Numbers of the database that one query is compared with at a time, if that is more: its scores take little
-# room, and libraries are three times slower on many small products of one row than on few large ones.
-_ONE_QUERY_BLOCK = 1 << 26
+# Libraries multiply matrices of so few rows at a fraction of their speed: each query by itself is faster, ...
+_FEW_QUERIES = 12
+# ... while so many numbers of the database, which fit into a core's cache, meet one query after the other.
+_CACHED_NUMBERS = 1 << 19
 _COLLECTION_BLOCK = 1024
 # A score and its row travel in one 64-bit number, 32 bits each.
 _MOST_ROWS = 2**32
@@ -38,13 +40,12 @@ def search(
     top: int | None = None,
     *,
     query_block: int = _QUERY_BLOCK,
-    database_block: int | None = None,
+    database_block: int = _DATABASE_BLOCK,
 ) -> Ranking:
     """Rank `database` rows by falling float32 inner product with each query; equal scores by rising row.
 
     `top` limits the ranking; None ranks the whole database. `database`, (n, d), may be a memory map or
-    several of them. At most query_block x database_block scores are held at a time besides the result;
-    without `database_block`, as many as suit the number of queries.
+    several of them. At most query_block x database_block scores are held at a time besides the result.
     ValueError for shapes that do not fit or values that are not finite.
     """
     _check(queries, database, top)
@@ -52,8 +53,7 @@ def search(
     rows = np.empty((len(queries), k), np.int64)
     scores = np.empty((len(queries), k), np.float32)
     for first, block in blocks(queries, query_block):
-        size = _rows_at_once(len(block), database.shape[1]) if database_block is None else database_block
-        best = _best_keys(score_blocks(block, database, size), k)
+        best = _best_keys(score_blocks(block, database, database_block), k)
         rows[first : first + len(block)], scores[first : first + len(block)] = _rows_and_scores(best)
     return Ranking(rows=rows, scores=scores)
 
@@ -85,7 +85,7 @@ def score_blocks(
     """
     queries = np.asarray(queries, np.float32)
     for first, block in blocks(database, size):
-        scores = queries @ block.T
+        scores = _products(queries, block)
         if not np.isfinite(scores).all():
             raise ValueError(
                 f"search: expected finite descriptors, got NaN or infinity in database rows {first} to "
@@ -94,8 +94,14 @@ def score_blocks(
         yield first, scores
 
 
-def _rows_at_once(num_queries: int, dim: int) -> int:
-    return max(_DATABASE_BLOCK, _ONE_QUERY_BLOCK // dim) if num_queries == 1 else _DATABASE_BLOCK
+def _products(queries: Float[np.ndarray, "q d"], block: Float[np.ndarray, "b d"]) -> Float[np.ndarray, "q b"]:
+    products = np.empty((len(queries), len(block)), np.float32)
+    if len(queries) > _FEW_QUERIES:
+        return np.matmul(queries, block.T, out=products)
+    for rows in slices(len(block), max(1, _CACHED_NUMBERS // block.shape[1])):
+        for number, query in enumerate(queries):
+            products[number, rows] = block[rows] @ query
+    return products
 
 
 def _without_own(

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from groundwork.digest import sha256_of
 from groundwork.files import write_json
-from groundwork.keys import key_of, sha256_of
+from groundwork.keys import key_of
 from groundwork.orientation import upright_size
 from groundwork.photo_source import SOURCE, PhotoSource, write_source
 from groundwork.photos import UnusablePhoto, stored_shape

@@ -14,8 +14,9 @@ import pandas as pd
 from jaxtyping import Int
 from pydantic import Field
 
+from groundwork.digest import sha256_of
 from groundwork.files import read_json, write_json
-from groundwork.keys import key_of, key_of_table, sha256_of
+from groundwork.keys import key_of, key_of_table
 from groundwork.photo_source import SOURCE, read_source, write_source
 from groundwork.records import load_done, mark_done
 from pairs.descriptors import descriptors_key

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float32
 from pydantic import Field, field_validator
 
-from groundwork.keys import key_of, sha256_of
+from groundwork.digest import sha256_of
+from groundwork.keys import key_of
 from groundwork.photos import load_gray
 from groundwork.plugins import plugin_key, require_plugin
 from groundwork.settings import Settings

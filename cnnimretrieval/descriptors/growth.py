@@ -20,8 +20,8 @@ from cnnimretrieval.descriptors.extract import Described
 from cnnimretrieval.descriptors.images import ImageRequest
 from groundwork.arrays import slices
 from groundwork.descriptor_folder import BOX, META, STAGE, VECTORS
+from groundwork.digest import sha256_of
 from groundwork.files import atomic_path, create_array, read_table, size_and_time
-from groundwork.keys import sha256_of
 from groundwork.names import name_below
 from groundwork.records import last_done, record_of
 

@@ -23,9 +23,10 @@ from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.passes import in_threads
 from cnnimretrieval.descriptors.reading import Loaded, read_each, read_one
 from cnnimretrieval.networks.network import RetrievalNetwork
+from groundwork.digest import sha256_of
 from groundwork.files import discard
 from groundwork.kept_arrays import KeptArrays
-from groundwork.keys import key_of, sha256_of
+from groundwork.keys import key_of
 from groundwork.settings import Settings
 
 TOO_SMALL = "too small for the network"

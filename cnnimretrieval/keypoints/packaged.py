@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cnnimretrieval.networks.tensor_files import read_state
 from cnnimretrieval.networks.weights import fitting
-from groundwork.keys import sha256_of
+from groundwork.digest import sha256_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,8 @@ from cnnimretrieval.search.approximate import ApproximateConfig
 from groundwork import top_k
 from groundwork.arrays import slices
 from groundwork.descriptor_folder import STAGE, VECTORS
+from groundwork.digest import sha256_of
 from groundwork.files import atomic_path, discard
-from groundwork.keys import sha256_of
 from groundwork.memory import usable_bytes
 from groundwork.records import last_done, mark_done, read_done, record_of
 from groundwork.settings import Values

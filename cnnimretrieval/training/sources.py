@@ -13,7 +13,8 @@ from cnnimretrieval.training.proof.whitening_layers import load_layers
 from cnnimretrieval.training.settings.loop_config import LoopConfig
 from cnnimretrieval.training.settings.train_config import TrainConfig
 from cnnimretrieval.training.watching.watch import WatchConfig
-from groundwork.keys import key_of, sha256_of
+from groundwork.digest import sha256_of
+from groundwork.keys import key_of
 from groundwork.records import StageRecord, read_done
 
 STAGE = "train"

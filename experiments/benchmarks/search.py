@@ -27,7 +27,7 @@ from experiments.benchmarks.measuring.measure import (
     take_turns,
     timed,
 )
-from groundwork.files import create_array
+from groundwork.files import create_array, release
 from groundwork.memory import peak_bytes
 from groundwork.top_k import search
 
@@ -53,6 +53,7 @@ def synthetic(path: Path, n: int, dim: int) -> Float[np.ndarray, "n d"]:
         spread = _SPREAD * generator.standard_normal((some, _INTRINSIC), np.float32)
         block = (chosen + spread) @ basis + 0.02 * generator.standard_normal((some, dim), np.float32)
         rows[start : start + some] = block / np.linalg.norm(block, axis=1, keepdims=True)
+        release(rows)  # or the peak of this process would be that of making them
     rows.flush()
     found: np.ndarray = np.load(path, mmap_mode="r")
     return found

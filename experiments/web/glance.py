@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 _MOST_COMPARED = 50_000
 _LIMITS = Limits(seconds=600.0, memory_bytes=3_000_000_000)
 
-preload(layout.__name__, copies.__name__)
+# Near-copies are looked for once and with tables, whose weight every other child would carry.
+preload(layout.__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

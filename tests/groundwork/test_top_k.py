@@ -32,6 +32,18 @@ def test_blocks_give_what_sorting_everything_gives(seed, n, top, query_block, da
     np.testing.assert_array_equal(found.scores, scores)
 
 
+@pytest.mark.parametrize("num_queries", [1, 12, 13])
+def test_few_queries_meet_a_block_in_pieces_and_are_ranked_as_many_are(num_queries):
+    generator = np.random.default_rng(1)
+    # Five of these rows at a time fit into a core's cache.
+    queries = generator.integers(-2, 3, (num_queries, 100_000)).astype(np.float32)
+    database = generator.integers(-2, 3, (23, 100_000)).astype(np.float32)
+    found = search(queries, database, 7)
+    rows, scores = _naive(queries, database, 7)
+    np.testing.assert_array_equal(found.rows, rows)
+    np.testing.assert_array_equal(found.scores, scores)
+
+
 def test_permuting_the_database_permutes_the_ranking():
     generator = np.random.default_rng(2)
     queries, database = generator.normal(size=(3, 8)), generator.normal(size=(50, 8))
