@@ -20,7 +20,7 @@ Edit = Callable[[Image.Image], Image.Image]
 
 # JPEG decoding may stop at a half, quarter or eighth of the size as long as this many times the final size
 # is left for Lanczos: the result hardly differs, and a 12-megapixel photo decodes twice as fast. Pillow's own
-# thumbnail leaves 2.0; with a little less it is done to photos of most phones at 1,024 px, too (4,032 px / 2).
+# thumbnail leaves 2.0; with a little less so are photos of most phones for 1,024 px (4,032 px / 2).
 _DRAFT_MARGIN = 1.85
 _OUTSIDE = (124, 116, 104)  # ImageNet's mean colour, which normalises to about zero
 
