@@ -98,7 +98,7 @@ def _products(queries: Float[np.ndarray, "q d"], block: Float[np.ndarray, "b d"]
     products = np.empty((len(queries), len(block)), np.float32)
     if len(queries) > _FEW_QUERIES:
         return np.matmul(queries, block.T, out=products)
-    for rows in slices(len(block), max(1, _CACHED_NUMBERS // block.shape[1])):
+    for rows in slices(len(block), 1 + _CACHED_NUMBERS // (1 + block.shape[1])):
         for number, query in enumerate(queries):
             products[number, rows] = block[rows] @ query
     return products

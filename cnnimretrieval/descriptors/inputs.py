@@ -177,7 +177,7 @@ def keep_inputs(
         return Inputs(num_layers=num_layers, lowest=lowest, kept_as=config.kept_as)
     versions = [version("pillow")]
     computed = [config.kept_as, torch.device(device).type, version("torch")] if num_layers else []
-    key = key_of(1, lowest, versions, computed)
+    key = key_of(2, lowest, versions, computed)
     name = f"{'activations' if num_layers else 'pictures'}-{key[:16]}"
     KeptArrays.remove_others(folder / name)
     kept = KeptArrays(folder / name, key, round(config.limit_gb * 1e9))

@@ -29,7 +29,7 @@ from groundwork.records import read_done
 from groundwork.rescue import perform
 from groundwork.tasks import run_batches
 
-_VERSION = 1
+_VERSION = 2
 _FOLDER, _NETWORK = "parts", "network"
 # Photos of a part: about a minute of a CPU, half a minute of a GPU, where each part starts readers anew. Of a
 # task less, so that a cluster has enough of them: reading the network takes a second or two.

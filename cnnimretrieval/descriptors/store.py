@@ -36,7 +36,7 @@ from groundwork.records import load_done, mark_done
 from groundwork.settings import Values
 
 # Results of another one are made anew.
-_VERSION = 3
+_VERSION = 4
 
 
 class StoreMeta(Values):

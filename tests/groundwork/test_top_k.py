@@ -35,7 +35,7 @@ def test_blocks_give_what_sorting_everything_gives(seed, n, top, query_block, da
 @pytest.mark.parametrize("num_queries", [1, 12, 13])
 def test_few_queries_meet_a_block_in_pieces_and_are_ranked_as_many_are(num_queries):
     generator = np.random.default_rng(1)
-    # Five of these rows at a time fit into a core's cache.
+    # Six of these rows are taken at a time: more do not fit into a core's cache.
     queries = generator.integers(-2, 3, (num_queries, 100_000)).astype(np.float32)
     database = generator.integers(-2, 3, (23, 100_000)).astype(np.float32)
     found = search(queries, database, 7)

@@ -77,3 +77,11 @@ def test_extract_needs_no_shared_memory(network, tmp_path, memory):
     )
     assert (found.returncode, found.stderr) == (0, "")
     assert found.stdout.startswith("18 descriptors of length 512\n")
+
+
+@pytest.mark.parametrize("module", ["cnnimretrieval.descriptors.reading", "experiments.web.decoding"])
+def test_a_process_that_reads_photos_loads_neither_torch_nor_tables(module):
+    heavy = {"torch", "pandas", "pyarrow", "pydantic", "scipy"}
+    script = f"import sys, {module}; print(sorted({heavy} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
