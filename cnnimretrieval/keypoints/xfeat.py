@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from cnnimretrieval.keypoints.packaged import Naming, PackagedWeights, read_weights
 from cnnimretrieval.keypoints.xfeat_network import DESCRIPTOR_SIZE, XFeatNetwork
+from cnnimretrieval.networks.batch_norm import fold_normalisations
 from sfm.correspondence import mutual_nearest
 from sfm.local_features.interface import Detector, Found, Gray
 
@@ -48,6 +49,8 @@ class XFeat:
         network = XFeatNetwork().eval()
         state = read_weights(self._weights, PACKAGED, network, NAMING, of="XFeat")
         network.load_state_dict(state)
+        # A fifth of the time of a photo, for the same values but for rounding.
+        fold_normalisations(network)
         network = network.to(memory_format=torch.channels_last)
 
         def detect(gray: Gray) -> Found:
@@ -83,9 +86,7 @@ def best_keypoints(
     the authors' it lies at the centre of the scores around that pixel: of known motions between two pictures
     the median error falls from 0.84 to 0.65 px.
     """
-    margin = _NEIGHBOURHOOD // 2
-    best = functional.max_pool2d(scores, _NEIGHBOURHOOD, stride=1, padding=margin)
-    y, x = ((scores == best) & (scores > _MIN_SCORE))[0, 0].nonzero().T
+    y, x = ((scores == _best_around(scores)) & (scores > _MIN_SCORE))[0, 0].nonzero().T
     xy = torch.stack([x, y], dim=1) + 0.5 + _towards_centre(scores[0, 0], x, y)
     height, width = scores.shape[-2:]
     grid = (2.0 * xy / torch.tensor([width, height]) - 1.0)[None, None]
@@ -93,6 +94,13 @@ def best_keypoints(
     order = torch.argsort(worth, descending=True, stable=True)[:max_features]
     sampled = functional.grid_sample(descriptors, grid[:, :, order], mode="bicubic", align_corners=False)
     return xy[order], functional.normalize(sampled[0, :, 0].T, dim=1)
+
+
+def _best_around(scores: Float[Tensor, "1 1 h w"]) -> Float[Tensor, "1 1 h w"]:
+    """The best score of each pixel's neighbourhood: of the rows, then of the columns, in half the time."""
+    size, margin = _NEIGHBOURHOOD, _NEIGHBOURHOOD // 2
+    of_rows = functional.max_pool2d(scores, (1, size), stride=1, padding=(0, margin))
+    return functional.max_pool2d(of_rows, (size, 1), stride=1, padding=(margin, 0))
 
 
 def _towards_centre(

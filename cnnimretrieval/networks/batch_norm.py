@@ -23,7 +23,7 @@ def merge_batch_norm(trunk: Trunk) -> None:
     picture = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         before = trunk.eval()(picture)
-        count = sum([_merge_children(module) for module in trunk.modules()])
+        count = fold_normalisations(trunk)
         after = trunk(picture)
     close = torch.allclose(after, before, rtol=0.0, atol=_TOLERANCE * float(before.abs().max()))
     if not count or not close:
@@ -34,8 +34,16 @@ def merge_batch_norm(trunk: Trunk) -> None:
         )
 
 
-def _merge_children(module: nn.Module) -> int:
-    """Merge the neighbours among the children of a module; how many normalisations went."""
+def fold_normalisations(network: nn.Module) -> int:
+    """Fold each normalisation that stands behind a convolution into it, in place; how many there were.
+
+    For evaluation, of networks known to call their layers in the order in which they hold them.
+    """
+    return sum([_fold_children(module) for module in network.modules()])
+
+
+def _fold_children(module: nn.Module) -> int:
+    """Fold among the children of a module; how many normalisations went."""
     count = 0
     for (name, layer), (next_name, following) in pairwise(list(module.named_children())):
         if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):

@@ -35,7 +35,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--words", type=int, default=4096, help="of the codebook [%(default)s]")
     given = parser.parse_args(words)
     try:
-        run = finished(given.work, 1, unseen=given.unseen)
+        run = finished(given.work, 1, unseen=given.unseen, purpose=given.purpose)
         pyramid = listing.pyramid(given.local_set or [], asked=True)
         run.network.require_local()
     except (OSError, ValueError) as error:

@@ -12,10 +12,12 @@ from pathlib import Path
 
 from experiments.benchmarks.measuring.measure import Claim, arguments, conclude, print_table
 from experiments.benchmarks.registration import folder_of, mean_error_px, print_links
+from groundwork.child import preload
 from groundwork.executors import LocalExecutor, usable_cores
 from groundwork.links import share
+from sfm.local_features.interface import modules_of
 from sfm.outcome import ReconstructResult
-from sfm.reconstruct import ReconstructConfig, reconstruct
+from sfm.reconstruct import PRELOAD, ReconstructConfig, reconstruct
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -31,6 +33,8 @@ def main(words: Sequence[str] | None = None) -> int:
     given = parser.parse_args(words)
     alone = ReconstructConfig()
     second = alone.second.model_validate({"method": given.method})
+    # As a run with the second feature would: later it would be loaded anew by each of its tasks.
+    preload(*PRELOAD, *modules_of(given.method))
     with LocalExecutor(given.workers) as executor:
         first = reconstruct(given.photos, given.out / "alone", alone, executor)
         if not (given.out / "both").exists():

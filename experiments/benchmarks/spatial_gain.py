@@ -32,7 +32,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=1, help="processes [%(default)s]")
     parser.add_argument("--setting", action="append", help="steps, separated by spaces; may be given again")
     given = parser.parse_args(words)
-    run = finished(given.work, given.workers, unseen=given.unseen)
+    run = finished(given.work, given.workers, unseen=given.unseen, purpose=given.purpose)
     sources = _Sources(run, listing.pyramid(given.local_set or [], asked=True), given.out, given.workers)
     gains = []
     for asked in (run.asked(kind, given.every) for kind in _KINDS):

@@ -26,6 +26,7 @@ from cnnimretrieval.whitening.apply import apply
 from experiments.benchmarks.measuring.measure import arguments
 from groundwork.keys import key_of
 from groundwork.records import record_of
+from pairs.heldout import Purpose
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,7 +90,7 @@ class Finished:
         return np.array(vectors) if whitening is None else apply(whitening, np.array(vectors))
 
     def asked(self, kind: str, every: int) -> Asked:
-        """Each `every`-th reported query of a kind, of the held-out places."""
+        """Each `every`-th query of a kind."""
         of_kind = [n for n in self.situation.queries.tolist() if self.test.queries[n].kind == kind]
         rows = np.array(of_kind[::every])
         by_tracks, by_place = [], []
@@ -143,11 +144,17 @@ def search_arguments(description: str | None) -> ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder to keep local features in")
     parser.add_argument("--every", type=int, default=1, help="take each N-th query [%(default)s]")
     parser.add_argument("--unseen", action="store_true", help="search only what nothing was fitted to")
+    parser.add_argument(
+        "--purpose",
+        choices=("report", "choose"),
+        default="report",
+        help="of the places asked for [%(default)s]",
+    )
     parser.add_argument("--local-set", action="append", help="as of extract --local; may be given again")
     return parser
 
 
-def finished(work: Path, workers: int, *, unseen: bool = False) -> Finished:
+def finished(work: Path, workers: int, *, unseen: bool = False, purpose: Purpose = "report") -> Finished:
     """The run in a folder, to be searched as a whole or, `unseen`, without what it was fitted to."""
     network = load(work / "model")
     descriptions = descriptions_of(
@@ -162,6 +169,6 @@ def finished(work: Path, workers: int, *, unseen: bool = False) -> Finished:
         photos=descriptions.collection.photos,
         network=network,
         test=test,
-        situation=next(one for one in test.situations("report") if one.name == wanted),
+        situation=next(one for one in test.situations(purpose) if one.name == wanted),
         descriptions=descriptions,
     )

@@ -45,6 +45,29 @@ def test_keypoints_lie_in_the_picture_with_a_unit_descriptor_each(weights: Path)
     np.testing.assert_array_equal(again, keypoints)
 
 
+def test_the_detector_finds_what_the_network_as_published_finds(weights: Path) -> None:
+    torch.manual_seed(4)
+    network = XFeatNetwork()
+    network.load_state_dict(torch.load(weights, weights_only=True), strict=False)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):  # else they change nothing
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
+            layer.running_mean.uniform_(-0.1, 0.1)
+            layer.running_var.uniform_(0.5, 2.0)
+    path = weights.with_name("normalised.pt")
+    torch.save(network.state_dict(), path)
+    gray = _textured(128, 160)
+    with torch.inference_mode():
+        maps = network.eval()(torch.from_numpy(gray.astype(np.float32))[None, None])
+        xy, rows = best_keypoints(*maps, 10_000)
+    keypoints, descriptors = XFeat(path).detector(max_features=10_000, first_octave=0)(gray)
+    assert len(keypoints) > 20
+    ours, theirs = np.lexsort(keypoints.T.round(2)), np.lexsort(xy.numpy().T.round(2))
+    np.testing.assert_allclose(keypoints[ours], xy.numpy()[theirs], atol=1e-3)
+    np.testing.assert_allclose(descriptors[ours], rows.numpy()[theirs], atol=2e-3)
+
+
 def test_fewer_features_are_the_first_ones_of_more(weights: Path) -> None:
     gray = _textured(128, 160)
     few, many = (XFeat(weights).detector(max_features=number, first_octave=0)(gray)[0] for number in (10, 30))
