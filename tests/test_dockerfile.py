@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
-LINES = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+LINES = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", "").splitlines()
 ARGUMENTS = dict(line.removeprefix("ARG ").split("=", 1) for line in LINES if line.startswith("ARG "))
 PARTS = ("options", "options.extras_require", "options.packages.find")
 
@@ -27,6 +27,7 @@ def setup():
 def _pip_lines(**arguments):
     """The words of each call of pip, as the shell of the image makes them of its arguments."""
     lines = [line.removeprefix("RUN ") for line in LINES if line.startswith("RUN pip ")]
+    lines = [command.strip() for line in lines for command in line.split("&&")]
     environment = {"PATH": "/usr/bin:/bin", **ARGUMENTS, **arguments}
     found = []
     for line in lines:
@@ -53,10 +54,10 @@ def test_what_is_copied_is_there_and_is_all_that_is_installed(setup):
 
 
 def test_the_index_alone_is_asked_unless_another_is_named():
-    first, second = _pip_lines()
+    first, second, *_ = _pip_lines()
     assert first == ["install", "--no-cache-dir", "torch", "torchvision"]
     assert second == ["install", "--no-cache-dir", f".[{ARGUMENTS['EXTRAS']}]"]
-    first, again = _pip_lines(TORCH_INDEX="https://x.test/whl/cpu")
+    first, again, *_ = _pip_lines(TORCH_INDEX="https://x.test/whl/cpu")
     assert first[2:] == ["--index-url", "https://x.test/whl/cpu", "torch", "torchvision"]
     assert again == second
 
@@ -73,6 +74,15 @@ def test_extras_are_those_of_the_package_and_can_be_had_together(setup):
             except metadata.PackageNotFoundError:
                 continue
             assert requirement.specifier.contains(version), str(requirement)
+
+
+def test_opencv_is_the_one_that_needs_no_libraries_for_windows():
+    """What brings the other one overwrites its files, so those are written again once the other is gone."""
+    *_, gone, again = _pip_lines()
+    assert gone == ["uninstall", "--yes", "opencv-python"]
+    assert again == [
+        "install", "--no-cache-dir", "--no-deps", "--force-reinstall", "opencv-python-headless"
+    ]  # fmt: skip
 
 
 def test_the_python_of_the_image_is_one_that_the_package_takes(setup):

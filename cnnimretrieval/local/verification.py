@@ -76,13 +76,19 @@ _Estimator = Callable[[Float[np.ndarray, "k 2"], Float[np.ndarray, "k 2"], Verif
 
 
 def opencv() -> Any:
-    """OpenCV's module; ImportError that says how to get it."""
+    """OpenCV's module; ImportError that says how to get it, or how to get one that loads."""
     try:
         import cv2
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ImportError(
             "verification: expected the package opencv-python-headless, got none; "
             "pip install 'cnnimretrieval[spatial]'"
+        ) from error
+    except ImportError as error:
+        # As packages that depend on opencv-python leave it where there are no libraries for windows.
+        raise ImportError(
+            f"verification: expected OpenCV to load, got '{error}'; pip uninstall opencv-python, then "
+            "pip install --force-reinstall opencv-python-headless"
         ) from error
     return cv2
 

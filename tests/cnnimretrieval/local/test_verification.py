@@ -1,11 +1,14 @@
 """Geometry of matched points: found among wrong matches, seeded, and nothing where nothing is proved."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from cnnimretrieval.local.features import LocalFeatures, no_features
 from cnnimretrieval.local.pairing import PairConfig, pair
-from cnnimretrieval.local.verification import MINIMAL, VerifyConfig, verify
+from cnnimretrieval.local.verification import MINIMAL, VerifyConfig, opencv, verify
 
 MAPS = {
     "similarity": [[0.8, -0.3, 60.0], [0.3, 0.8, -20.0], [0.0, 0.0, 1.0]],
@@ -147,3 +150,12 @@ def test_identical_photos_and_featureless_ones():
     assert pair(first, first, PairConfig()).num_inliers == 90
     assert pair(first, no_features(0), PairConfig()).num_inliers == 0
     assert pair(no_features(32), first, PairConfig()).num_inliers == 0
+
+
+def test_an_opencv_that_does_not_load_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = "libGL.so.1: cannot open shared object file"
+    (tmp_path / "cv2.py").write_text(f"raise ImportError({reason!r})")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cv2", raising=False)
+    with pytest.raises(ImportError, match=f"expected OpenCV to load, got '{reason}'.*--force-reinstall"):
+        opencv()
