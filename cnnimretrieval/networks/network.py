@@ -184,6 +184,14 @@ class RetrievalNetwork(nn.Module):
         more.local_whitening, more.pool, more.projection = self.local_whitening, self.pool, self.projection
         return more.train(self.training)
 
+    def without_local(self) -> "RetrievalNetwork":
+        """The same network, of the very same layers and whitening, that has no local head."""
+        if self.local is None:
+            return self
+        plain = self.with_pooling(self.pool)
+        plain.whitening, plain.multi_scale_whitening = self.whitening, self.multi_scale_whitening
+        return plain
+
     def require_local(self) -> tuple[Stage, LocalHead]:
         """The stage and the head of local features; ValueError when the network has none."""
         if self.stage is None or self.local is None:

@@ -27,8 +27,9 @@ from pairs.pair_table import read_pair_table
 class Descriptions:
     """Describes the collection and the queries with any network, each set of weights only once.
 
-    Files in `folder` are named after the photos' `content`, what is asked of them, and the network's weights:
-    whoever asks again, with other settings or after an interruption, finds what was described already.
+    Files in `folder` are named after the photos' `content`, what is asked of them, and the network's weights
+    but those of a local head, which takes no part: whoever asks again, with other settings or after an
+    interruption, finds what was described already.
     """
 
     collection: Collection
@@ -128,7 +129,8 @@ class Descriptions:
             f"{name} {one.box} {one.rotation_deg} {one.edit} {one.as_photo}"
             for name, one in zip(self._names(requests), requests, strict=True)
         ]
-        key = key_of(self.content, asked, self.image_size, list(scales), network.fingerprint())
+        maker = network.without_local().fingerprint()
+        key = key_of(self.content, asked, self.image_size, list(scales), maker)
         return self.folder / f"{what.replace(' ', '-')}-{key[:16]}.npy"
 
     def _names(self, requests: Sequence[ImageRequest]) -> list[str]:

@@ -78,12 +78,7 @@ class Finished:
     @cached_property
     def database(self) -> Float[np.ndarray, "n d"]:
         """Its descriptors."""
-        return self._whitened(self.descriptions.database(self._plain)[self.rows])
-
-    @cached_property
-    def _plain(self) -> RetrievalNetwork:
-        """Without whitening and local head, as training described everything."""
-        return self.network.with_pooling(self.network.pool)
+        return self._whitened(self.descriptions.database(self.network)[self.rows])
 
     def _whitened(self, vectors: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
         whitening = self.network.whitening_for((1.0,))
@@ -113,7 +108,7 @@ class Finished:
         return Asked(
             kind=kind,
             requests=requests,
-            vectors=self._whitened(self.descriptions.of(self._plain, f"{kind} queries", requests)),
+            vectors=self._whitened(self.descriptions.of(self.network, f"{kind} queries", requests)),
             benchmark=benchmark,
             places=[query.place for query in queries],
         )

@@ -9,6 +9,7 @@ from cnnimretrieval.descriptors import together
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.inputs import Inputs, KeepConfig, keep_inputs
 from cnnimretrieval.evaluation.queries import query_set
+from cnnimretrieval.networks.local_head import LocalConfig
 from cnnimretrieval.networks.network import NetworkConfig, build
 from cnnimretrieval.training.fine_tune import fine_tune
 from cnnimretrieval.training.learning import mining
@@ -139,6 +140,16 @@ def test_photos_as_they_are_are_described_once(collection, heldout, tmp_path, ne
     assert found.negative_distance == expected.negative_distance
     assert described == [request for request in found.requests if request.edit is not None]
     assert 0 < len(described) < num_all
+
+
+def test_a_local_head_has_nothing_described_again(collection, heldout, tmp_path, network):
+    made = _descriptions(collection, heldout, tmp_path / "d")
+    expected, files = made.query_vectors(network), sorted((tmp_path / "d").iterdir())
+    headed = network.with_local(LocalConfig(dim=4))
+    np.testing.assert_array_equal(made.query_vectors(headed), expected)
+    assert made.known_database(headed) is not None
+    assert sorted((tmp_path / "d").iterdir()) == files
+    assert headed.fingerprint() != network.fingerprint() == headed.without_local().fingerprint()
 
 
 def test_mining_at_another_size_describes_itself(collection, heldout, tmp_path, network):
