@@ -1,5 +1,6 @@
 """Two photos' local features to what they prove together: matches, a geometry, inliers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +14,12 @@ from groundwork.settings import Settings
 
 # Tolerances are given for photos of this longer side.
 _LONGEST_PX = 1024.0
+# What suits features on the grid of a network's map: met to 8 px at best, and much like their neighbours.
+ON_A_GRID: Mapping[str, float] = {"max_error_px": 20.0, "max_ratio": 0.95}
 
 
 class PairConfig(Settings):
-    """How two photos are matched and what of it is believed."""
+    """How two photos are matched and what of it is believed; `ON_A_GRID` says what suits a local head."""
 
     max_features: int = Field(default=1000, ge=1, description="of each photo, the best ones")
     mutual: bool = Field(default=True, description="match those only that are each other's nearest")

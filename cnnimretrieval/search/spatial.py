@@ -5,14 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 from pydantic import Field, field_validator, model_validator
 
 from cnnimretrieval.local.features import LocalFeatures
-from cnnimretrieval.local.pairing import PairConfig, pair
+from cnnimretrieval.local.pairing import ON_A_GRID, PairConfig, pair
 from groundwork.executors import usable_cores
 from groundwork.plugins import require_plugin
 from groundwork.top_k import Ranking
@@ -27,7 +27,10 @@ UNSEEN = -1
 
 
 class SpatialConfig(PairConfig):
-    """Which photos are verified against the query, and how that orders them."""
+    """Which photos are verified against the query, and how that orders them.
+
+    What is not set of `ON_A_GRID` is as it says where the features are the network's own.
+    """
 
     candidates: int = Field(default=100, gt=0, description="first photos of a ranking that are verified")
     features: str = Field(
@@ -45,6 +48,12 @@ class SpatialConfig(PairConfig):
     )
     weight: float = Field(default=0.5, ge=0.0, le=1.0, description="of the inliers in a blend")
     enough: int = Field(default=100, gt=0, description="inliers from which on more count no more in a blend")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _suits_the_features(cls, given: Any) -> Any:
+        own = isinstance(given, dict) and given.get("features", LOCAL) == LOCAL
+        return {**ON_A_GRID, **given} if own else given
 
     @field_validator("features")
     @classmethod

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.local.detected import detect_each, detection
 from cnnimretrieval.local.features import LocalFeatures
-from cnnimretrieval.local.pairing import PairConfig, pair
+from cnnimretrieval.local.pairing import ON_A_GRID, PairConfig, pair
 from cnnimretrieval.local.pyramid import PyramidConfig, describe_locally
 from cnnimretrieval.networks.open import load
 from cnnimretrieval.search.spatial import SpatialConfig
@@ -42,7 +42,7 @@ _CHANGES = {
 }
 _IMAGES = 6
 _GOOD_PX = 5.0
-_GIVEN = ("geometry", "max_features", "max_ratio", "max_distance")
+_GIVEN = ("geometry", "max_features", "max_ratio", "max_distance", "max_error_px")
 
 Finder = Callable[[Sequence[ImageRequest]], Sequence[LocalFeatures]]
 
@@ -65,13 +65,16 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--features", default="sift", metavar="METHOD|MODEL", help="[%(default)s]")
     parser.add_argument("--max-features", type=int, default=1000, help="a photo [%(default)s]")
     parser.add_argument("--geometry", default="homography", help="[%(default)s]")
-    for name in ("max_ratio", "max_distance"):
-        default = PairConfig.model_fields[name].default
-        parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=default, help="[%(default)s]")
+    for name in ("max_ratio", "max_distance", "max_error_px"):
+        usual, of_a_model = PairConfig.model_fields[name].default, ON_A_GRID.get(name)
+        told = f"[{usual}]" if of_a_model is None else f"[{usual}; {of_a_model} of a MODEL]"
+        parser.add_argument(f"--{name.replace('_', '-')}", type=float, help=told)
     parser.add_argument("--workers", type=int, default=1, help="processes [%(default)s]")
     given = parser.parse_args(words)
     try:
-        config = PairConfig.model_validate({name: getattr(given, name) for name in _GIVEN})
+        values = {name: getattr(given, name) for name in _GIVEN if getattr(given, name) is not None}
+        suiting = ON_A_GRID if photo_features.is_network(given.features) else {}
+        config = PairConfig.model_validate({**suiting, **values})
         finder = _finder(given.features, given.max_features, given.workers)
     except ValidationError as error:
         parser.error(first_fault(error))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cnnimretrieval.local.features import LocalFeatures, no_features
-from cnnimretrieval.local.pairing import PairConfig, pair
+from cnnimretrieval.local.pairing import ON_A_GRID, PairConfig, pair
 from cnnimretrieval.local.verification import MINIMAL, VerifyConfig, opencv, verify
 
 MAPS = {
@@ -150,6 +150,17 @@ def test_identical_photos_and_featureless_ones():
     assert pair(first, first, PairConfig()).num_inliers == 90
     assert pair(first, no_features(0), PairConfig()).num_inliers == 0
     assert pair(no_features(32), first, PairConfig()).num_inliers == 0
+
+
+def test_features_on_a_grid_are_verified_by_what_suits_them():
+    generator = np.random.default_rng(6)
+    points = generator.uniform(0, (1024, 700), (120, 2))
+    snapped = [np.floor(seen / 16.0) * 16.0 + 8.0 for seen in (points, points @ [[0.9, 0.1], [-0.1, 0.9]])]
+    descriptors = np.eye(120)
+    one, two = (_features(each, descriptors) for each in snapped)
+    exact, suiting = (pair(one, two, PairConfig(**values)).num_inliers for values in ({}, ON_A_GRID))
+    assert exact < 90
+    assert suiting > 110
 
 
 def test_an_opencv_that_does_not_load_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

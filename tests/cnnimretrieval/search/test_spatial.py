@@ -97,6 +97,17 @@ def test_no_order_is_made_of_scores_that_are_none():
     assert str(fault.value).endswith("describe the photos again")
 
 
+def test_tolerances_suit_the_features_unless_they_are_set():
+    own, sift, given = (
+        SpatialConfig(**values)
+        for values in ({}, {"features": "sift"}, {"max_error_px": 5.0, "max_ratio": 1})
+    )
+    assert (own.max_error_px, own.max_ratio) == (20.0, 0.95)
+    assert (sift.max_error_px, sift.max_ratio) == (8.0, 0.9)
+    assert (given.max_error_px, given.max_ratio) == (5.0, 1.0)
+    assert SpatialConfig.model_validate(own.model_dump()) == own
+
+
 @pytest.mark.parametrize("order", ["inliers", "blend"])
 def test_candidates_are_sorted_anew_and_the_others_keep_their_order(scene, vectors, order):
     query, database = vectors
