@@ -63,9 +63,11 @@ def test_the_detector_finds_what_the_network_as_published_finds(weights: Path) -
         xy, rows = best_keypoints(*maps, 10_000)
     keypoints, descriptors = XFeat(path).detector(max_features=10_000, first_octave=0)(gray)
     assert len(keypoints) > 20
-    ours, theirs = np.lexsort(keypoints.T.round(2)), np.lexsort(xy.numpy().T.round(2))
-    np.testing.assert_allclose(keypoints[ours], xy.numpy()[theirs], atol=1e-3)
-    np.testing.assert_allclose(descriptors[ours], rows.numpy()[theirs], atol=2e-3)
+    # Two of nearly the same worth may change places.
+    ours = np.linalg.norm(xy.numpy()[:, None] - keypoints, axis=2).argmin(axis=1)
+    assert sorted(ours) == list(range(len(keypoints)))
+    np.testing.assert_allclose(keypoints[ours], xy.numpy(), atol=1e-3)
+    np.testing.assert_allclose(descriptors[ours], rows.numpy(), atol=2e-3)
 
 
 def test_fewer_features_are_the_first_ones_of_more(weights: Path) -> None:
