@@ -177,8 +177,8 @@ class RetrievalNetwork(nn.Module):
         other.local_whitening, other.pool, other.projection = self.local_whitening, pool, self.projection
         return other
 
-    def with_local(self, local: LocalConfig) -> "RetrievalNetwork":
-        """The same network, of the very same layers and whitening, with a local head as it starts."""
+    def with_local(self, local: LocalConfig | None) -> "RetrievalNetwork":
+        """The same network, of the very same layers and whitening, with a local head as it starts or none."""
         config = self.config.model_copy(update={"local": local})
         more = RetrievalNetwork(config, self.trunk, self.whitening, self.multi_scale_whitening)
         more.local_whitening, more.pool, more.projection = self.local_whitening, self.pool, self.projection
@@ -186,11 +186,7 @@ class RetrievalNetwork(nn.Module):
 
     def without_local(self) -> "RetrievalNetwork":
         """The same network, of the very same layers and whitening, that has no local head."""
-        if self.local is None:
-            return self
-        plain = self.with_pooling(self.pool)
-        plain.whitening, plain.multi_scale_whitening = self.whitening, self.multi_scale_whitening
-        return plain
+        return self if self.local is None else self.with_local(None)
 
     def require_local(self) -> tuple[Stage, LocalHead]:
         """The stage and the head of local features; ValueError when the network has none."""

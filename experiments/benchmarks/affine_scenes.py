@@ -73,8 +73,7 @@ def main(words: Sequence[str] | None = None) -> int:
     given = parser.parse_args(words)
     try:
         values = {name: getattr(given, name) for name in _GIVEN if getattr(given, name) is not None}
-        suiting = ON_A_GRID if photo_features.is_network(given.features) else {}
-        config = PairConfig.model_validate({**suiting, **values})
+        config = PairConfig.model_validate({**photo_features.tolerances(given.features), **values})
         finder = _finder(given.features, given.max_features, given.workers)
     except ValidationError as error:
         parser.error(first_fault(error))

@@ -17,7 +17,7 @@ from groundwork.executors import LocalExecutor, usable_cores
 from groundwork.links import share
 from sfm.local_features.interface import modules_of
 from sfm.outcome import ReconstructResult
-from sfm.reconstruct import PRELOAD, ReconstructConfig, reconstruct
+from sfm.reconstruct import ReconstructConfig, reconstruct
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def main(words: Sequence[str] | None = None) -> int:
     alone = ReconstructConfig()
     second = alone.second.model_validate({"method": given.method})
     # As a run with the second feature would: later it would be loaded anew by each of its tasks.
-    preload(*PRELOAD, *modules_of(given.method))
+    preload(*modules_of(given.method))
     with LocalExecutor(given.workers) as executor:
         first = reconstruct(given.photos, given.out / "alone", alone, executor)
         if not (given.out / "both").exists():

@@ -41,15 +41,17 @@ def match(
         options.file(path, name)
     if out.suffix.lower() not in _SUFFIXES:
         raise UsageFault(f"--out: expected a name that ends in .png or .jpg, got {out}; choose another")
-    from cnnimretrieval.local.pairing import ON_A_GRID, PairConfig, pair
+    from cnnimretrieval.local.pairing import PairConfig, pair
     from experiments.commands import photo_features
     from experiments.report.match_figure import match_caption, match_picture
     from experiments.settings.protocol import Protocol
     from groundwork.files import atomic_path
 
-    values: dict[str, Any] = {"geometry": geometry, "seed": seed or 0}
-    if photo_features.is_network(features):
-        values |= ON_A_GRID
+    values: dict[str, Any] = {
+        "geometry": geometry,
+        "seed": seed or 0,
+        **photo_features.tolerances(features),
+    }
     given = {"geometry": f"--geometry {geometry}", "seed": f"--seed {seed}"}
     config = Protocol(source="match", values=values, overrides=given).resolve(PairConfig)
     one, two = photo_features.shown([first, second], features, config.max_features)

@@ -1,12 +1,13 @@
 """Local features of single photos, as `--features` names them, with the photos to draw them on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.local.detected import detection
+from cnnimretrieval.local.pairing import ON_A_GRID
 from cnnimretrieval.local.pyramid import PyramidConfig
 from experiments import machine
 from experiments.exit_codes import UsageFault
@@ -16,6 +17,11 @@ from experiments.report.shown import Finder, MethodFinder, NetworkFinder, Shown
 def is_network(features: str) -> bool:
     """Whether `--features` gives a network, which is a folder or file that is there; a method has a name."""
     return Path(features).exists()
+
+
+def tolerances(features: str) -> Mapping[str, float]:
+    """What of a `PairConfig` suits what `--features` gives, where nobody sets it."""
+    return ON_A_GRID if is_network(features) else {}
 
 
 def shown(photos: Sequence[Path], features: str, max_features: int) -> list[Shown]:
