@@ -23,7 +23,7 @@ test: .venv/bin/python
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8
-	$(BIN)/pytest -m 'slow or real'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'slow or real' --numprocesses auto --maxprocesses 4 --dist loadfile --durations 20
 
 # The documentation site.
 docs: .venv/bin/python

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from cnnimretrieval.api import Describer, load
+from cnnimretrieval.descriptors import reading
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import Box, ImageRequest
 from cnnimretrieval.descriptors.store import DescriptorStore, read_store
@@ -50,7 +51,8 @@ def reconstruct(
 
     `workers` processes at a time, one a core when None. Errors are those of `sfm.reconstruct.reconstruct`.
     """
-    preload(*PRELOAD)
+    # The stages that may follow in this process, too: its fork server starts once.
+    preload(*PRELOAD, reading.__name__, *reading.EDITS)
     with LocalExecutor(usable_cores() if workers is None else workers) as executor:
         return reconstruct_stage(Path(photos), Path(out), config, executor)
 

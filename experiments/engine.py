@@ -59,9 +59,11 @@ class Engine:
         Tasks need these modules, or none: those of a reconstruction.
         """
         if not modules:
-            from sfm.reconstruct import PRELOAD  # takes a second to load, which --help need not wait for
+            # These take a second to load, which --help need not wait for.
+            from cnnimretrieval.descriptors import reading
+            from sfm.reconstruct import PRELOAD
 
-            modules = (*PRELOAD, "cnnimretrieval.descriptors.reading")
+            modules = (*PRELOAD, reading.__name__, *reading.EDITS)
         preload(*modules)
         if self.scheduler is not None:
             return ClusterExecutor(self.scheduler, photos, out)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from cnnimretrieval.descriptors.tensors import normalise
+from cnnimretrieval.descriptors.tensors import in_bucket, normalise
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.precision import Precision
 
@@ -41,6 +41,7 @@ def below(
     A scaled picture is the bilinear resize of the normalised one, as in the published protocol (Radenovic et
     al., TPAMI 2019).
     """
+    levels = in_bucket(levels, network.config.bucket_px)
     images = normalise(levels, network.trunk.mean, network.trunk.std)
     # The order in memory that convolutions like: 15 to 25 % faster on a CPU, results equal to 1e-6.
     images = images.contiguous(memory_format=torch.channels_last)

@@ -22,6 +22,7 @@ from cnnimretrieval.descriptors.halves import KeptAs, Look, Parts, below, packed
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.passes import in_threads
 from cnnimretrieval.descriptors.reading import Loaded, read_each, read_one
+from cnnimretrieval.descriptors.tensors import in_bucket
 from cnnimretrieval.networks.network import RetrievalNetwork
 from groundwork.digest import sha256_of
 from groundwork.files import discard
@@ -100,7 +101,7 @@ class Inputs:
 
         `workers` processes read ahead what is not kept. The network is in evaluation mode, on `device`.
         """
-        names = [self._names(request, look) for request in requests]
+        names = [self._names(request, look, network.config.bucket_px) for request in requests]
         there = [bool(its) and all(self._has(name) for name in its) for its in names]
         missing = [request for request, kept in zip(requests, there, strict=True) if not kept]
         pictures = read_each(missing, look.image_size, workers=workers)
@@ -134,8 +135,9 @@ class Inputs:
         levels = torch.from_numpy(loaded.levels)
         if message := _too_small(network, levels, request.path):
             return Given(reason=TOO_SMALL, message=message)
+        levels = in_bucket(levels[None], network.config.bucket_px)[0]
         if self.num_layers == 0:
-            arrays = [loaded.levels]
+            arrays = [levels.numpy()]
         else:
             made = below(network, self.num_layers, levels[None].to(device), look)
             arrays = [packed(part[0], self.kept_as) for part in made]
@@ -144,7 +146,7 @@ class Inputs:
                 self.kept.put(name, array)
         return Given(parts=tuple(map(unpacked, arrays)))
 
-    def _names(self, request: ImageRequest, look: Look) -> list[str]:
+    def _names(self, request: ImageRequest, look: Look, bucket_px: int | None) -> list[str]:
         """Under which its parts are kept; none for a request that cannot be kept."""
         content = "" if self.kept is None else self._content(request.path)
         if not content or not (request.edit is None or isinstance(request.edit, Relit)):
@@ -152,6 +154,7 @@ class Inputs:
         edit = None if request.edit is None else [request.edit.seed, request.edit.config]
         box = None if request.box is None else list(request.box)
         said = [content, look.image_size, box, request.rotation_deg, edit, request.as_photo]
+        said += [] if bucket_px is None else [bucket_px]
         shown = [[scale, look.precision] for scale in look.scales] if self.num_layers else [[]]
         return [key_of(said, one) for one in shown]
 

@@ -14,6 +14,10 @@ from groundwork.photos import UnusablePhoto
 
 Levels = UInt8[np.ndarray, "3 _ _"]
 
+# What processes need besides that read edited photos, for `groundwork.child.preload`, before the first child.
+# They take most of a second to load, which plain photos need not wait for.
+EDITS = ("cnnimretrieval.descriptors.distort", "cnnimretrieval.descriptors.retake")
+
 # Photos that a process reads at a time: enough to make its start cheap, few enough for pictures that wait.
 _TOGETHER = 8
 _DEADLY = "processes die of reading it"

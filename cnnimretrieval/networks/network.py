@@ -31,6 +31,7 @@ _OPTIONS = (
     "std",
     "image_size",
     "scales",
+    "bucket_px",
     "local",
 )
 
@@ -75,6 +76,14 @@ class NetworkConfig(Settings):
     )
     scales: tuple[float, ...] = Field(
         default=(1.0,), min_length=1, description="factors on top of image_size; the same"
+    )
+    # Left out of what is written unless it is set, too.
+    bucket_px: int | None = Field(
+        default=None,
+        gt=0,
+        exclude_if=lambda bucket_px: bucket_px is None,
+        description="both sides of a picture become the nearest multiple of it, so that pictures of nearly "
+        "one shape go through together; not published",
     )
 
     @field_validator("scales")

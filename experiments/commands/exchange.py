@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,15 +11,20 @@ from experiments.exit_codes import UsageFault
 from groundwork.lock import hold
 from groundwork.names import printable
 
+if TYPE_CHECKING:
+    from cnnimretrieval.descriptors.finished import Written
+
 _CHECKPOINTS = (".pth", ".pth.tar")
 _GRAPH = ".graphml"
 _ONNX = ".onnx"
+_TORCH = ".pt2"
 
 
 class Format(StrEnum):
     """What `--to` knows; without it the format follows from what is exported."""
 
     ONNX = "onnx"
+    TORCH = "torch"
     HUGGINGFACE = "huggingface"
     REFERENCE = "reference"
     HLOC = "hloc"
@@ -39,16 +44,17 @@ def export(
             metavar="FILE|DIR",
             help="Of a reconstruction, the file of its match graph: FILE.graphml; of pairs, the folder to "
             "write: NAME.pkl, NAME-whiten.pkl, ims, a pair list; of a network, the checkpoint: FILE.pth or "
-            "FILE.pth.tar, FILE.onnx, or the folder for huggingface; of descriptors, the folder for hloc.",
+            "FILE.pth.tar, FILE.onnx, FILE.pt2, or the folder for huggingface; of descriptors, the folder "
+            "for hloc.",
         ),
     ],
     to: Annotated[
         Format | None,
         typer.Option(
-            metavar="onnx|huggingface|reference|hloc",
-            help="Of a network: one ONNX file with normalisation and whitening inside, a folder as model "
-            "hubs hold it, or a checkpoint of the reference toolbox. Of an extracted DIR: HDF5 and a pair "
-            "list for hloc [default: reference].",
+            metavar="onnx|torch|huggingface|reference|hloc",
+            help="Of a network: one ONNX file with normalisation and whitening inside, the same as a graph "
+            "of PyTorch's that runs without this package, a folder as model hubs hold it, or a checkpoint of "
+            "the reference toolbox. Of an extracted DIR: HDF5 and a pair list for hloc [default: reference].",
         ),
     ] = None,
     name: Annotated[
@@ -81,6 +87,8 @@ def export(
         )
     elif to is Format.ONNX:
         _export_onnx(source, out, whitening_from, weights)
+    elif to is Format.TORCH:
+        _export_torch(source, out, whitening_from, weights)
     elif to is Format.HUGGINGFACE:
         _export_hub_folder(source, out, whitening_from, weights)
     elif to is None and kind == "a reconstruction":
@@ -147,10 +155,21 @@ def _export_onnx(model: str, out: Path, whitening_from: str | None, weights: str
 
     require_packages()
     written = export_onnx(machine.load_network(model, weights, whitening_from), out)
-    print(
-        f"descriptors of length {written.dim:,}; onnxruntime and PyTorch differ by "
-        f"{written.largest_difference:.1g} at most\n{out}"
-    )
+    _say(written, "onnxruntime and PyTorch differ by")
+
+
+def _export_torch(model: str, out: Path, whitening_from: str | None, weights: str | None) -> None:
+    _require_ending(out, (_TORCH,), "a network")
+    from cnnimretrieval.descriptors.torch_file import export_torch
+    from experiments import machine
+
+    written = export_torch(machine.load_network(model, weights, whitening_from), out)
+    _say(written, "the file and the network differ by")
+
+
+def _say(written: "Written", differ: str) -> None:
+    most = f"{written.largest_difference:.1g} at most"
+    print(f"descriptors of length {written.dim:,}; {differ} {most}\n{written.path}")
 
 
 def _export_hub_folder(model: str, out: Path, whitening_from: str | None, weights: str | None) -> None:

@@ -184,12 +184,21 @@ def test_a_network_becomes_a_folder_for_hubs_and_serves_as_model(model, photos, 
     assert "It was not scored where it comes from." in card
 
 
-def test_a_network_becomes_an_onnx_file(model, tmp_path, capsys):
+@pytest.mark.parametrize(("to", "ending"), [("onnx", ".onnx"), ("torch", ".pt2")])
+def test_a_network_as_one_file_is_called_by_its_format(model, tmp_path, capsys, to, ending):
     out = tmp_path / "net.txt"
-    assert cli.main(["export", str(model), "--to", "onnx", "--out", str(out)]) == 2
+    assert cli.main(["export", str(model), "--to", to, "--out", str(out)]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        f"cnnimretrieval: --out: expected a file ending in .onnx for a network, got {out}; give one"
+        f"cnnimretrieval: --out: expected a file ending in {ending} for a network, got {out}; give one"
     ]
+
+
+def test_a_network_becomes_a_graph_of_pytorch(model, tmp_path, capsys):
+    out = tmp_path / "net.pt2"
+    assert cli.main(["export", str(model), "--to", "torch", "--out", str(out)]) == 0
+    said, path = capsys.readouterr().out.splitlines()
+    assert said.startswith("descriptors of length ")
+    assert (path, out.is_file()) == (str(out), True)
 
 
 def test_descriptors_go_to_hloc(model, photos, tmp_path, capsys):

@@ -1,14 +1,18 @@
 import logging
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
 
+from cnnimretrieval.descriptors import reading
 from cnnimretrieval.training.result import TrainResult
 from experiments import manifest, metrics, pipeline
 from experiments.engine import Engine
 from experiments.exit_codes import UsageFault
 from experiments.settings.run_config import RunConfig
 from groundwork.files import write_json, write_table
+from sfm.reconstruct import PRELOAD
 
 SFM = {
     "images": 12,
@@ -147,3 +151,13 @@ def test_every_folder_of_a_run_is_locked_while_it_goes(tmp_path, calls, monkeypa
     pipeline.run(tmp_path / "photos", tmp_path / "work", CONFIG, EXECUTION)
     work = tmp_path / "work"
     assert held == [work, work / "pairs", work / "model"]
+
+
+def test_processes_of_a_run_have_from_the_start_what_its_stages_need(tmp_path):
+    script = (
+        "from pathlib import Path; from experiments.engine import Engine; "
+        "from groundwork.child import preloaded; "
+        "Engine(workers=1).open(Path(), Path()); print(*preloaded())"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert {reading.__name__, *reading.EDITS, *PRELOAD} <= set(found.stdout.split())

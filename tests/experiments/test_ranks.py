@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 def _together(*words: object) -> subprocess.CompletedProcess[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     return subprocess.run(
         [*launcher, "-m", "experiments.cli", *map(str, words)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},

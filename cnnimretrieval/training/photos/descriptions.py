@@ -10,12 +10,14 @@ from jaxtyping import Float
 from cnnimretrieval.descriptors.extract import ExtractConfig
 from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.inputs import Inputs
+from cnnimretrieval.descriptors.reading import EDITS
 from cnnimretrieval.descriptors.together import describe_together
 from cnnimretrieval.distributed import first_says, is_first, wait
 from cnnimretrieval.evaluation.queries import QuerySet, Situation, query_set
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.photos.collection import Collection
 from cnnimretrieval.training.safeguards.divergence import sound_descriptors
+from groundwork.child import preload
 from groundwork.files import atomic_path
 from groundwork.keys import key_of
 from groundwork.photo_source import read_source
@@ -156,6 +158,7 @@ def descriptions_of(
 
     ValueError when there is no query of the purpose that is `needed`.
     """
+    preload(*EDITS)
     source, table = read_source(pairs), read_pair_table(pairs)
     return Descriptions(
         collection=Collection(photos=source.folder, table=table),

@@ -11,6 +11,7 @@ from PIL import Image
 
 from cnnimretrieval.api import Describer
 from cnnimretrieval.descriptors import onnx_file
+from cnnimretrieval.descriptors.finished import Finished
 from cnnimretrieval.networks.network import NetworkConfig, build
 from cnnimretrieval.whitening.apply import Whitening
 
@@ -70,13 +71,16 @@ def test_the_file_says_what_it_is(exported):
 def test_a_file_that_gives_something_else_is_refused(exported):
     network, written = exported
     other = build(NetworkConfig(backbone="alexnet"), "random", seed=4)
-    ours, others = (onnx_file.Finished(one, network.whitening).eval() for one in (network, other))
+    other.whitening = network.whitening
+    ours, others = (Finished.of(one, whiten=True) for one in (network, other))
+    run = onnx_file.in_onnxruntime(written.path)
     # What is left is rounding, which may differ from one pass to the next.
-    assert max(onnx_file.require_agreement(ours, written.path), written.largest_difference) < 2e-6
+    found = ours.require_agreement(written.path, run, "onnxruntime")
+    assert max(found, written.largest_difference) < 2e-6
     with pytest.raises(
         ValueError, match=r"network\.onnx: expected onnxruntime to give .* got a difference of 0\."
     ):
-        onnx_file.require_agreement(others, written.path)
+        others.require_agreement(written.path, run, "onnxruntime")
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnnimretrieval.descriptors.distort import Relit
 from cnnimretrieval.descriptors.images import ImageRequest, read_levels
-from cnnimretrieval.descriptors.reading import read_each
+from cnnimretrieval.descriptors.reading import EDITS, read_each
+from cnnimretrieval.evaluation.queries import edit_of
 from cnnimretrieval.networks.model_folder import save
 
 
@@ -85,3 +87,12 @@ def test_a_process_that_reads_photos_loads_neither_torch_nor_tables(module):
     script = f"import sys, {module}; print(sorted({heavy} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("kind", ["crop", "retaken"])
+def test_what_an_edit_needs_is_said_for_the_start_of_processes(kind):
+    # Loading it for every few photos took longer than reading them.
+    edit = edit_of(kind, 0)
+    assert edit is not None
+    assert type(edit).__module__ in EDITS
+    assert Relit.__module__ in EDITS

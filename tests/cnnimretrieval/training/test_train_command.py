@@ -41,7 +41,8 @@ def _command(pairs_dir: Path, out: Path, *, ranks: int) -> list[str]:
     protocol = out.parent / "tiny.toml"
     protocol.write_text(PROTOCOL)
     words = ["train", pairs_dir, "--out", out, "--protocol", protocol, "--device", "cpu", "--workers", 1]
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks)] if ranks > 1 else []
+    together = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    launcher = together if ranks > 1 else []
     return [sys.executable, *launcher, "-m", "experiments.cli", *map(str, words)]
 
 
