@@ -25,7 +25,7 @@ INPUT, OUTPUT = "images", "descriptors"
 _TRIED_SIZES = ((96, 128), (160, 96), (131, 97))
 _TRIED_BATCHES = (1, 3)
 # Of the components of unit vectors, whitened: measured 5e-7 at most, in every family of networks.
-TOLERANCE = 1e-4
+_TOLERANCE = 1e-4
 
 Run = Callable[[UInt8[np.ndarray, "b 3 h w"]], Float[np.ndarray, "b d"]]
 
@@ -96,9 +96,9 @@ class Finished(nn.Module):
         ValueError when that is no rounding.
         """
         difference = self._largest_difference(run)
-        if not difference <= TOLERANCE:
+        if not difference <= _TOLERANCE:
             raise ValueError(
-                f"export {path}: expected {who} to give PyTorch's descriptors to {TOLERANCE:g}, got a "
+                f"export {path}: expected {who} to give PyTorch's descriptors to {_TOLERANCE:g}, got a "
                 f"difference of {difference:.2g}; keep the network in our own format"
             )
         return difference
