@@ -103,6 +103,14 @@ class Finished(nn.Module):
             )
         return difference
 
+    def no_graph(self, error: Exception, kind: str) -> ValueError:
+        """The one line for a network that cannot be traced."""
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        return ValueError(
+            f"export to {kind}: expected a network that is one graph for photos of any size, got "
+            f"{self.network.trunk.name}, which is none ({reason}); choose another network"
+        )
+
     def _largest_difference(self, run: Run) -> float:
         generator, found = np.random.default_rng(0), 0.0
         for height, width in self._sizes():
@@ -119,12 +127,3 @@ class Finished(nn.Module):
     def _sizes(self) -> tuple[tuple[int, int], ...]:
         only_size = self.network.trunk.only_size
         return _TRIED_SIZES if only_size is None else (only_size,)
-
-
-def no_graph(finished: Finished, error: Exception, kind: str) -> ValueError:
-    """The one line for a network that cannot be traced."""
-    reason = str(error.__cause__ or error).strip().splitlines()[0]
-    return ValueError(
-        f"export to {kind}: expected a network that is one graph for photos of any size, got "
-        f"{finished.network.trunk.name}, which is none ({reason}); choose another network"
-    )

@@ -135,9 +135,8 @@ class Inputs:
         levels = torch.from_numpy(loaded.levels)
         if message := _too_small(network, levels, request.path):
             return Given(reason=TOO_SMALL, message=message)
-        levels = in_bucket(levels[None], network.config.bucket_px)[0]
         if self.num_layers == 0:
-            arrays = [levels.numpy()]
+            arrays = [in_bucket(levels[None], network.config.bucket_px)[0].numpy()]
         else:
             made = below(network, self.num_layers, levels[None].to(device), look)
             arrays = [packed(part[0], self.kept_as) for part in made]

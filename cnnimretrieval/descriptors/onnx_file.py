@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from cnnimretrieval.descriptors.finished import INPUT, OUTPUT, Finished, Run, Written, no_graph
+from cnnimretrieval.descriptors.finished import INPUT, OUTPUT, Finished, Run, Written
 from cnnimretrieval.networks.network import RetrievalNetwork
 from groundwork.files import atomic_path
 
@@ -67,7 +67,7 @@ def _traced(finished: Finished) -> Any:
                 dynamic_shapes=finished.free_sides(),
             )
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
-        raise no_graph(finished, error, "ONNX") from error
+        raise finished.no_graph(error, "ONNX") from error
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch.export import ExportedProgram
 
-from cnnimretrieval.descriptors.finished import Finished, Run, Written, no_graph
+from cnnimretrieval.descriptors.finished import Finished, Run, Written
 from cnnimretrieval.networks.network import RetrievalNetwork
 from groundwork.files import atomic_path
 
@@ -44,4 +44,4 @@ def _traced(finished: Finished) -> ExportedProgram:
         with torch.no_grad():
             return torch.export.export(finished, (finished.example(),), dynamic_shapes=finished.free_sides())
     except (RuntimeError, ValueError) as error:
-        raise no_graph(finished, error, "torch") from error
+        raise finished.no_graph(error, "torch") from error

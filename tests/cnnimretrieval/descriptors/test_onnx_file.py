@@ -13,25 +13,14 @@ from cnnimretrieval.api import Describer
 from cnnimretrieval.descriptors import onnx_file
 from cnnimretrieval.descriptors.finished import Finished
 from cnnimretrieval.networks.network import NetworkConfig, build
-from cnnimretrieval.whitening.apply import Whitening
-
-
-def _whitening(dim: int, kept: int) -> Whitening:
-    rng = np.random.default_rng(2)
-    mean, projection = rng.normal(size=dim) * 0.02, rng.normal(size=(kept, dim))
-    return Whitening(mean=mean, projection=projection, kind="learned", note="drawn")
+from tests.cnnimretrieval.descriptors.exported import levels, whitened_network, whitening
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    network = build(NetworkConfig(backbone="alexnet"), "random", seed=3)
-    network.whitening = _whitening(network.dim, 20)
+    network = whitened_network()
     path = tmp_path_factory.mktemp("onnx") / "network.onnx"
     return network, onnx_file.export_onnx(network, path)
-
-
-def _levels(path) -> np.ndarray:
-    return np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1)
 
 
 def test_the_file_gives_what_describe_gives(exported, photos):
@@ -40,10 +29,10 @@ def test_the_file_gives_what_describe_gives(exported, photos):
     expected = Describer(network).describe(photos)
     assert written.dim == 20
     for row, path in enumerate(photos):
-        (found,) = session.run(None, {"images": _levels(path)[None]})
+        (found,) = session.run(None, {"images": levels(path)[None]})
         np.testing.assert_allclose(found[0], expected[row], atol=2e-6)
     # Three of the photos are of one size.
-    batch = np.stack([_levels(photos[row]) for row in (0, 1, 3)])
+    batch = np.stack([levels(photos[row]) for row in (0, 1, 3)])
     (found,) = session.run(None, {"images": batch})
     np.testing.assert_allclose(found, expected[[0, 1, 3]], atol=2e-6)
 
@@ -111,6 +100,6 @@ def test_a_missing_package_is_one_line(network, tmp_path, monkeypatch, package):
 )
 def test_every_family_and_pooling(tmp_path, backbone, pooling, regional):
     network = build(NetworkConfig(backbone=backbone, pooling=pooling, regional=regional), "random")
-    network.whitening = _whitening(network.dim, 32)
+    network.whitening = whitening(network.dim, 32)
     written = onnx_file.export_onnx(network, tmp_path / "network.onnx")
     assert written.largest_difference < 1e-5

@@ -7,13 +7,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from cnnimretrieval.api import Describer
 from cnnimretrieval.descriptors import torch_file
 from cnnimretrieval.descriptors.finished import Finished
 from cnnimretrieval.networks.network import NetworkConfig, build
-from cnnimretrieval.whitening.apply import Whitening
+from tests.cnnimretrieval.descriptors.exported import levels, whitened_network
 
 # What somebody runs who has PyTorch and not this package.
 _ALONE = """
@@ -25,22 +24,11 @@ numpy.save(sys.argv[3], graph(images).detach().numpy())
 """
 
 
-def _whitening(dim: int, kept: int) -> Whitening:
-    rng = np.random.default_rng(2)
-    mean, projection = rng.normal(size=dim) * 0.02, rng.normal(size=(kept, dim))
-    return Whitening(mean=mean, projection=projection, kind="learned", note="drawn")
-
-
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    network = build(NetworkConfig(backbone="alexnet"), "random", seed=3)
-    network.whitening = _whitening(network.dim, 20)
+    network = whitened_network()
     path = tmp_path_factory.mktemp("torch") / "network.pt2"
     return network, torch_file.export_torch(network, path)
-
-
-def _levels(path) -> np.ndarray:
-    return np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1)
 
 
 def test_the_file_gives_what_describe_gives(exported, photos):
@@ -49,15 +37,15 @@ def test_the_file_gives_what_describe_gives(exported, photos):
     expected = Describer(network).describe(photos)
     assert (written.dim, written.largest_difference) == (20, pytest.approx(0.0, abs=2e-6))
     for row, path in enumerate(photos):
-        np.testing.assert_allclose(run(_levels(path)[None])[0], expected[row], atol=2e-6)
+        np.testing.assert_allclose(run(levels(path)[None])[0], expected[row], atol=2e-6)
     # Three of the photos are of one size.
-    batch = np.stack([_levels(photos[row]) for row in (0, 1, 3)])
+    batch = np.stack([levels(photos[row]) for row in (0, 1, 3)])
     np.testing.assert_allclose(run(batch), expected[[0, 1, 3]], atol=2e-6)
 
 
 def test_the_file_runs_without_this_package(exported, photos, tmp_path):
     network, written = exported
-    np.save(tmp_path / "images.npy", _levels(photos[2])[None])
+    np.save(tmp_path / "images.npy", levels(photos[2])[None])
     words = [written.path, tmp_path / "images.npy", tmp_path / "found.npy"]
     subprocess.run([sys.executable, "-c", _ALONE, *map(str, words)], check=True, cwd=tmp_path)
     found = np.load(tmp_path / "found.npy")
