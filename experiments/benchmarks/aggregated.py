@@ -50,9 +50,9 @@ def main(words: Sequence[str] | None = None) -> int:
     header = ("way", *next(iter(measured.values())))
     print(f"{len(asked.requests)} crops, {len(run.names):,} photos")
     print_table(header, [(name, *map("{:.4f}".format, row.values())) for name, row in measured.items()])
-    local_bytes = int(store.images["count"].sum()) * (2 * store.dim + 16) / len(run.names)
     print(
-        f"bytes a photo: {index.bytes_a_photo:,.0f} of the index, {local_bytes:,.0f} of the local features, "
+        f"bytes a photo: {index.bytes_a_photo:,.0f} of the index, "
+        f"{store.bytes_a_photo:,.0f} of the local features, "
         f"{run.database.itemsize * run.database.shape[1]:,} of the global descriptor"
     )
     by_time = measured["every photo verified"][_TIME] / measured["aggregated"][_TIME]

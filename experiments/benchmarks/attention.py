@@ -20,6 +20,7 @@ from cnnimretrieval.training.local.training import Lessons, read_lessons, teachi
 from cnnimretrieval.training.photos.collection import Collection
 from experiments.benchmarks.measuring.measure import Claim, arguments, conclude, print_table
 from groundwork.files import read_json
+from pairs.heldout import Purpose
 from pairs.pair_table import PairTable, read_pair_table
 
 
@@ -44,7 +45,7 @@ def main(words: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     collection = Collection(photos=photos, table=table)
     lessons = read_lessons(pairs, collection, files, device="cpu", workers=0)
-    rows = [row for row in reported_rows(table) if row in lessons.seen][:: given.every]
+    rows = [row for row in held_out_rows(table, "report") if row in lessons.seen][:: given.every]
     found = {
         model: attention_ratios(network, lessons, rows, given.image_size)
         for model, network in networks.items()
@@ -58,9 +59,10 @@ def main(words: Sequence[str] | None = None) -> int:
     return conclude([Claim(what=what, measured=best, limit=2.0, at_least=True)])
 
 
-def reported_rows(table: PairTable) -> list[int]:
-    """The photos of held-out places that nothing is chosen by."""
-    rows: list[int] = np.flatnonzero(table.is_val & (table.place >= 0) & ~table.is_choosing).tolist()
+def held_out_rows(table: PairTable, purpose: Purpose) -> list[int]:
+    """The photos of held-out places: those to choose by, or those that nothing is chosen by."""
+    wanted = table.is_choosing == (purpose == "choose")
+    rows: list[int] = np.flatnonzero(table.is_val & (table.place >= 0) & wanted).tolist()
     return rows
 
 

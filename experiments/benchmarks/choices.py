@@ -9,16 +9,15 @@ again; descriptors are shared among cells.
 """
 
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from cnnimretrieval.evaluation.paired import Difference, paired_difference
 from experiments.benchmarks.contenders.choice_cell import Cell, run_cell
+from experiments.benchmarks.material.recipes import read_recipes
 from experiments.benchmarks.measuring.choice_plot import plot
 from experiments.benchmarks.measuring.measure import arguments, print_table
 from experiments.initial import with_descriptors
@@ -27,20 +26,12 @@ from experiments.settings.run_config import RunConfig
 from groundwork.executors import LocalExecutor
 from groundwork.files import write_json
 from groundwork.photo_source import read_source
-from groundwork.settings import Settings
 from pairs.mine import MineConfig, mine
 from pairs.split import SplitConfig
 
 # Nothing is reported here, so as many places as that takes are set aside to choose by.
 _SPLIT = SplitConfig(choosing_share=0.3)
 _RECIPES = Path(__file__).with_suffix(".toml")
-
-
-class Recipes(Settings):
-    """The recipes of a file: settings of all of them, then of each, as `--set` takes them."""
-
-    all: tuple[str, ...] = ()
-    recipes: dict[str, tuple[str, ...]] = Field(min_length=1)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -63,7 +54,7 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(words)
     try:
-        recipes = _read_recipes(given.recipes, given.only)
+        recipes = read_recipes(given.recipes, given.only)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     common = [
@@ -98,23 +89,6 @@ def main(words: Sequence[str] | None = None) -> int:
         given.out / "choices.svg",
     )
     return 0
-
-
-def _read_recipes(path: Path, only: Sequence[str] | None) -> Recipes:
-    """The recipes in a file, all or `only` some; ValueError in one line for anything else."""
-    try:
-        read = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"recipes {path}: expected a TOML file, got one that cannot be read: {error}; mend it"
-        ) from error
-    found = Recipes.checked(read, f"recipes {path}", "lists of settings", "mend it")
-    unknown = sorted({*(only or ())} - {*found.recipes})
-    if unknown:
-        raise ValueError(
-            f"--only: expected some of {', '.join(found.recipes)}, got {unknown[0]!r}; choose one of them"
-        )
-    return found.model_copy(update={"recipes": {name: found.recipes[name] for name in only or found.recipes}})
 
 
 def _scored(cells: Sequence[Cell], workers: int) -> Iterator[dict[str, Any]]:

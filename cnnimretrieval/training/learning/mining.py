@@ -13,10 +13,11 @@ from cnnimretrieval.descriptors.images import ImageRequest
 from cnnimretrieval.descriptors.together import describe_together
 from cnnimretrieval.training.learning.batches import Examples
 from cnnimretrieval.training.learning.context import Training
-from cnnimretrieval.training.photos.sampling import draw_clusters, draw_pairs, draw_pool
+from cnnimretrieval.training.photos.sampling import draw_clusters, draw_pairs, draw_pool, draw_unplaced
 from cnnimretrieval.training.safeguards.divergence import sound_descriptors
 from cnnimretrieval.whitening.apply import apply as apply_whitening
 from pairs.negatives import mine_hard_negatives
+from pairs.pair_table import PairTable
 from pairs.same_place_negatives import ApartPairs
 
 
@@ -110,14 +111,21 @@ def draw_tuples(training: Training, num_tuples: int, rng: np.random.Generator) -
     """Pairs of training places, and the images to search for negatives."""
     collection, config = training.collection, training.config
     table = collection.table
-    query, positive = draw_pairs(table, num_tuples, rng, by=config.drawn_by)
-    requests = tuple(
+    alone = draw_unplaced(table, int(config.unplaced_share * num_tuples), rng)
+    query, positive = draw_pairs(table, num_tuples - len(alone), rng, by=config.drawn_by)
+    requests = [
         collection.query(row, config.query, rng, other)
         for row, other in zip(query.tolist(), positive.tolist(), strict=True)
-    )
+    ]
     first = np.unique([query, positive]) if config.pool_holds_pairs else np.empty(0, np.int64)
+    if len(alone):
+        requests += [collection.distorted(row, config.query, rng) for row in alone.tolist()]
+        # Parts of an epoch are taken one after the other: each gets its share.
+        order = rng.permutation(num_tuples)
+        query, positive = np.append(query, alone)[order], np.append(positive, alone)[order]
+        requests = [requests[number] for number in order]
     pool = draw_pool(table, config.pool_size, config.negatives.allow_unplaced, rng, first=first)
-    return Drawn(query=query, positive=positive, requests=requests, pool=pool)
+    return Drawn(query=query, positive=positive, requests=tuple(requests), pool=pool)
 
 
 def mine_tuples(
@@ -144,12 +152,13 @@ def mine_tuples(
 def _mined(training: Training, drawn: Drawn) -> Mined:
     table, query, pool = training.collection.table, drawn.query, drawn.pool
     query_vectors, pool_vectors = _described(training, drawn)
+    place = _places(table, query)
     found = mine_hard_negatives(
         query_vectors,
-        table.place[query],
+        place[query],
         pool_vectors,
         table.cluster[pool],
-        table.place[pool],
+        place[pool],
         training.config.negatives,
         _apart(table.apart, query, pool),
     )
@@ -161,6 +170,14 @@ def _mined(training: Training, drawn: Drawn) -> Mined:
     distances = np.sqrt(np.clip(2.0 - 2.0 * found.score[found.pool_row >= 0], 0.0, None))
     negatives = np.where(found.pool_row >= 0, pool[found.pool_row], -1)
     return Mined(negatives, float(distances.mean()))
+
+
+def _places(table: PairTable, query: Int[np.ndarray, " t"]) -> Int[np.ndarray, " n"]:
+    """The place of each image; a query that matched nothing has one of its own."""
+    place = table.place.copy()
+    alone = np.unique(query[place[query] < 0])
+    place[alone] = place.max(initial=-1) + 1 + np.arange(len(alone))
+    return place
 
 
 def _described(training: Training, drawn: Drawn) -> tuple[Float[np.ndarray, "t d"], Float[np.ndarray, "p d"]]:

@@ -59,6 +59,19 @@ _DRAWS: Mapping[DrawnBy, Callable[[Positives, int, np.random.Generator], tuple[R
 }
 
 
+def draw_unplaced(table: PairTable, count: int, rng: np.random.Generator) -> Rows:
+    """Rows of photos to train on that matched nothing, each as often as any other (give or take one).
+
+    None when every photo has a place.
+    """
+    rows = np.flatnonzero(~table.is_val & (table.place < 0))
+    if not len(rows):
+        return rows
+    rounds = -(-count // len(rows))
+    drawn: Rows = np.concatenate([rows[:0], *(rng.permutation(rows) for _ in range(rounds))])[:count]
+    return drawn
+
+
 def draw_pool(
     table: PairTable,
     pool_size: int,

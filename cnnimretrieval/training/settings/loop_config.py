@@ -41,6 +41,14 @@ class LoopConfig(Settings):
         default="query",
         description="of tuples: every query as often, or every pair by its weight, as the reference draws",
     )
+    unplaced_share: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        exclude_if=lambda share: not share,
+        description="of the tuples: a detail of a photo that matched nothing, with the whole photo as its "
+        "positive; not published",
+    )
     pool_size: int = Field(default=22000, gt=0, description="images searched for hard negatives")
     pool_holds_pairs: bool = Field(
         default=False, description="the pool begins with the drawn queries and positives, as in MatConvNet"
@@ -188,6 +196,17 @@ class LoopConfig(Settings):
             raise ValueError(
                 f"loop: expected memory_size 0 with a loss over {what}, got {self.memory_size}; "
                 "choose a loss over batches, or no memory"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _unplaced_in_tuples(self) -> "LoopConfig":
+        in_tuples = self.sampling == "tuples" and isinstance(LOSSES[self.loss], TupleLoss)
+        if self.unplaced_share and not in_tuples:
+            raise ValueError(
+                f"loop: expected unplaced_share 0 with {self.loss} and sampling by {self.sampling}, got "
+                f"{self.unplaced_share:g}; photos without a place are learned from in tuples, by a loss over "
+                "tuples"
             )
         return self
 

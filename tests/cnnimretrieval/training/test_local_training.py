@@ -7,9 +7,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from cnnimretrieval.local.store import read_local
 from cnnimretrieval.networks.local_head import LocalConfig
 from cnnimretrieval.networks.model_folder import read_folder, save
 from cnnimretrieval.networks.network import NetworkConfig, build
+from cnnimretrieval.networks.open import load
 from cnnimretrieval.training.fine_tune import TrainConfig, fine_tune
 from cnnimretrieval.training.local.losses import (
     attended_loss,
@@ -28,8 +30,10 @@ from cnnimretrieval.training.local.supervision import (
 )
 from cnnimretrieval.training.local.training import Lessons, learn_local, read_lessons, teaching_models
 from cnnimretrieval.training.settings.loop_config import LoopConfig
-from experiments.benchmarks import attention
+from experiments.benchmarks import attention, heads
+from groundwork.files import read_json
 from groundwork.orientation import upright_xy
+from pairs.heldout import write_heldout
 from pairs.image_pairs import Candidates
 from pairs.pair_table import write_candidates
 from sfm.model import load_model, save_model
@@ -280,7 +284,7 @@ def test_geometry_teaches_attention_to_what_is_triangulated(lessons):
 def test_a_finished_run_is_judged_by_what_its_head_attends_to(collection, sfm_dir, tmp_path, capsys):
     network = headed()
     save(network, tmp_path / "model")
-    rows = attention.reported_rows(collection.table)
+    rows = attention.held_out_rows(collection.table, "report")
     assert {int(collection.table.place[row]) for row in rows} == {1, 3}
     code = attention.main([str(tmp_path), "--image-size", "64"])
     shown = capsys.readouterr().out
@@ -291,6 +295,33 @@ def test_a_finished_run_is_judged_by_what_its_head_attends_to(collection, sfm_di
     assert f"| {tmp_path}/model | {len(rows)} | {np.median(ratios):.2f} | {ratios.mean():.2f} |" in shown
     assert attention.main([str(tmp_path), "--image-size", "64", "--every", "4"]) in (0, 1)
     assert f"model | {-(-len(rows) // 4)} |" in capsys.readouterr().out
+
+
+def test_heads_are_taught_on_one_network_and_compared(heldout, sfm_dir, tmp_path, capsys):
+    pytest.importorskip("cv2")
+    save(headed(None), tmp_path / "model")
+    retaken = [replace(query, kind="retaken") for query in heldout if query.kind == "crop"]
+    write_heldout([*heldout, *retaken], tmp_path / "pairs" / "heldout.parquet")
+    recipes = tmp_path / "recipes.toml"
+    recipes.write_text(
+        'all = ["train.network.local.dim=8", "train.local.epochs=1", "train.local.image_size=64"]\n'
+        "[recipes]\nboth = []\ngeometry = ['train.local.weights.tracks=0']\n"
+    )
+    out = tmp_path / "out"
+    words = [str(tmp_path), "--out", str(out), "--recipes", str(recipes), "--local-set", "image_size=64"]
+    assert heads.main([*words, "--unseen"]) == 0
+    header, *rows = read_json(out / "heads.json")
+    assert [row[0] for row in rows] == ["none", "SIFT", "both", "geometry"]
+    assert {len(row) for row in rows} == {len(header)}
+    for name, *scores, _, size, attention_ratio, _ in rows:
+        assert all(0.0 <= float(score) <= 1.0 for score in scores)
+        if name in ("both", "geometry"):
+            assert float(attention_ratio) > 0
+            assert size == f"{read_local(out / name).bytes_a_photo:,.0f}" != "0"
+    both, geometry = (load(out / name / "model") for name in ("both", "geometry"))
+    assert both.without_local().fingerprint() == geometry.without_local().fingerprint()
+    assert both.fingerprint() != geometry.fingerprint()
+    assert "| both |" in capsys.readouterr().out
 
 
 def test_a_network_without_a_head_attends_to_nothing(sfm_dir, tmp_path, capsys):

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cnnimretrieval.training.photos.sampling import draw_clusters, draw_pairs, draw_pool
+from cnnimretrieval.training.photos.sampling import draw_clusters, draw_pairs, draw_pool, draw_unplaced
 
 RNG = np.random.default_rng
 NONE, SOME = np.empty(0, np.int64), np.array([2, 7, 14])
@@ -77,6 +77,18 @@ def test_the_pool_holds_no_held_out_image(collection, allow_unplaced, expected):
     assert set(SOME) <= set(small[1])
     assert not set(SOME) <= set(small[0])
     assert len(draw_pool(collection.table, 2, allow_unplaced, RNG(0), first=SOME)) == 2
+
+
+def test_photos_that_matched_nothing_come_round_in_turn(collection):
+    table = collection.table
+    known = np.flatnonzero((table.place < 0) & ~table.is_val)
+    assert len(known)
+    drawn = draw_unplaced(table, 2 * len(known) + 1, RNG(0))
+    assert sorted(np.bincount(drawn)[known].tolist()) == [2] * (len(known) - 1) + [3]
+    assert set(drawn.tolist()) == set(known.tolist())
+    assert not len(draw_unplaced(table, 0, RNG(0)))
+    placed = replace(table, place=np.where(table.place < 0, 99, table.place))
+    assert not len(draw_unplaced(placed, 5, RNG(0)))
 
 
 def test_a_batch_has_a_query_of_each_cluster_and_different_positives_of_it(collection):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -217,6 +219,41 @@ def test_the_parts_of_an_epoch_share_its_draws_and_one_pool(collection):
     for part in parts:
         np.testing.assert_array_equal(part.pool, parts[0].pool)
     assert len(parts[0].pool) == 6
+
+
+@pytest.mark.parametrize("allow_unplaced", [False, True])
+def test_a_photo_that_matched_nothing_is_the_positive_of_its_details(collection, allow_unplaced):
+    table, share = collection.table, 0.5
+    negatives = NegativesConfig(num_negatives=9, allow_unplaced=allow_unplaced)
+    training = _training(collection, unplaced_share=share, pool_holds_pairs=True, negatives=negatives)
+    rng = np.random.default_rng(0)
+    tuples = mine_tuples(training, draw_tuples(training, 6, rng), rng)
+    query, positive = tuples.rows[:, 0], tuples.rows[:, 1]
+    alone = table.place[query] < 0
+    assert alone.sum() == share * len(query)
+    # Not one after the other: a part of an epoch has its share of them.
+    assert not alone[: alone.sum()].all()
+    np.testing.assert_array_equal(query == positive, alone)
+    for row, request, its_own in zip(query, tuples.requests, alone, strict=True):
+        assert request.path == collection.whole(row).path
+        assert (request.box is not None) == its_own
+    unplaced = table.place < 0
+    for row, found in zip(query, tuples.negatives, strict=True):
+        others = found[found >= 0]
+        assert len(others)
+        assert row not in others
+        assert not (table.place[others] == table.place[row]).any() or unplaced[row]
+        assert allow_unplaced or not unplaced[others].any()
+    if allow_unplaced:
+        assert any(unplaced[found[found >= 0]].any() for found in tuples.negatives[~alone])
+
+
+def test_without_photos_that_matched_nothing_all_tuples_are_of_places(collection):
+    placed = replace(collection.table, place=np.where(collection.table.place < 0, 99, collection.table.place))
+    training = _training(replace(collection, table=placed), unplaced_share=0.5)
+    drawn = draw_tuples(training, 6, np.random.default_rng(0))
+    assert len(drawn.query) == 6
+    assert (drawn.query != drawn.positive).all()
 
 
 def test_the_pool_may_begin_with_the_drawn_pairs(collection):

@@ -80,3 +80,9 @@ def test_a_loss_that_the_sampling_cannot_feed_is_refused():
         "loop: expected memory_size 0 with a loss over tuples, got 9; "
         "choose a loss over batches, or no memory"
     ) in str(error.value)
+    with pytest.raises(ValueError, match="loop") as error:
+        LoopConfig(loss="supcon", unplaced_share=0.5)
+    assert (
+        "loop: expected unplaced_share 0 with supcon and sampling by tuples, got 0.5; photos without a place "
+        "are learned from in tuples, by a loss over tuples"
+    ) in str(error.value)
