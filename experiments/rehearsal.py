@@ -78,13 +78,15 @@ def _targets(target: Target | None) -> Iterator[str]:
 def _states(work: Path, config: RunConfig) -> Iterator[tuple[str, str]]:
     """Each stage and whether it is done, by the records in `work` and the settings of its last run."""
     former, redo = _former_settings(work), ""
+    # Only a run that reached its end says in its manifest by which settings.
+    done = "done, if the photos are the same" if former else "done, if photos and settings are the same"
     for section, folder, record, stage in _STAGES:
         changed = sorted(_changed(former.get(section, {}), config.model_dump(mode="json")[section], section))
         redo = redo or (f"settings changed: {', '.join(changed)}" if former and changed else "")
         if not _is_whole(work / folder, record):
             yield stage, "begun" if any(records_in(work / folder)) else "to do"
         else:
-            yield stage, f"to redo, {redo}" if redo else "done, if the photos are the same"
+            yield stage, f"to redo, {redo}" if redo else done
 
 
 def _former_settings(work: Path) -> Mapping[str, Any]:
