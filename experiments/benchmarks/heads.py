@@ -80,6 +80,7 @@ def main(words: Sequence[str] | None = None) -> int:
         size = replace(run, network=network).local_features(pyramid, out).bytes_a_photo
         rows.append((name, *scores, f"{size:,.0f}", f"{np.median(ratios):.2f}", f"{seconds:.0f}"))
         print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
+    print(judge)
     print_table(_HEADER, rows)
     write_json(given.out / "heads.json", [_HEADER, *rows])
     return 0
@@ -98,6 +99,11 @@ class _Judge:
     def __init__(self, run: Finished, pyramid: PyramidConfig, out: Path, every: int, workers: int) -> None:
         self._run, self._pyramid, self._out, self._workers = run, pyramid, out, workers
         self._asked = [run.asked(kind, every) for kind in _KINDS]
+
+    def __str__(self) -> str:
+        counts = " and ".join(f"{len(asked.requests)} {asked.kind} queries" for asked in self._asked)
+        places = len({place for asked in self._asked for place in asked.places})
+        return f"{counts} of {places} places, {len(self._run.names):,} photos"
 
     def scores(self, network: RetrievalNetwork, setting: str, out: Path | None = None) -> tuple[str, ...]:
         """The mAP of each kind of query by each judge, and the processor time of a query in ms."""

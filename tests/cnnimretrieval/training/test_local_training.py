@@ -321,7 +321,10 @@ def test_heads_are_taught_on_one_network_and_compared(heldout, sfm_dir, tmp_path
     both, geometry = (load(out / name / "model") for name in ("both", "geometry"))
     assert both.without_local().fingerprint() == geometry.without_local().fingerprint()
     assert both.fingerprint() != geometry.fingerprint()
-    assert "| both |" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "| both |" in shown
+    queries = sum(query.kind == "crop" for query in heldout)
+    assert f"{queries} crop queries and {queries} retaken queries of 2 places" in shown
 
 
 def test_a_network_without_a_head_attends_to_nothing(sfm_dir, tmp_path, capsys):
