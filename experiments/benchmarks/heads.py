@@ -1,20 +1,22 @@
 """Local heads, and what teaches them, against each other on the network of a finished run.
 
 A recipe is a list of settings laid over protocol `small-local`; a TOML file names them. Each head is taught
-on the same frozen network, so nothing but local features differs. It is judged by held-out crops and retaken
-crops, re-ranked by its features, beside SIFT and no re-ranking, and by what it attends to (`attention`).
-With `--purpose choose` places are asked for that a run does not report.
+on the same frozen network and the tracks of its run, so nothing but local features differs: of the settings
+those of `train.network.local` and `train.local` count, without `train.local.sfm`. It is judged by held-out
+crops and retaken crops, re-ranked by its features, beside SIFT and no re-ranking, and by what it attends to
+(`attention`). With `--purpose choose` places are asked for that a run does not report.
 """
 
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from cnnimretrieval.local.pyramid import PyramidConfig
+from cnnimretrieval.local.store import read_local
 from cnnimretrieval.networks.model_folder import save
 from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.training.local.settings import LocalTrainingConfig
@@ -24,7 +26,7 @@ from experiments.benchmarks.attention import attention_ratios, held_out_rows
 from experiments.benchmarks.material.finished import Finished, finished, search_arguments
 from experiments.benchmarks.material.recipes import read_recipes
 from experiments.benchmarks.material.reranked import Sources, rerank
-from experiments.benchmarks.measuring.measure import print_table
+from experiments.benchmarks.measuring.measure import print_table, timed
 from experiments.commands import listing
 from experiments.settings import protocol
 from groundwork.files import write_json
@@ -70,15 +72,13 @@ def main(words: Sequence[str] | None = None) -> int:
         ("SIFT", *judge.scores(run.network, "spatial:features=sift"), "", "", ""),
     ]
     for name, config in configs.items():
-        started = time.process_time()
-        network = _taught(run.network, lessons, config)
-        seconds = time.process_time() - started
+        network, took = timed(partial(_taught, run.network, lessons, config))
         out = given.out / name
         save(network, out / "model")
         scores = judge.scores(network, "spatial:features=local", out)
         ratios = attention_ratios(network, lessons, attended, pyramid.image_size)
-        size = replace(run, network=network).local_features(pyramid, out).bytes_a_photo
-        rows.append((name, *scores, f"{size:,.0f}", f"{np.median(ratios):.2f}", f"{seconds:.0f}"))
+        size = read_local(out).bytes_a_photo
+        rows.append((name, *scores, f"{size:,.0f}", f"{np.median(ratios):.2f}", f"{took.cpu:.0f}"))
         print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
     print(judge)
     print_table(_HEADER, rows)

@@ -6,7 +6,7 @@ place's queries; `finished` says who judges.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from experiments.benchmarks.material.finished import finished, search_arguments
 from experiments.benchmarks.material.reranked import Sources, rerank
@@ -27,11 +27,11 @@ def main(words: Sequence[str] | None = None) -> int:
     sources = Sources(run, listing.pyramid(given.local_set or [], asked=True), given.out, given.workers)
     gains = []
     for asked in (run.asked(kind, given.every) for kind in _KINDS):
-        plain: dict[str, float] = {}
+        plain: Mapping[str, float] = {}
         for setting in ("", *(given.setting or _SETTINGS)):
             found = rerank(run, asked, setting, sources)
             maps = found.maps
-            plain = plain or dict(maps)
+            plain = plain or maps
             changes = ", ".join(f"{by} {maps[by]:.4f} ({maps[by] - plain[by]:+.4f})" for by in maps)
             print(
                 f"{asked.kind}, {setting or 'global descriptor'}: {changes}; {len(asked.requests)} queries, "

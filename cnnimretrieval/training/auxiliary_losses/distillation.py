@@ -12,6 +12,7 @@ from cnnimretrieval.networks.network import RetrievalNetwork
 from cnnimretrieval.networks.scales import require_factors
 from cnnimretrieval.training.photos.collection import QueryConfig
 from cnnimretrieval.training.photos.descriptions import Descriptions
+from cnnimretrieval.training.photos.sampling import in_turn
 from groundwork.settings import Settings
 
 
@@ -82,10 +83,8 @@ class Teacher:
     def teach(self, num_examples: int, rng: np.random.Generator) -> Taught:
         """Photos for so many examples, of the training side; none comes again before all had their turn."""
         collection, config = self.descriptions.collection, self.config
-        rows = np.flatnonzero(~collection.table.is_val)
         number = num_examples * config.photos
-        turns = [rng.permutation(rows) for _ in range(-(-number // len(rows)))]
-        drawn = np.concatenate(turns)[:number].tolist()
+        drawn = in_turn(np.flatnonzero(~collection.table.is_val), number, rng).tolist()
         if config.details:
             shown = [collection.distorted(row, self.query, rng) for row in drawn]
         else:

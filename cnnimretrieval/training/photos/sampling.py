@@ -36,8 +36,7 @@ def draw_pairs(
 def _by_query(positives: Positives, num_pairs: int, rng: np.random.Generator) -> tuple[Rows, Rows]:
     by_query = positives.take(np.argsort(positives.query, kind="stable"))
     queries, start = np.unique(by_query.query, return_index=True)
-    rounds = -(-num_pairs // len(queries))
-    chosen = np.concatenate([rng.permutation(len(queries)) for _ in range(rounds)])[:num_pairs]
+    chosen = in_turn(np.arange(len(queries)), num_pairs, rng)
     # Weights as the edges of intervals: a query's positives share the stretch between two of its edges.
     edges = np.concatenate(([0.0], np.cumsum(by_query.weight)))
     low, high = edges[start][chosen], edges[np.append(start[1:], len(by_query))][chosen]
@@ -64,11 +63,15 @@ def draw_unplaced(table: PairTable, count: int, rng: np.random.Generator) -> Row
 
     None when every photo has a place.
     """
-    rows = np.flatnonzero(~table.is_val & (table.place < 0))
+    return in_turn(np.flatnonzero(~table.is_val & (table.place < 0)), count, rng)
+
+
+def in_turn(rows: Rows, count: int, rng: np.random.Generator) -> Rows:
+    """So many rows in random order, none again before all had their turn; none of none."""
     if not len(rows):
         return rows
-    rounds = -(-count // len(rows))
-    drawn: Rows = np.concatenate([rows[:0], *(rng.permutation(rows) for _ in range(rounds))])[:count]
+    turns = [rng.permutation(rows) for _ in range(-(-count // len(rows)))]
+    drawn: Rows = np.concatenate([rows[:0], *turns])[:count]
     return drawn
 
 

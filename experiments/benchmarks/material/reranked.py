@@ -1,6 +1,5 @@
 """Held-out queries of a finished run, re-ranked by local features that are found once for all settings."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from cnnimretrieval.local.features import LocalFeatures
 from cnnimretrieval.local.pyramid import PyramidConfig, describe_locally
 from cnnimretrieval.search.spatial import LOCAL, FeaturesOf, SpatialConfig, Verifier
 from experiments.benchmarks.material.finished import Asked, Finished
+from experiments.benchmarks.measuring.measure import timed
 from experiments.commands import reranking
 
 
@@ -30,13 +30,15 @@ def rerank(run: Finished, asked: Asked, setting: str, sources: "Sources") -> Rer
     """Search for the queries and re-rank by the steps of `setting`, as --rerank takes them, or by none."""
     steps = reranking.settings(setting.split())
     verifiers = [] if steps.spatial is None else list(sources.verifiers(steps.spatial, asked))
-    started, used = time.perf_counter(), time.process_time()
-    found = score(asked.benchmark, asked.vectors, run.database, np.arange(len(run.names)), steps, verifiers)
-    wall, cpu = time.perf_counter() - started, time.process_time() - used
+    found, took = timed(
+        lambda: score(
+            asked.benchmark, asked.vectors, run.database, np.arange(len(run.names)), steps, verifiers
+        )
+    )
     return Reranked(
         maps={by: asked.mean_over_places(scores.average_precision) for by, scores in found.scores.items()},
-        wall_ms=1e3 * wall / len(asked.requests),
-        cpu_ms=1e3 * cpu / len(asked.requests),
+        wall_ms=1e3 * took.wall / len(asked.requests),
+        cpu_ms=1e3 * took.cpu / len(asked.requests),
     )
 
 
@@ -52,9 +54,10 @@ class Sources:
         """A verifier for each query."""
         name, cache = config.features, (config.features, asked.kind)
         if name not in self._of_rows:
-            started = time.process_time()
-            self._of_rows[name] = self._stored() if name == LOCAL else self._searched(config)
-            print(f"{name}: features of the collection, {time.process_time() - started:.0f} s", flush=True)
+            self._of_rows[name], took = timed(
+                self._stored if name == LOCAL else partial(self._searched, config)
+            )
+            print(f"{name}: features of the collection, {took.cpu:.0f} s of processor time", flush=True)
         if cache not in self._of_queries:
             self._of_queries[cache] = list(self._asked(config, asked))
         for features in self._of_queries[cache]:
