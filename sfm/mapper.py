@@ -34,9 +34,11 @@ class MappingConfig(Settings):
     init_min_inliers: int = Field(default=100, ge=15, description="of the pair that a model starts from")
     init_min_angle_deg: float = Field(default=16.0, gt=0, lt=90, description="between that pair's rays")
     relaxed_min_inliers: int = Field(
-        default=30, ge=15, description="of the first pair, in a start's second try"
+        default=30, ge=15, description="of the first pair, in a start's second and third try"
     )
-    relaxed_min_angle_deg: float = Field(default=4.0, gt=0, lt=90, description="in a start's second try")
+    relaxed_min_angle_deg: float = Field(
+        default=4.0, gt=0, lt=90, description="in a start's second and third try"
+    )
     starts: int = Field(
         default=3,
         ge=1,
@@ -79,7 +81,8 @@ class ModelFacts:
     """How one model turned out.
 
     Attributes:
-        way: that found it: incremental, relaxed (a narrower first pair) or global.
+        way: that found it: incremental, relaxed (a narrower first pair), fixed distortion (that pair, and
+            no lens distortion estimated) or global.
         images: registered ones.
         registered_share: of the component's images.
         points: 3D points.
@@ -106,10 +109,12 @@ def map_component(
     """Put the component's models into `out`/0, 1, ..., arrays.npz beside COLMAP's files; return their facts.
 
     Where a model starts decides at times whether there is one. A component of which too little is
-    registered is tried again with a narrower first pair, then both ways by other seeds; one without a model
-    in the end by the global mapper, whose models count only if they explain their images well. Of the tries
-    the one counts that registers most images, of those the one with most points, of those the first. Every
-    model of it that is large enough is kept.
+    registered is tried again with a narrower first pair; with that pair and the distortion of lenses left as
+    it is, which runs away where each of a few photos has a camera of its own, and takes the model with it;
+    then all three ways by other seeds. One without a model in the end is tried by the global mapper, whose
+    models count only if they explain their images well. Of the tries the one counts that registers most
+    images, of those the one with most points, of those the first. Every model of it that is large enough is
+    kept.
     """
     # In the child only: pycolmap is heavy, and ends the process when it fails.
     from sfm.colmap import calls as colmap
@@ -156,15 +161,19 @@ def _ways(
     """The tries, in order: how each is called, and what maps a database into a folder."""
     from sfm.colmap import calls as colmap
 
-    first_pairs = (
-        ("incremental", config.init_min_inliers, config.init_min_angle_deg),
-        ("relaxed", config.relaxed_min_inliers, config.relaxed_min_angle_deg),
+    strict = (config.init_min_inliers, config.init_min_angle_deg)
+    relaxed = (config.relaxed_min_inliers, config.relaxed_min_angle_deg)
+    ways = (
+        ("incremental", strict, True),
+        ("relaxed", relaxed, True),
+        ("fixed distortion", relaxed, False),
     )
-    for start, (way, min_inliers, min_angle_deg) in product(range(config.starts), first_pairs):
+    for start, (way, (min_inliers, min_angle_deg), refine_distortion) in product(range(config.starts), ways):
         options = colmap.IncrementalOptions(
             seed=(seed + start) % 2**31,
             init_min_inliers=min_inliers,
             init_min_angle_deg=min_angle_deg,
+            refine_distortion=refine_distortion,
             min_model_size=config.min_model_size,
             max_models=num_images,
             global_ba_ratio=config.global_ba_ratio,

@@ -23,7 +23,7 @@ from sfm.mapper import MappingConfig, map_component
 from sfm.matchgraph import MatchGraph
 from sfm.modelfolder import FoundModel, assemble
 
-_VERSION = 6
+_VERSION = 7
 # Of a component's memory, for each of its images: keypoints, tracks and the adjustment of all of them.
 _IMAGE_BYTES = 4_000_000
 

@@ -105,6 +105,7 @@ class IncrementalOptions:
     seed: int
     init_min_inliers: int
     init_min_angle_deg: float
+    refine_distortion: bool
     min_model_size: int
     max_models: int
     global_ba_ratio: float
@@ -123,6 +124,7 @@ def map_incrementally(database: Path, out: Path, options: IncrementalOptions) ->
     pipeline.ba_global_frames_ratio = options.global_ba_ratio
     pipeline.ba_global_points_ratio = options.global_ba_ratio
     pipeline.ba_global_max_refinements = options.global_ba_refinements
+    pipeline.ba_refine_extra_params = options.refine_distortion
     pipeline.mapper.init_min_num_inliers = options.init_min_inliers
     pipeline.mapper.init_min_tri_angle = options.init_min_angle_deg
     pipeline.mapper.random_seed = options.seed

@@ -205,11 +205,15 @@ def test_a_large_place_is_mapped_in_parts_that_share_images(
     assert (table["registered_share"] == 1).all()
 
 
+# Of a try: its seed, the inliers that its first pair needs, and whether distortion is estimated.
+Try = tuple[int, int, bool]
+
+
 @pytest.fixture
 def poor_starts(
     monkeypatch: pytest.MonkeyPatch,
-) -> Callable[[dict[tuple[int, int], int]], list[tuple[int, int]]]:
-    """The function that lets tries, by seed and inliers of the first pair, lose all but some images.
+) -> Callable[[dict[Try, int]], list[Try]]:
+    """The function that lets tries lose all but some images.
 
     It returns a list of the tries, which grows as they are made.
     """
@@ -217,10 +221,10 @@ def poor_starts(
 
     whole, tries = colmap.map_incrementally, []
 
-    def prepare(left: dict[tuple[int, int], int]) -> list[tuple[int, int]]:
+    def prepare(left: dict[Try, int]) -> list[Try]:
         def poor(database: Path, out: Path, options: colmap.IncrementalOptions) -> None:
             whole(database, out, options)
-            tries.append((options.seed, options.init_min_inliers))
+            tries.append((options.seed, options.init_min_inliers, options.refine_distortion))
             for folder in out.iterdir():
                 model = pycolmap.Reconstruction(folder)
                 for frame_id in sorted(model.reg_frame_ids())[left.get(tries[-1], model.num_images()) :]:
@@ -242,30 +246,48 @@ def _single(build_world: Callable[..., Any], out: Path, config: MappingConfig) -
 def test_a_hardly_registered_component_is_tried_from_other_starts(
     build_world: Callable[..., Any], poor_starts: Any, tmp_path: Path
 ) -> None:
-    tries = poor_starts({(0, 100): 3, (0, 30): 0, (1, 100): 2, (1, 30): 8})
+    left = {
+        (0, 100, True): 3,
+        (0, 30, True): 0,
+        (0, 30, False): 3,
+        (1, 100, True): 2,
+        (1, 30, True): 1,
+        (1, 30, False): 8,
+    }
+    tries = poor_starts(left)
     assert _single(build_world, tmp_path, MappingConfig()) == [8]
-    assert tries == [(0, 100), (0, 30), (1, 100), (1, 30)]
-    assert pd.read_parquet(tmp_path / "models.parquet")["way"].tolist() == ["relaxed"]
+    assert tries == list(left)
+    assert pd.read_parquet(tmp_path / "models.parquet")["way"].tolist() == ["fixed distortion"]
 
 
 def test_the_start_that_registers_most_counts(
     build_world: Callable[..., Any], poor_starts: Any, tmp_path: Path
 ) -> None:
-    left = {(0, 100): 5, (0, 30): 3, (1, 100): 6, (1, 30): 6, (2, 100): 6, (2, 30): 4}
+    left = {
+        (0, 100, True): 5,
+        (0, 30, True): 3,
+        (0, 30, False): 4,
+        (1, 100, True): 6,
+        (1, 30, True): 6,
+        (1, 30, False): 6,
+        (2, 100, True): 6,
+        (2, 30, True): 4,
+        (2, 30, False): 4,
+    }
     tries = poor_starts(left)
     strict = MappingConfig(enough_share=1.0)
     assert _single(build_world, tmp_path / "a", strict) == [6]
     assert tries == list(left)
-    # Of equals the first: that of the third try is no more than it was.
+    # Of equals the first: that of the fourth try is no more than it was.
     assert pd.read_parquet(tmp_path / "a" / "models.parquet")["way"].tolist() == ["incremental"]
     tries.clear()
     assert _single(build_world, tmp_path / "b", strict.model_copy(update={"starts": 1})) == [5]
-    assert tries == list(left)[:2]
+    assert tries == list(left)[:3]
 
 
 def test_no_other_start_is_tried_where_enough_is_registered(
     build_world: Callable[..., Any], poor_starts: Any, tmp_path: Path
 ) -> None:
-    tries = poor_starts({(0, 100): 4})
+    tries = poor_starts({(0, 100, True): 4})
     assert _single(build_world, tmp_path, MappingConfig()) == [4]
-    assert tries == [(0, 100)]
+    assert tries == [(0, 100, True)]
