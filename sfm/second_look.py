@@ -41,10 +41,11 @@ class SecondConfig(FeatureConfig):
         "'cnnimretrieval[features]'), a plug-in",
     )
     max_side_px: int = Field(default=1024, ge=64, description="as that of features")
+    max_features: int = Field(default=1024, ge=16, description="as that of features")
     enough_pairs: int = Field(
         default=3, ge=1, description="photos with as many well matched pairs are not looked at again"
     )
-    enough_inliers: int = Field(default=80, ge=7, description="of a well matched pair, at least")
+    enough_inliers: int = Field(default=60, ge=7, description="of a well matched pair, at least")
     min_inliers: int | None = Field(
         default=None,
         ge=7,
