@@ -23,6 +23,7 @@ def plot(differences: Mapping[str, Difference], first: str, path: Path) -> None:
         axes.plot(found.mean, height, "o", color="tab:green" if found.beyond_chance else "tab:gray")
     axes.axvline(0.0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(names)), names)
+    axes.margins(y=0.5 / len(names))
     axes.set_xlabel(f"mAP of details above {first}; green: the interval leaves 0 out")
     with atomic_path(path) as unfinished:
         figure.savefig(unfinished, format="svg", metadata={"Date": None})
