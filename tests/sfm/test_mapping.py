@@ -207,6 +207,11 @@ def test_a_large_place_is_mapped_in_parts_that_share_images(
 
 # Of a try: its seed, the inliers that its first pair needs, and whether distortion is estimated.
 Try = tuple[int, int, bool]
+TRIES: list[Try] = [
+    *((0, 100, True), (0, 30, True), (0, 30, False)),
+    *((1, 100, True), (1, 30, True), (1, 30, False)),
+    *((2, 100, True), (2, 30, True), (2, 30, False)),
+]
 
 
 @pytest.fixture
@@ -246,48 +251,29 @@ def _single(build_world: Callable[..., Any], out: Path, config: MappingConfig) -
 def test_a_hardly_registered_component_is_tried_from_other_starts(
     build_world: Callable[..., Any], poor_starts: Any, tmp_path: Path
 ) -> None:
-    left = {
-        (0, 100, True): 3,
-        (0, 30, True): 0,
-        (0, 30, False): 3,
-        (1, 100, True): 2,
-        (1, 30, True): 1,
-        (1, 30, False): 8,
-    }
-    tries = poor_starts(left)
+    tries = poor_starts(dict(zip(TRIES[:6], (3, 0, 3, 2, 1, 8), strict=True)))
     assert _single(build_world, tmp_path, MappingConfig()) == [8]
-    assert tries == list(left)
+    assert tries == TRIES[:6]
     assert pd.read_parquet(tmp_path / "models.parquet")["way"].tolist() == ["fixed distortion"]
 
 
 def test_the_start_that_registers_most_counts(
     build_world: Callable[..., Any], poor_starts: Any, tmp_path: Path
 ) -> None:
-    left = {
-        (0, 100, True): 5,
-        (0, 30, True): 3,
-        (0, 30, False): 4,
-        (1, 100, True): 6,
-        (1, 30, True): 6,
-        (1, 30, False): 6,
-        (2, 100, True): 6,
-        (2, 30, True): 4,
-        (2, 30, False): 4,
-    }
-    tries = poor_starts(left)
+    tries = poor_starts(dict(zip(TRIES, (5, 3, 4, 6, 6, 6, 6, 4, 4), strict=True)))
     strict = MappingConfig(enough_share=1.0)
     assert _single(build_world, tmp_path / "a", strict) == [6]
-    assert tries == list(left)
+    assert tries == TRIES
     # Of equals the first: that of the fourth try is no more than it was.
     assert pd.read_parquet(tmp_path / "a" / "models.parquet")["way"].tolist() == ["incremental"]
     tries.clear()
     assert _single(build_world, tmp_path / "b", strict.model_copy(update={"starts": 1})) == [5]
-    assert tries == list(left)[:3]
+    assert tries == TRIES[:3]
 
 
 def test_no_other_start_is_tried_where_enough_is_registered(
     build_world: Callable[..., Any], poor_starts: Any, tmp_path: Path
 ) -> None:
-    tries = poor_starts({(0, 100, True): 4})
+    tries = poor_starts({TRIES[0]: 4})
     assert _single(build_world, tmp_path, MappingConfig()) == [4]
-    assert tries == [(0, 100, True)]
+    assert tries == TRIES[:1]
