@@ -21,9 +21,11 @@ pytestmark = [
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_half_of_a_small_place_is_registered_with_any_seed(tmp_path: Path, seed: int) -> None:
-    config = ReconstructConfig(seed=seed, second=SecondConfig(method="xfeat"))
+    # As many keypoints and pairs as make distortion run away here: the default settings do not.
+    second = SecondConfig(method="xfeat", max_features=2048, enough_inliers=80)
+    config = ReconstructConfig(seed=seed, second=second)
     with LocalExecutor(1) as executor:
         reconstruct(PLACE, tmp_path, config, executor)
     found = pd.read_parquet(tmp_path / "images.parquet")
-    # 8 and none of 12 before there was a try that leaves distortion as it is.
+    # 4 and none of 12 without the try that leaves distortion as it is.
     assert (found["status"] == "registered").sum() >= 6
