@@ -2,7 +2,8 @@
 
 Starts from a finished WORK/sfm. A recipe is a list of settings laid over protocol `small`; a TOML file names
 them, and without one positives, pooling and loss are varied one at a time. Every cell, a recipe and a seed,
-learns for the same processor time and is scored by crops and retaken crops of places set aside to choose by:
+learns as `train` does, for as many epochs or for the same processor time, and is scored as `train` scores its
+epochs, by crops and retaken crops of places set aside to choose by, through the initial network's whitening:
 nothing is looked at that is reported. A seed has a split of its own, the same for all recipes, so differences
 are paired by place, with a bootstrap interval over the places of all seeds. Cells that are done are not done
 again; descriptors are shared among cells.
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnimretrieval.evaluation.heldout import DETAILS
 from cnnimretrieval.evaluation.paired import Difference, paired_difference
 from experiments.benchmarks.contenders.choice_cell import Cell, run_cell
 from experiments.benchmarks.material.recipes import read_recipes
@@ -43,8 +45,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--backbone", default="squeezenet1_1", help="[%(default)s]")
     parser.add_argument("--weights", default="pretrained", help="of the backbone [%(default)s]")
     parser.add_argument("--image-size", type=int, default=224, help="longest side in px [%(default)s]")
-    parser.add_argument("--seconds", type=float, default=30.0, help="to learn in, a cell [%(default)s]")
-    parser.add_argument("--tuples", type=int, default=120, help="mined once [%(default)s]")
+    parser.add_argument("--seconds", type=float, default=60.0, help="to learn in, at most [%(default)s]")
+    parser.add_argument("--tuples", type=int, default=120, help="of an epoch [%(default)s]")
     parser.add_argument("--pool", type=int, default=300, help="images to mine in [%(default)s]")
     parser.add_argument("--seeds", type=int, default=3, help="[%(default)s]")
     parser.add_argument("--only", nargs="+", metavar="RECIPE", help="these, compared with the first")
@@ -66,10 +68,11 @@ def main(words: Sequence[str] | None = None) -> int:
         *recipes.all,
         *given.overrides,
     ]
+    # Cells at a time are of different splits: the first of a split describes its photos for the others.
     cells = [
         _cell(given, name, seed, [*common, *own])
-        for seed in range(given.seeds)
         for name, own in recipes.recipes.items()
+        for seed in range(given.seeds)
     ]
     results = []
     for scores in _scored(cells, given.workers):
@@ -79,8 +82,18 @@ def main(words: Sequence[str] | None = None) -> int:
     against = {
         name: _difference(_of(results, names[0], "after"), _of(results, name, "after")) for name in names
     }
-    header = ("recipe", "mAP of details", f"against {names[0]}", "places", "by training", "tuples", "cpu s")
-    rows = [_row(name, results, against[name] if name != names[0] else None) for name in names]
+    kinds = [f"{kind} against {names[0]}" for kind in DETAILS]
+    header = (
+        "recipe",
+        "mAP of details",
+        f"against {names[0]}",
+        "places",
+        *kinds,
+        "by training",
+        "steps",
+        "cpu s",
+    )
+    rows = [_row(name, names[0], results) for name in names]
     print_table(header, rows)
     write_json(given.out / "choices.json", {"cells": results, "table": [header, *rows]})
     plot(
@@ -119,14 +132,16 @@ def _cell(given: Any, name: str, seed: int, overrides: Sequence[str]) -> Cell:
     )
 
 
-def _of(results: Sequence[Mapping[str, Any]], recipe: str, when: str) -> dict[tuple[int, int], float]:
-    """The mAP of details by seed and place."""
-    return {
-        (scores["seed"], place): value
-        for scores in results
-        if scores["recipe"] == recipe
-        for place, value in scores[when]
-    }
+def _of(
+    results: Sequence[Mapping[str, Any]], recipe: str, when: str, kinds: Sequence[str] = DETAILS
+) -> dict[tuple[int, int], float]:
+    """The mAP by seed and place, mean over the kinds of query that the place has."""
+    found: dict[tuple[int, int], list[float]] = {}
+    for scores in results:
+        for kind in kinds if scores["recipe"] == recipe else ():
+            for place, value in scores[when].get(kind, ()):
+                found.setdefault((scores["seed"], place), []).append(value)
+    return {key: sum(values) / len(values) for key, values in found.items()}
 
 
 def _difference(a: Mapping[tuple[int, int], float], b: Mapping[tuple[int, int], float]) -> Difference:
@@ -136,16 +151,22 @@ def _difference(a: Mapping[tuple[int, int], float], b: Mapping[tuple[int, int], 
     return paired_difference(one, other, np.arange(len(both)), "places")
 
 
-def _row(name: str, results: Sequence[Mapping[str, Any]], against: Difference | None) -> tuple[str, ...]:
+def _row(name: str, first: str, results: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     own = [scores for scores in results if scores["recipe"] == name]
     trained = _difference(_of(own, name, "before"), _of(own, name, "after"))
+    against = [
+        _difference(_of(results, first, "after", kinds), _of(results, name, "after", kinds))
+        for kinds in (DETAILS, *((kind,) for kind in DETAILS))
+    ]
+    overall, *by_kind = (_with_interval(found) if name != first else "" for found in against)
     return (
         name,
         f"{np.mean([scores['map'] for scores in own]):.4f}",
-        "" if against is None else _with_interval(against),
-        "" if against is None else f"{against.better} better, {against.worse} worse",
+        overall,
+        f"{against[0].better} better, {against[0].worse} worse" if name != first else "",
+        *by_kind,
         _with_interval(trained),
-        f"{np.mean([scores['tuples'] for scores in own]):.0f}",
+        f"{np.mean([scores['steps'] for scores in own]):.0f}",
         f"{np.mean([scores['seconds'] for scores in own]):.0f}",
     )
 

@@ -1,11 +1,16 @@
 """The comparison of choices runs on a tiny collection, so that it does not rot; its scores prove nothing."""
 
+from copy import deepcopy
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from cnnimretrieval.training.learning.loop import run_loop
 from experiments.benchmarks import choices
+from experiments.benchmarks.contenders import choice_cell
 from groundwork.files import read_json, write_json, write_table
 from sfm.model import Model, save_model
 
@@ -54,8 +59,8 @@ def sfm(tmp_path):
 
 def test_every_cell_is_scored_once_and_the_table_has_a_row_for_each_choice(sfm, tmp_path, capsys):
     words = [str(sfm), "--out", str(tmp_path / "out"), "--weights", "random", "--image-size", "48"]
-    words += ["--seconds", "0.1", "--tuples", "4", "--seeds", "1", "--workers", "1"]
-    words += ["--only", "m3-gem-triplet", "m1", "multi_similarity"]
+    words += ["--seconds", "1e9", "--tuples", "4", "--seeds", "1", "--workers", "1"]
+    words += ["--only", "m3-gem-triplet", "m1", "multi_similarity", "--set", "train.loop.epochs=1"]
     assert choices.main(words) == 0
     printed = capsys.readouterr().out
     for choice in ("m3-gem-triplet", "m1", "multi_similarity"):
@@ -63,11 +68,12 @@ def test_every_cell_is_scored_once_and_the_table_has_a_row_for_each_choice(sfm, 
     cells = sorted((tmp_path / "out" / "cells").iterdir())
     assert len(cells) == 3
     scores = read_json(cells[0])
-    assert {"recipe", "seed", "map", "before", "after", "tuples", "seconds"} == set(scores)
+    assert {"recipe", "seed", "map", "before", "after", "steps", "seconds"} == set(scores)
     assert 0 < scores["map"] <= 1
-    assert [place for place, _ in scores["after"]] == [place for place, _ in scores["before"]]
+    for kind in ("crop", "retaken"):
+        assert [place for place, _ in scores["after"][kind]] == [place for place, _ in scores["before"][kind]]
     assert (tmp_path / "out" / "choices.svg").stat().st_size > 1000
-    assert scores["tuples"] >= 4
+    assert scores["steps"] >= 1
 
     written = [path.stat().st_mtime_ns for path in cells]
     assert choices.main(words) == 0
@@ -81,19 +87,72 @@ def test_recipes_of_a_file(sfm, tmp_path, capsys):
         'all = ["train.loop.pool_size=9"]\n[recipes]\nslow = []\nfast = ["train.loop.learning_rate=1e-3"]\n'
     )
     words = [str(sfm), "--out", str(tmp_path / "out"), "--weights", "random", "--image-size", "48"]
-    words += ["--seconds", "0.1", "--tuples", "4", "--seeds", "2", "--workers", "1", "--recipes", str(file)]
+    words += ["--seconds", "1e9", "--tuples", "4", "--seeds", "2", "--workers", "1", "--recipes", str(file)]
+    words += ["--set", "train.loop.epochs=1"]
     assert choices.main(words) == 0
     table = read_json(tmp_path / "out" / "choices.json")
     assert [row[0] for row in table["table"]] == ["recipe", "slow", "fast"]
     assert len(table["cells"]) == 4
     # Plainly: places of both seeds, each with its own difference, one of two as sure as the other.
     after = {
-        name: [value for cell in table["cells"] if cell["recipe"] == name for _, value in cell["after"]]
+        name: [
+            (crop + retaken) / 2
+            for cell in table["cells"]
+            if cell["recipe"] == name
+            for (_, crop), (_, retaken) in zip(cell["after"]["crop"], cell["after"]["retaken"], strict=True)
+        ]
         for name in ("slow", "fast")
     }
     mean = np.mean(np.subtract(after["fast"], after["slow"]))
     assert table["table"][2][2].startswith(f"{mean:+.4f} (")
     assert "\n| fast | " in capsys.readouterr().out
+
+
+def test_a_cell_without_time_scores_the_untouched_network(sfm, tmp_path, capsys):
+    words = [str(sfm), "--out", str(tmp_path / "out"), "--weights", "random", "--image-size", "48"]
+    words += ["--seconds", "0", "--tuples", "4", "--seeds", "1", "--workers", "1", "--only", "m3-gem-triplet"]
+    assert choices.main(words) == 0
+    (path,) = (tmp_path / "out" / "cells").iterdir()
+    scores = read_json(path)
+    assert scores["steps"] == 0
+    assert scores["after"] == scores["before"]
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "[]",
+        '["train.loop.schedule.kind=\\"cosine\\""]',
+        '["train.loop.average_decay=0.9"]',
+        '["train.loop.sampling=\\"clusters\\"", "train.loop.loss=\\"supcon\\""]',
+    ],
+)
+def test_a_cell_learns_what_train_learns_from_the_same_settings(sfm, tmp_path, monkeypatch, recipe):
+    real, learned = choice_cell._learn, []
+
+    def both(training, budget):
+        twin = replace(training, network=deepcopy(training.network))
+        shown = []
+
+        def validate(network):
+            shown.append(network)
+            return {"map_details": float(len(shown))}
+
+        run_loop(twin, tmp_path / "checkpoint.pt", "key", validate)
+        found = real(training, budget)
+        learned.append((found[0].fingerprint(), shown[-1].fingerprint()))
+        assert found[1] >= training.config.epochs
+        return found
+
+    monkeypatch.setattr(choice_cell, "_learn", both)
+    file = tmp_path / "recipes.toml"
+    file.write_text(f"[recipes]\nonly = {recipe}\n")
+    words = [str(sfm), "--out", str(tmp_path / "out"), "--weights", "random", "--image-size", "48"]
+    words += ["--seconds", "1e9", "--tuples", "7", "--seeds", "1", "--workers", "1", "--recipes", str(file)]
+    words += ["--set", "train.loop.epochs=2"]
+    assert choices.main(words) == 0
+    ((own, trained),) = learned
+    assert own == trained
 
 
 @pytest.mark.parametrize(

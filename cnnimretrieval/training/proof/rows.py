@@ -124,13 +124,6 @@ def candidate(descriptions: Descriptions, network: RetrievalNetwork, whitened: F
     )
 
 
-def proofs(
-    descriptions: Descriptions, network: RetrievalNetwork, whitened: Fitted | None, purpose: Purpose
-) -> tuple[Proof, ...]:
-    """What `network` reaches in each situation that there are queries of this purpose for."""
-    return _Shown(descriptions, network, whitened).proofs(purpose)
-
-
 def choosing_proof(
     descriptions: Descriptions, network: RetrievalNetwork, whitening: Whitening | None
 ) -> Proof:

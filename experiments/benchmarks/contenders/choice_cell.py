@@ -1,9 +1,7 @@
 """One cell of the comparison of recipes: a short training, scored by details of places set aside."""
 
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +10,20 @@ import torch
 from cnnimretrieval.descriptors.inputs import keep_inputs
 from cnnimretrieval.evaluation.heldout import DETAILS, Proof
 from cnnimretrieval.evaluation.queries import query_set
-from cnnimretrieval.networks.network import build
-from cnnimretrieval.training.learning.batches import Batch, load_batches
+from cnnimretrieval.networks.network import RetrievalNetwork, build
 from cnnimretrieval.training.learning.context import Training
-from cnnimretrieval.training.learning.mining import draw_epoch, examples_of_part
-from cnnimretrieval.training.learning.optimiser import build_optimizer, frozen_layers, set_rate
-from cnnimretrieval.training.learning.step import Learner
+from cnnimretrieval.training.learning.epoch import Epoch
+from cnnimretrieval.training.learning.optimiser import frozen_layers
+from cnnimretrieval.training.learning.state import start
 from cnnimretrieval.training.local.supervision import model_files
 from cnnimretrieval.training.photos.collection import Collection
 from cnnimretrieval.training.photos.descriptions import Descriptions
-from cnnimretrieval.training.proof.rows import choosing_score, proofs
+from cnnimretrieval.training.proof.rows import choosing_proof
 from cnnimretrieval.training.prover import prover
 from experiments.settings.run_config import RunConfig
 from groundwork.files import discard, read_json, write_json
 from groundwork.keys import key_of
 from groundwork.photo_source import read_source
-from groundwork.random_streams import random_stream
 from groundwork.settings import Settings
 from pairs.heldout import read_heldout
 from pairs.pair_table import PairTable, read_candidates, read_pair_table
@@ -77,7 +73,6 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     initial = build(config.network, cell.config.weights)
     proving = prover(descriptions, initial, config)
     learned = proving.learned(initial)
-    before = proofs(descriptions, initial, learned, "choose")
     kept = cell.path.with_suffix(".inputs")
     inputs = keep_inputs(kept, initial, frozen_layers(initial, config.loop), config.inputs)
     training = Training.of(
@@ -87,33 +82,31 @@ def run_cell(cell: Cell) -> dict[str, Any]:
         whitening=proving.seen(learned),
         models=model_files(cell.sfm) if config.loop.tracks.weight else (),
     )
-    tuples, seconds = _learn(training, cell.seconds)
+    tuned, steps, seconds = _learn(training, cell.seconds)
     discard(kept)
-    tuned = training.network
-    after = proofs(descriptions, tuned, proving.learned(tuned), "choose")
+    before, after = (
+        choosing_proof(descriptions, network, learned.handed_out) for network in (initial, tuned)
+    )
     scores = {
         "recipe": cell.recipe,
         "seed": cell.seed,
-        "map": choosing_score(after),
+        "map": after.map_of_details,
         "before": _by_place(before),
         "after": _by_place(after),
-        "tuples": tuples,
+        "steps": steps,
         "seconds": round(seconds, 1),
     }
     write_json(cell.path, scores)
     return scores
 
 
-def _by_place(proofs: Sequence[Proof]) -> list[tuple[int, float]]:
-    """The mAP of details of each place, mean over kinds and situations, as in `choosing_score`."""
-    found: dict[int, list[float]] = {}
-    for proof in proofs:
-        for kind in DETAILS:
-            if kind in proof.kinds:
-                of_kind = proof.kinds[kind]
-                for place, value in of_kind.by_place(of_kind.average_precision).items():
-                    found.setdefault(place, []).append(value)
-    return [(place, sum(values) / len(values)) for place, values in sorted(found.items())]
+def _by_place(proof: Proof) -> dict[str, list[tuple[int, float]]]:
+    """The mAP of each place by each kind of query."""
+    return {
+        kind: sorted(one.by_place(one.average_precision).items())
+        for kind, one in proof.kinds.items()
+        if kind in DETAILS
+    }
 
 
 def _table(cell: Cell) -> PairTable:
@@ -125,26 +118,28 @@ def _table(cell: Cell) -> PairTable:
     return replace(table, positives=positives, shared_points=reconstruction.shared_points(positives))
 
 
-def _learn(training: Training, budget: float) -> tuple[int, float]:
-    """Learn from one epoch's examples, again and again, until the time is up; how many, and the time used.
+class _TimeIsUp(Exception):
+    pass
 
-    Processor time of this process, in which photos are loaded too: another process on the machine costs
-    nothing. Mining, and what a teacher says, is not counted.
+
+def _learn(training: Training, budget: float) -> tuple[RetrievalNetwork, int, float]:
+    """Learn as `train` does, until its epochs or the time are over: the network, steps, and seconds.
+
+    Processor time of this process, in which photos are described, mined and loaded too: another process on
+    the machine costs nothing.
     """
-    rng = random_stream(training.seed, "epoch", 1)
-    optimizer = build_optimizer(training.network, training.config)
-    set_rate(optimizer, training.config, 1)
-    drawn = draw_epoch(training, rng)[0]
-    examples = examples_of_part(training, drawn, rng)
-    learner, learned, started = Learner(training, optimizer), 0, time.process_time()
+    state, steps, started = start(training), 0, time.process_time()
 
-    def batches() -> Iterator[Batch]:
-        for _ in count():
-            yield from load_batches(examples, replace(training, workers=0))
+    def pause() -> None:
+        if time.process_time() - started >= budget:
+            raise _TimeIsUp
 
-    for batch in batches():
-        learner.step(batch)
-        learned += len(batch)
-        if (seconds := time.process_time() - started) >= budget:
+    for number in range(1, training.config.epochs + 1):
+        epoch = Epoch(training=training, state=state, number=number)
+        try:
+            epoch.learn(lambda number, examples: None, pause)
+        except _TimeIsUp:
             break
-    return learned, seconds
+        finally:
+            steps += epoch.steps
+    return state.shown, steps, time.process_time() - started
