@@ -79,9 +79,7 @@ def main(words: Sequence[str] | None = None) -> int:
         results.append(scores)
         print(f"{scores['recipe']}, seed {scores['seed']}: {scores['map']:.4f}", file=sys.stderr)
     names = list(recipes.recipes)
-    against = {
-        name: _difference(_of(results, names[0], "after"), _of(results, name, "after")) for name in names
-    }
+    against = {name: _against(names[0], name, results) for name in names[1:]}
     kinds = [f"{kind} against {names[0]}" for kind in DETAILS]
     header = (
         "recipe",
@@ -93,14 +91,11 @@ def main(words: Sequence[str] | None = None) -> int:
         "steps",
         "cpu s",
     )
-    rows = [_row(name, names[0], results) for name in names]
+    rows = [_row(name, results, against.get(name)) for name in names]
     print_table(header, rows)
     write_json(given.out / "choices.json", {"cells": results, "table": [header, *rows]})
-    plot(
-        {name: found for name, found in against.items() if name != names[0]},
-        names[0],
-        given.out / "choices.svg",
-    )
+    overall = {name: found for name, (found, *_) in against.items()}
+    plot(overall, names[0], given.out / "choices.svg")
     return 0
 
 
@@ -151,19 +146,25 @@ def _difference(a: Mapping[tuple[int, int], float], b: Mapping[tuple[int, int], 
     return paired_difference(one, other, np.arange(len(both)), "places")
 
 
-def _row(name: str, first: str, results: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    own = [scores for scores in results if scores["recipe"] == name]
-    trained = _difference(_of(own, name, "before"), _of(own, name, "after"))
-    against = [
+def _against(first: str, name: str, results: Sequence[Mapping[str, Any]]) -> list[Difference]:
+    """What a recipe has above the first: by all details, then by each kind of them."""
+    return [
         _difference(_of(results, first, "after", kinds), _of(results, name, "after", kinds))
         for kinds in (DETAILS, *((kind,) for kind in DETAILS))
     ]
-    overall, *by_kind = (_with_interval(found) if name != first else "" for found in against)
+
+
+def _row(
+    name: str, results: Sequence[Mapping[str, Any]], against: Sequence[Difference] | None
+) -> tuple[str, ...]:
+    own = [scores for scores in results if scores["recipe"] == name]
+    trained = _difference(_of(own, name, "before"), _of(own, name, "after"))
+    overall, *by_kind = map(_with_interval, against) if against else [""] * (1 + len(DETAILS))
     return (
         name,
         f"{np.mean([scores['map'] for scores in own]):.4f}",
         overall,
-        f"{against[0].better} better, {against[0].worse} worse" if name != first else "",
+        f"{against[0].better} better, {against[0].worse} worse" if against else "",
         *by_kind,
         _with_interval(trained),
         f"{np.mean([scores['steps'] for scores in own]):.0f}",
