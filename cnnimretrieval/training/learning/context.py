@@ -13,6 +13,7 @@ from cnnimretrieval.training.auxiliary_losses.tracks import Tracks
 from cnnimretrieval.training.learning.optimiser import frozen_layers
 from cnnimretrieval.training.photos.collection import Collection
 from cnnimretrieval.training.photos.descriptions import Descriptions
+from cnnimretrieval.training.photos.sampling import num_clusters
 from cnnimretrieval.training.settings.loop_config import LoopConfig
 from cnnimretrieval.training.settings.train_config import TrainConfig
 from cnnimretrieval.training.watching.clock import Clock
@@ -63,7 +64,8 @@ class Training:
         `models` are those whose tracks teach where `config` asks for it. ValueError when the map that tracks
         are to teach stays as it is.
         """
-        loop, collection = config.loop, descriptions.collection
+        collection = descriptions.collection
+        loop = _with_clusters_there_are(config.loop, collection)
         frozen = frozen_layers(initial, loop)
         return cls(
             network=deepcopy(initial),
@@ -86,3 +88,14 @@ class Training:
         precision = self.config.precision
         assert precision != "auto"  # chosen before training
         return Look(image_size=self.config.image_size, precision=precision)
+
+
+def _with_clusters_there_are(config: LoopConfig, collection: Collection) -> LoopConfig:
+    """Of fewer clusters than were asked for a step learns from all, so that an epoch has more steps.
+
+    Rates fall along the steps that an epoch has, and the journal counts them.
+    """
+    if config.sampling == "tuples":
+        return config
+    there = max(2, num_clusters(collection.table))  # drawing says that one is not enough
+    return config.model_copy(update={"clusters_per_batch": min(config.clusters_per_batch, there)})

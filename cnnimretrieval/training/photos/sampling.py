@@ -95,6 +95,11 @@ def draw_pool(
     return np.sort(np.concatenate([kept, rng.choice(others, pool_size - len(kept), replace=False)]))
 
 
+def num_clusters(table: PairTable) -> int:
+    """Of the training places that `draw_clusters` draws from: those with a query."""
+    return len(np.unique(table.cluster[table.positives_of("train").query]))
+
+
 def draw_clusters(
     table: PairTable,
     num_queries: int,

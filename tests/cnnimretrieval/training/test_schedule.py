@@ -15,6 +15,7 @@ from cnnimretrieval.training.safeguards.checkpoint import EpochLog
 from cnnimretrieval.training.safeguards.early_stopping import is_best, out_of_patience
 from cnnimretrieval.training.settings.loop_config import LoopConfig
 from cnnimretrieval.training.settings.schedule import ScheduleConfig
+from cnnimretrieval.training.settings.train_config import TrainConfig
 
 
 def _loop(**settings) -> LoopConfig:
@@ -68,6 +69,17 @@ def test_a_cosine_falls_from_step_to_step_after_the_warm_up(collection, tmp_path
         optimizer.step()
         reference.step()
     assert _loop(schedule=schedule).rate(3, 3) == pytest.approx(1e-4)
+
+
+def test_a_cosine_falls_along_the_steps_of_as_many_clusters_as_there_are(descriptions, tmp_path, rates):
+    """Eight clusters were asked for and there are three: a step learns from three queries, not eight."""
+    clusters = {"loss": "supcon", "sampling": "clusters", "clusters_per_batch": 8, "images_per_cluster": 2}
+    loop = _loop(schedule={"kind": "cosine"}, epochs=2, tuples_per_epoch=7, **clusters)
+    initial = build(NetworkConfig(backbone="squeezenet1_1"), "random", seed=3)
+    training = Training.of(initial, descriptions, TrainConfig(loop=loop, seed=1))
+    run_loop(training, tmp_path / "c.pt", "key", lambda network: {})
+    cosine = [0.5 * (1 + math.cos(math.pi * step / 6)) for step in range(6)]
+    assert rates[0] == pytest.approx([1e-3 * share for share in cosine], rel=1e-12)
 
 
 def test_a_constant_rate_stays():
