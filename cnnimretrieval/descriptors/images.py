@@ -22,6 +22,9 @@ Edit = Callable[[Image.Image], Image.Image]
 # is left for Lanczos: the result hardly differs, and a 12-megapixel photo decodes twice as fast. Pillow's own
 # thumbnail leaves 2.0; with a little less so are photos of most phones for 1,024 px (4,032 px / 2).
 _DRAFT_MARGIN = 1.85
+# To be raised when the same photo gives other pixels than before: it is in the key of whatever is kept of
+# photos, which is made anew then.
+PIXELS_VERSION = 2
 _OUTSIDE = (124, 116, 104)  # ImageNet's mean colour, which normalises to about zero
 
 

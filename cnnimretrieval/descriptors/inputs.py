@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cnnimretrieval.descriptors.distort import Relit
 from cnnimretrieval.descriptors.halves import KeptAs, Look, Parts, below, packed, unpacked
-from cnnimretrieval.descriptors.images import ImageRequest
+from cnnimretrieval.descriptors.images import PIXELS_VERSION, ImageRequest
 from cnnimretrieval.descriptors.passes import in_threads
 from cnnimretrieval.descriptors.reading import Loaded, read_each, read_one
 from cnnimretrieval.descriptors.tensors import in_bucket
@@ -179,7 +179,7 @@ def keep_inputs(
         return Inputs(num_layers=num_layers, lowest=lowest, kept_as=config.kept_as)
     versions = [version("pillow")]
     computed = [config.kept_as, torch.device(device).type, version("torch")] if num_layers else []
-    key = key_of(2, lowest, versions, computed)
+    key = key_of(PIXELS_VERSION, lowest, versions, computed)
     name = f"{'activations' if num_layers else 'pictures'}-{key[:16]}"
     KeptArrays.remove_others(folder / name)
     kept = KeptArrays(folder / name, key, round(config.limit_gb * 1e9))

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Int
 
 from cnnimretrieval.descriptors.extract import Described, ExtractConfig, Failure, describe
-from cnnimretrieval.descriptors.images import ImageRequest
+from cnnimretrieval.descriptors.images import PIXELS_VERSION, ImageRequest
 from cnnimretrieval.distributed import num_on_call, num_ranks, on_all, rank, wait
 from cnnimretrieval.networks.model_folder import read_folder, save
 from cnnimretrieval.networks.network import RetrievalNetwork
@@ -29,7 +29,6 @@ from groundwork.records import read_done
 from groundwork.rescue import perform
 from groundwork.tasks import run_batches
 
-_VERSION = 2
 _FOLDER, _NETWORK = "parts", "network"
 # Photos of a part: about a minute of a CPU, half a minute of a GPU, where each part starts readers anew. Of a
 # task less, so that a cluster has enough of them: reading the network takes a second or two.
@@ -61,7 +60,7 @@ def describe_in_parts(
     if executor is None and size >= len(requests):
         return describe(network, requests, config, device=device, workers=workers, out=out)
     folder, fingerprint = out.with_name(_FOLDER), network.fingerprint()
-    made_by = key_of(_VERSION, fingerprint, config, torch.device(device).type)
+    made_by = key_of(PIXELS_VERSION, fingerprint, config, torch.device(device).type)
     parts = _parts(requests, size, made_by, _memory_bytes(network, config))
     described = partial(_describe_part, folder=folder, config=config)
     if executor is not None:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from cnnimretrieval.descriptors import growth
 from cnnimretrieval.descriptors.describer import Describer
 from cnnimretrieval.descriptors.extract import Described, ExtractConfig
-from cnnimretrieval.descriptors.images import ImageRequest
+from cnnimretrieval.descriptors.images import PIXELS_VERSION, ImageRequest
 from cnnimretrieval.descriptors.windows import RegionConfig, with_windows
 from cnnimretrieval.networks.network import NetworkConfig, RetrievalNetwork
 from cnnimretrieval.whitening.apply import Whitening
@@ -137,9 +137,9 @@ def extract(
     fingerprint = fingerprint_of(network, whitening)
     facts = [_facts(request, photos) for request in requests]
     windows = () if regions is None else (regions,)
-    key = key_of(STAGE, _VERSION, fingerprint, config, facts, dict(passed_over), *windows)
+    key = key_of(STAGE, _VERSION, PIXELS_VERSION, fingerprint, config, facts, dict(passed_over), *windows)
     if load_done(out, STAGE, key) is None:
-        made = key_of(_VERSION, fingerprint, config)
+        made = key_of(_VERSION, PIXELS_VERSION, fingerprint, config)
         earlier = growth.read_earlier(out, key, made)
         contents = growth.contents_of(requests, photos, earlier)
         describer = Describer(network, config, whitening, device, workers, executor)

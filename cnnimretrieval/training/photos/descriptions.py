@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cnnimretrieval.descriptors.extract import ExtractConfig
-from cnnimretrieval.descriptors.images import ImageRequest
+from cnnimretrieval.descriptors.images import PIXELS_VERSION, ImageRequest
 from cnnimretrieval.descriptors.inputs import Inputs
 from cnnimretrieval.descriptors.reading import EDITS
 from cnnimretrieval.descriptors.together import describe_together
@@ -132,7 +132,7 @@ class Descriptions:
             for name, one in zip(self._names(requests), requests, strict=True)
         ]
         maker = network.without_local().fingerprint()
-        key = key_of(self.content, asked, self.image_size, list(scales), maker)
+        key = key_of(PIXELS_VERSION, self.content, asked, self.image_size, list(scales), maker)
         return self.folder / f"{what.replace(' ', '-')}-{key[:16]}.npy"
 
     def _names(self, requests: Sequence[ImageRequest]) -> list[str]:

@@ -7,6 +7,7 @@ import pytest
 
 from cnnimretrieval.descriptors import together
 from cnnimretrieval.descriptors.extract import ExtractConfig
+from cnnimretrieval.descriptors.images import PIXELS_VERSION
 from cnnimretrieval.descriptors.inputs import Inputs, KeepConfig, keep_inputs
 from cnnimretrieval.evaluation.queries import query_set
 from cnnimretrieval.networks.local_head import LocalConfig
@@ -150,6 +151,16 @@ def test_a_local_head_has_nothing_described_again(collection, heldout, tmp_path,
     assert made.known_database(headed) is not None
     assert sorted((tmp_path / "d").iterdir()) == files
     assert headed.fingerprint() != network.fingerprint() == headed.without_local().fingerprint()
+
+
+def test_photos_that_were_decoded_by_an_earlier_rule_are_described_again(
+    collection, heldout, tmp_path, network, monkeypatch
+):
+    made = _descriptions(collection, heldout, tmp_path / "d")
+    made.database(network)
+    assert made.known_database(network) is not None
+    monkeypatch.setattr("cnnimretrieval.training.photos.descriptions.PIXELS_VERSION", PIXELS_VERSION + 1)
+    assert made.known_database(network) is None
 
 
 def test_mining_at_another_size_describes_itself(collection, heldout, tmp_path, network):
