@@ -20,10 +20,17 @@ def plot(differences: Mapping[str, Difference], first: str, path: Path) -> None:
         found = differences[name]
         if found.low is not None and found.high is not None:
             axes.plot([found.low, found.high], [height, height], color="tab:gray", linewidth=2)
-        axes.plot(found.mean, height, "o", color="tab:green" if found.beyond_chance else "tab:gray")
+        axes.plot(found.mean, height, "o", color=_colour(found))
     axes.axvline(0.0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(names)), names)
     axes.margins(y=0.5 / len(names))
-    axes.set_xlabel(f"mAP of details above {first}; green: the interval leaves 0 out")
+    axes.set_xlabel(f"mAP of details above {first}; green or red: the interval leaves 0 out")
     with atomic_path(path) as unfinished:
         figure.savefig(unfinished, format="svg", metadata={"Date": None})
+
+
+def _colour(found: Difference) -> str:
+    """Of the dot: whether the recipe gains, loses, or neither beyond chance."""
+    if not found.beyond_chance:
+        return "tab:gray"
+    return "tab:green" if found.mean > 0.0 else "tab:red"
