@@ -111,7 +111,7 @@ def draw_clusters(
 ) -> Int[np.ndarray, "b p k"]:
     """Batches of K images of each of P different clusters, a query first, then positives of it.
 
-    There are at least `num_queries` queries in all. P is `clusters`, or as many as there are; K is `images`,
+    There are at least `num_queries` queries in all. P is `clusters`, at most `num_clusters`; K is `images`,
     and a query with fewer than K - 1 positives fills up with -1. Clusters of the training places are as
     likely as any other, whatever their size, and so are the queries of a cluster; positives are drawn without
     replacement, in proportion to their weights. Images of one cluster are not taken for matches: clusters
@@ -134,7 +134,6 @@ def draw_clusters(
         )
     matches = _matches(positives) if cliques else None
     drawn = []
-    clusters = min(clusters, len(members))
     for _ in range(-(-num_queries // clusters)):
         for chosen in rng.permutation(len(members))[:clusters]:
             number = rng.choice(members[chosen])

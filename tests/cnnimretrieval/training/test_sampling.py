@@ -3,7 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cnnimretrieval.training.photos.sampling import draw_clusters, draw_pairs, draw_pool, draw_unplaced
+from cnnimretrieval.training.photos.sampling import (
+    draw_clusters,
+    draw_pairs,
+    draw_pool,
+    draw_unplaced,
+    num_clusters,
+)
 
 RNG = np.random.default_rng
 NONE, SOME = np.empty(0, np.int64), np.array([2, 7, 14])
@@ -113,8 +119,9 @@ def test_clusters_come_alike_and_positives_by_weight(collection):
     assert abs(((positive - query) % 3 == 1).mean() - 0.75) < 3 * (0.75 * 0.25 / 3000) ** 0.5
 
 
-def test_fewer_positives_or_clusters_give_smaller_groups_and_batches(collection):
-    drawn = draw_clusters(collection.table, 7, 8, 5, RNG(2))
+def test_fewer_positives_give_smaller_groups(collection):
+    assert num_clusters(collection.table) == 3
+    drawn = draw_clusters(collection.table, 7, 3, 5, RNG(2))
     # Three training clusters of three images.
     assert drawn.shape == (3, 3, 5)
     assert (drawn[..., :3] >= 0).all()
