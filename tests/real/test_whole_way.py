@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cnnimretrieval.evaluation.heldout import DETAILS
 from cnnimretrieval.networks.open import load
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -145,7 +146,7 @@ def test_network_is_the_best_of_all_rows(finished):
             [
                 of[kind]["map"]
                 for name, of in scores["situations"].items()
-                for kind in ("crop", "retaken")
+                for kind in DETAILS
                 if name != "own_places"
             ]
         )
