@@ -24,11 +24,17 @@ class _Log:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._counted = ""
 
     def write(self, text: str) -> None:
-        """Write what is more than a return of the cursor."""
-        if text.strip():
+        """Write what is more than a return of the cursor, and counts more than the line before.
+
+        A bar that is closed shows once more what its last step may have shown.
+        """
+        counted = text.strip().rsplit(",", 3)[0]
+        if counted not in ("", self._counted):
             self._stream.write(f"{text.strip()}\n")
+            self._counted = counted
 
     def flush(self) -> None:
         """As the stream does."""

@@ -92,20 +92,21 @@ def fine_tune(
         result, candidates = _prove(sources.initial, tuned, progress, proving, learned)
         network = proving.finished(candidates[result.kept])
         curve = size_curve(descriptions, network, config.curve_sizes)
-    told = result.train.model_copy(update={"precision": str(precision), "curve": curve})
-    result = result.model_copy(update={"train": told})
     if config.network.local is not None:
         network = _with_local(network, pairs_dir, out, sources, descriptions)
     if is_first():
         save(network, out)
     write_calibration(descriptions, network, out)
     discard(_inputs_folder(out))
+    seconds = time.monotonic() - started
+    told = {"precision": str(precision), "curve": curve, "seconds": round(seconds, 1)}
+    result = result.model_copy(update={"train": result.train.model_copy(update=told)})
     if is_first():
         write_result(out, result, candidates)
         if profile:
             write_profile(out, clock.read())
         descriptions.drop_unused()
-        mark_done(out, STAGE, key, seconds=time.monotonic() - started, outputs=_outputs(out))
+        mark_done(out, STAGE, key, seconds=seconds, outputs=_outputs(out))
         logger.info("kept %s: %s", result.kept, result.train.verdict)
     return result
 

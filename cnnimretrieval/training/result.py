@@ -65,7 +65,11 @@ class TrainSummary(Values):
         default=0.0, description="of the initial weights in those of the fine-tuned network"
     )
     epochs: tuple[EpochLog, ...]
-    seconds: float
+    seconds: float = Field(
+        default=0.0,
+        description="of the call that ended the training, with all that it described, whitened and proved; "
+        "`epochs` have what learning took, in calls that were stopped, too",
+    )
     missing_negatives: int
     precision: str = Field(default="", description="of the activations while learning, and why")
     curve: tuple[SizePoint, ...] = Field(
@@ -113,7 +117,6 @@ def judge(
         gain_by_training=by_training,
         initial_share=initial_share,
         epochs=progress.logs,
-        seconds=round(sum(log.seconds for log in progress.logs), 1),
         missing_negatives=sum(log.missing_negatives for log in progress.logs),
         whitening={
             row: one.whitened.handed_out.note for row, one in candidates.items() if one.whitened is not None

@@ -53,6 +53,8 @@ def test_the_folder_holds_the_best_row_and_the_proof(pairs_dir, collection, tmp_
     metrics = json.loads((out / "metrics.json").read_text())
     assert list(result.evaluation) == ROWS
     assert metrics == result.model_dump(mode="json")
+    # All of the stage, not its epochs alone.
+    assert result.train.seconds > sum(log.seconds for log in result.train.epochs) > 0
     means = {
         row: np.mean([one.crop.map for one in result.evaluation[row].situations.values()]) for row in ROWS
     }
