@@ -31,7 +31,7 @@ class _Log:
 
         A bar that is closed shows once more what its last step may have shown.
         """
-        counted = text.strip().rsplit(",", 3)[0]
+        counted = text.strip().rsplit(",", 3)[0]  # of _LINE, without times and rate
         if counted not in ("", self._counted):
             self._stream.write(f"{text.strip()}\n")
             self._counted = counted

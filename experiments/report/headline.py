@@ -73,11 +73,12 @@ def _detail(evaluation: Json, kind: str, train: Json) -> str:
 
 def _compared(over: str, gain: Json) -> str:
     error = gain["standard_error"]
-    return (
+    compared = (
         f" Fine-tuned with learned whitening against off the shelf with {over}: {gain['map']:+.3f} "
         f"{'(standard error unknown)' if error is None else f'± {error:.3f} (standard error over places)'}, "
         f"better on {gain['places_better']:,} and worse on {gain['places_worse']:,}."
-    ) + ("" if gain.get("proven") else _NO_PROOF)
+    )
+    return compared if gain.get("proven") else compared + _NO_PROOF
 
 
 def _places(count: int) -> str:
